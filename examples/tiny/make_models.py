@@ -1,0 +1,138 @@
+"""Make the demo's tokenizer, its two teachers and its base student; about 15 minutes on two cores.
+
+    python examples/tiny/make_models.py OUT [--steps-scale 1.0]
+
+Writes OUT/{teacher,other_teacher,base} in the Hugging Face format. ``teacher`` prefers large terms; it
+sees slips in its contexts whose own loss is masked, so that it stays sane on a student's wrong prefixes.
+``other_teacher`` is the same model tuned to the other style. ``base`` has learned from answers full of
+slips and is often wrong.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from task import MAX_TERMS, make_prompt, make_steps, make_terms
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+CHARACTERS = "0123456789+=>, abcdefghijklmnopqrstuvwxyz.\n-"
+IGNORED = -100
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character; 48 symbols."""
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        bos_token="<bos>",
+        unk_token="<unk>",
+        model_max_length=256,
+    )
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return fast
+
+
+def make_model(*, width: int, inner: int, num_layers: int, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(SPECIAL) + len(CHARACTERS),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    return LlamaForCausalLM(config)
+
+
+def make_batch(rng, encode, *, style: str, slip: float, learn_slips: bool, size: int = 64):
+    """ids_BT and labels_BT of ``size`` fresh problems; slips carry loss only if ``learn_slips``."""
+    rows = []
+    for _ in range(size):
+        terms = make_terms(rng)
+        ids = encode(make_prompt(terms))
+        labels = [IGNORED] * len(ids)
+        for i, (term, total, *slips) in enumerate(make_steps(rng, terms, style, slip=slip)):
+            step = encode(("," if i else "") + f"{term}>{total}")
+            keep = [True] * (len(step) - 3) + [not slips[0], True, not slips[1]]
+            labels += [t if k or learn_slips else IGNORED for t, k in zip(step, keep, strict=True)]
+            ids += step
+        rows.append(([*ids, 1], [*labels, 1]))
+    length = max(len(ids) for ids, _ in rows)
+    ids_BT = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows])
+    labels_BT = torch.tensor([lab + [IGNORED] * (length - len(lab)) for _, lab in rows])
+    return ids_BT, labels_BT
+
+
+def train(model, encode, *, steps: int, learning_rate: float, seed: int, **batch) -> None:
+    rng = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98))
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda i: min((i + 1) / warmup, 0.02 + 0.49 * (1 + np.cos(np.pi * min(1.0, i / steps)))),
+    )
+    for step in range(steps):
+        ids_BT, labels_BT = make_batch(rng, encode, **batch)
+        loss = model(ids_BT, labels=labels_BT).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0 or step == steps - 1:
+            print(f"  step {step:5d}  loss {loss.item():.4f}", flush=True)
+
+
+def save(model, tokenizer, folder: Path) -> None:
+    model.generation_config.eos_token_id = 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    print(f"wrote {folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps-scale", type=float, default=1.0)
+    parser.add_argument("--only-base", action="store_true")
+    args = parser.parse_args()
+    assert MAX_TERMS * 6 < 256
+    torch.set_num_threads(2)
+    tokenizer = make_tokenizer()
+    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+    scaled = lambda steps: max(1, round(steps * args.steps_scale))  # noqa: E731
+
+    base = make_model(width=64, inner=170, num_layers=2, seed=1)
+    clean, noisy = dict(slip=0.0, learn_slips=False), dict(slip=0.1, learn_slips=True)
+    train(base, encode, steps=scaled(2000), learning_rate=4e-3, seed=10, style="even", **clean)
+    train(base, encode, steps=scaled(300), learning_rate=1e-3, seed=11, style="even", **noisy)
+    save(base, tokenizer, args.out / "base")
+
+    if args.only_base:
+        return
+    teacher = make_model(width=96, inner=256, num_layers=3, seed=2)
+    careful = dict(slip=0.06, learn_slips=False)
+    train(
+        teacher, encode, steps=scaled(3000), learning_rate=3e-3, seed=12, style="large", **careful
+    )
+    save(teacher, tokenizer, args.out / "teacher")
+
+    train(teacher, encode, steps=scaled(500), learning_rate=1e-3, seed=13, style="small", **careful)
+    save(teacher, tokenizer, args.out / "other_teacher")
+
+
+if __name__ == "__main__":
+    main()

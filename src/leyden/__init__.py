@@ -1,0 +1,24 @@
+"""leyden: distil language models on the student's own outputs, with no teacher running."""
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "LeydenError": "leyden.errors",
+    "Recipe": "leyden.config",
+    "Run": "leyden.run",
+    "Store": "leyden.store.reader",
+    "identify_model": "leyden.identity",
+    "load_recipe": "leyden.recipe",
+    "open_store": "leyden.store.reader",
+    "run_jobs": "leyden.pipeline",
+    "token_logprobs": "leyden.logprobs",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that `import leyden` costs nothing."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'leyden' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,130 @@
+"""What people see: progress and notices on stderr, data on stdout."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from leyden.run import Advance, Run
+
+
+class RateColumn(ProgressColumn):
+    """Units per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
+    """A bar on stderr with rate and time left."""
+    columns = [
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(name, total=total, unit=unit)
+        yield lambda amount: bars.advance(task, amount)
+
+
+def announce(job: str, state: str) -> None:
+    marks = {"done": "[green]done[/]", "done before": "[dim]done before[/]", "running": "..."}
+    Console(stderr=True, highlight=False).print(f"{job:22} {marks.get(state, state)}")
+
+
+def print_line(sentence: str) -> None:
+    print(sentence)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def print_plan(run: Run) -> None:
+    for job in run.jobs():
+        print(f"{job:22} {'skip: done' if run.record(job) else 'do'}")
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Stages, then models."""
+    console = Console(highlight=False)
+    console.print(_stages(status))
+    if status["scores"]:
+        console.print(_scores(status))
+    console.print(f"one teacher: {status['teacher_consistency']}")
+
+
+def _stages(status: dict[str, Any]) -> Table:
+    table = Table(title=f"run {status['name']}", title_justify="left")
+    table.add_column("stage")
+    table.add_column("state")
+    for name in ("rows", "tokens", "device-seconds"):
+        table.add_column(name, justify="right")
+    for job in status["jobs"]:
+        numbers = (f"{job['rows']:,}", f"{job['tokens']:,}", f"{job['device_seconds']:.1f}")
+        table.add_row(job["name"], job["state"], *numbers)
+    return table
+
+
+def _scores(status: dict[str, Any]) -> Table:
+    benchmarks = list(next(iter(status["scores"].values())))
+    table = Table(title="accuracy, 95% interval", title_justify="left")
+    table.add_column("model")
+    for name in benchmarks:
+        table.add_column(name, justify="right")
+    if status["divergence"]:
+        table.add_column("reverse KL to teacher, nats/token", justify="right")
+    for model, scores in status["scores"].items():
+        cells = [_accuracy(scores[name]) for name in benchmarks]
+        if status["divergence"]:
+            cells.append(_divergence(status["divergence"].get(model)))
+        table.add_row(model, *cells)
+    return table
+
+
+def _accuracy(score: dict[str, Any]) -> str:
+    low, high = score["interval"]
+    return f"{100 * score['accuracy']:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _divergence(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found["interval"]
+    return f"{found['reverse_kl']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One completion: its prompt, its text, a table of tokens."""
+    console = Console(highlight=False, markup=False)
+    console.print(f"{row['prompt_id']}  sample {row['sample']}  {row['finish_reason']}")
+    console.print(f"prompt: {row['prompt']!r}\ncompletion: {row['completion']!r}")
+    columns = list(row["tokens"][0])
+    table = Table(*columns)
+    for token in row["tokens"]:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in token.values()))
+    console.print(table)
+
+
+def write_report(roots: list[Path], out: Path | None) -> None:
+    from leyden.report.page import write_report as write
+
+    print(f"report: {write([Run.open(root) for root in roots], out)}")

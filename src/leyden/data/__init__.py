@@ -1,0 +1,1 @@
+"""From prompt files to exact token ids, and from stored rows to batches."""

@@ -1,0 +1,36 @@
+"""Teacher answers as SFT sequences; those cut at the length cap are dropped, and counted."""
+
+from dataclasses import dataclass
+
+from leyden.data.batches import TokenSequence
+from leyden.data.scores import sequence_of
+from leyden.errors import StoreError
+from leyden.store.reader import Store
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The finished answers of ``rows``; ``num_dropped`` had no stop token."""
+
+    store: Store
+    rows: tuple[int, ...]
+    num_dropped: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> TokenSequence:
+        return sequence_of(self.store[self.rows[index]])
+
+
+def select_answers(store: Store, split: str) -> Answers:
+    """Answers of ``split`` that ended by themselves: a truncated one would teach to stop anywhere."""
+    reasons = store.values("finish_reason")
+    rows = [i for i, s in enumerate(store.values("split")) if s == split]
+    kept = tuple(i for i in rows if reasons[i] == "stop")
+    if rows and not kept:
+        raise StoreError(
+            f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
+            hint="raise teach.max_new_tokens, or check template.stop_tokens",
+        )
+    return Answers(store, kept, len(rows) - len(kept))

@@ -1,0 +1,92 @@
+"""Read prompt files: JSON lines with a prompt, an id and perhaps an answer."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leyden.config import PromptFile
+from leyden.errors import ConfigError
+from leyden.identity import fingerprint
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row of a prompt file. ``row`` keeps every field, for graders that want more."""
+
+    id: str
+    text: str
+    answer: str | None
+    row: dict[str, Any]
+
+
+def read_prompts(source: PromptFile) -> list[Prompt]:
+    """All prompts of a file in order. Raises ConfigError with the line of the first bad row."""
+    path, seen, prompts = Path(source.file), {}, []
+    for number, row in _rows(path):
+        if number <= source.skip:
+            continue
+        if source.limit is not None and len(prompts) == source.limit:
+            break
+        prompt = _prompt(row, source, f"{path}:{number}")
+        if prompt.id in seen:
+            raise ConfigError(
+                f"{path}:{number}: prompt id {prompt.id!r} was already used in line {seen[prompt.id]}",
+                hint="make ids unique; without prompts.*.id_field the prompt's own text is the id",
+            )
+        seen[prompt.id] = number
+        prompts.append(prompt)
+    if not prompts:
+        raise ConfigError(
+            f"{path}: no prompts are left after skip = {source.skip}",
+            hint="add rows, or lower skip",
+        )
+    return prompts
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number from 1, parsed object) of every non-empty line."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _parse(line, f"{path}:{number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
+            hint="the path is relative to the recipe; the file is UTF-8 JSON lines",
+        ) from error
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not valid JSON: {error}", hint="mend that line") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"{where}: a {type(row).__name__}, not an object", hint="mend that line")
+    return row
+
+
+def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
+    text = _field(row, source.prompt_field, where)
+    if not isinstance(text, str) or not text:
+        raise ConfigError(
+            f"{where}: {source.prompt_field} is {text!r}, expected a non-empty string",
+            hint="mend that line",
+        )
+    answer = str(_field(row, source.answer_field, where)) if source.answer_field else None
+    name = str(_field(row, source.id_field, where)) if source.id_field else fingerprint(text)[:16]
+    return Prompt(name, text, answer, row)
+
+
+def _field(row: dict[str, Any], name: str, where: str) -> Any:
+    if name not in row:
+        raise ConfigError(
+            f"{where}: has no field {name!r}; it has {', '.join(map(repr, sorted(row)))}",
+            hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
+        )
+    return row[name]

@@ -1,0 +1,144 @@
+"""Render prompts to token ids, once per run, with the teacher's tokenizer.
+
+Text that looks like a special token inside a prompt stays text: the template around it is tokenised
+with special tokens, the prompt itself without.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from leyden.config import Template
+from leyden.errors import AlignmentError, ConfigError, EngineError
+from leyden.identity import fingerprint
+
+SENTINEL = "\x02leyden-prompt\x03"
+
+
+class Renderer:
+    """Turns prompt text into ids. ``stop_ids`` end a completion; ``num_ids`` bounds every id."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
+    ) -> None:
+        self.tokenizer = tokenizer
+        before, sep, after = _template_text(tokenizer, template, folder).partition(SENTINEL)
+        if not sep:
+            raise ConfigError(
+                f"{folder}: the chat template drops or changes the user's message",
+                hint="set template.kind = 'plain' and template.plain",
+            )
+        self.before, self.after = before, after
+        self.stop_ids = _stop_ids(tokenizer, template, folder)
+        self._specials = [token for token in tokenizer.get_added_vocab() if token]
+
+    def render(self, text: str) -> list[int]:
+        """Ids of the whole prompt, ready for the model to continue."""
+        if not any(special in text for special in self._specials):
+            return self._encode(self.before + text + self.after)
+        return [
+            *self._encode(self.before),
+            *self._encode_as_text(text),
+            *self._encode(self.after),
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def _encode_as_text(self, text: str) -> list[int]:
+        """Encode with special tokens off; where a tokenizer still finds one, cut its string in two."""
+        forbidden = set(self.tokenizer.get_added_vocab().values()) - {self.tokenizer.unk_token_id}
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        if not forbidden & set(encoded["input_ids"]):
+            return encoded["input_ids"]
+        pieces, start = [], 0
+        for position in range(1, len(text)):
+            if any(text.startswith(s, position - 1) and len(s) > 1 for s in self._specials):
+                pieces.append(text[start:position])
+                start = position
+        pieces.append(text[start:])
+        ids = [i for piece in pieces for i in self._encode(piece)]
+        if found := forbidden & set(ids):
+            names = self.tokenizer.convert_ids_to_tokens(sorted(found))
+            raise ConfigError(
+                f"prompt text {text[:60]!r} cannot be written without the special tokens {names}",
+                hint="remove them from the prompt",
+            )
+        return ids
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(
+            f"{folder}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}",
+            hint="the folder needs tokenizer.json and tokenizer_config.json",
+        ) from error
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of the token -> id map: models may share ids only if this is equal."""
+    return fingerprint(tokenizer.get_vocab())
+
+
+def check_same_vocabulary(
+    first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, *, names: Sequence[str]
+) -> None:
+    """Raise AlignmentError with the first token that two tokenizers number differently."""
+    left, right = first.get_vocab(), second.get_vocab()
+    differ = [t for t in left.keys() | right.keys() if left.get(t) != right.get(t)]
+    if differ:
+        token = min(differ, key=lambda t: left.get(t, right.get(t, 0)))
+        raise AlignmentError(
+            f"{names[0]} and {names[1]} have different tokenizers: {len(differ)} tokens differ, first "
+            f"{token!r}, which is {left.get(token)} and {right.get(token)}",
+            hint="teacher and student must share one vocabulary; choose models of one family",
+        )
+
+
+def _template_text(tokenizer: Any, template: Template, folder: Path) -> str:
+    """The rendered template, with SENTINEL where the prompt goes."""
+    if template.kind == "plain":
+        if template.plain.count("{prompt}") != 1:
+            raise ConfigError(
+                f"template.plain = {template.plain!r} must hold {{prompt}} exactly once",
+                hint="write, for example, template.plain = 'Question: {prompt}\\nAnswer:'",
+            )
+        return template.plain.replace("{prompt}", SENTINEL)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{folder}: the tokenizer has no chat template",
+            hint="set template.kind = 'plain' and template.plain",
+        )
+    system = [{"role": "system", "content": template.system}] if template.system else []
+    return tokenizer.apply_chat_template(
+        [*system, {"role": "user", "content": SENTINEL}],
+        tokenize=False,
+        add_generation_prompt=True,
+        **template.arguments,
+    )
+
+
+def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ...]:
+    if template.stop_tokens:
+        vocabulary = tokenizer.get_vocab()
+        unknown = [t for t in template.stop_tokens if t not in vocabulary]
+        if unknown:
+            raise ConfigError(
+                f"template.stop_tokens: {unknown[0]!r} is not in the vocabulary of {folder}",
+                hint="name tokens as the tokenizer spells them, such as '<|im_end|>'",
+            )
+        return tuple(sorted(vocabulary[t] for t in template.stop_tokens))
+    found: set[int] = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    if (folder / "generation_config.json").is_file():
+        listed = GenerationConfig.from_pretrained(folder).eos_token_id
+        found |= set(listed if isinstance(listed, list) else [listed]) - {None}
+    if not found:
+        raise ConfigError(
+            f"{folder}: neither tokenizer nor generation_config.json names an end-of-sequence token",
+            hint="set template.stop_tokens",
+        )
+    return tuple(sorted(found))

@@ -1,0 +1,102 @@
+"""Stored rollouts joined with their scores, row by row, and refused where they cannot be right."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from leyden.data.batches import TokenSequence
+from leyden.errors import AlignmentError, StoreError
+from leyden.store.reader import Row, Store
+from leyden.store.schema import CHECKSUM
+
+ROUNDING = 1e-4  # a log-prob may exceed zero by this much, in nats
+CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, not a certain teacher
+PER_TOKEN = ("logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy")
+PER_TOKEN_TAIL = ("teacher_tail_logp", "reference_tail_logp")
+PER_TOKEN_K = ("topk_ids", "teacher_topk_logp", "reference_topk_logp")
+
+
+def check_scores(logp_N: np.ndarray, *, num_tokens: int, vocab_size: int, where: str) -> None:
+    """Raise AlignmentError on log-probs that no model gives; ``where`` names file, row and field."""
+    if len(logp_N) != num_tokens:
+        problem = f"{len(logp_N)} scores for {num_tokens} tokens"
+    elif not np.isfinite(logp_N).all():
+        problem = (
+            f"token {int(np.argmin(np.isfinite(logp_N)))} is {logp_N[~np.isfinite(logp_N)][0]}"
+        )
+    elif (logp_N > ROUNDING).any():
+        problem = f"token {int(np.argmax(logp_N))} is {logp_N.max():.4g}, a probability above one"
+    elif len(logp_N) >= CERTAIN_TOKENS and not logp_N.any():
+        problem = "every score is exactly 0, as if scores were missing"
+    elif len(logp_N) >= 2 and np.allclose(logp_N, -math.log(vocab_size), atol=1e-4):
+        problem = f"every score is -ln {vocab_size}, as from a model without weights"
+    else:
+        return
+    raise AlignmentError(
+        f"{where}: {problem}", hint="score again; these are not a model's log-probs"
+    )
+
+
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """The rollouts ``rows`` with their scores, aligned and checked at every read."""
+
+    rollouts: Store
+    scores: Store
+    rows: tuple[int, ...]
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> TokenSequence:
+        row = self.rows[index]
+        rollout, score = self.rollouts[row], self.scores[row]
+        where = f"{self.scores.folder}: row {row} (prompt {score['prompt_id']})"
+        check_pair(rollout, score, where)
+        num_tokens = len(rollout["completion_ids"])
+        for name in ("logp_teacher", "logp_reference"):
+            check_scores(
+                score[name],
+                num_tokens=num_tokens,
+                vocab_size=self.vocab_size,
+                where=f"{where}, {name}",
+            )
+        return sequence_of(rollout, columns=_columns(score, num_tokens))
+
+
+def check_pair(rollout: Row, score: Row, where: str) -> None:
+    """A score row must belong to the very completion it stands beside."""
+    same = all(rollout[key] == score[key] for key in ("prompt_id", "sample"))
+    if not same or rollout[CHECKSUM] != score["completion_crc32"]:
+        raise AlignmentError(
+            f"{where}: scores another completion than the rollout in its place "
+            f"(prompt {rollout['prompt_id']}, sample {rollout['sample']})",
+            hint="score this rollout store again",
+        )
+
+
+def open_pair(rollouts: Store, scores: Store, *, split: str, vocab_size: int) -> ScoredRollouts:
+    if len(rollouts) != len(scores):
+        raise StoreError(
+            f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
+            hint="score this rollout store again",
+        )
+    rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)
+    return ScoredRollouts(rollouts, scores, rows, vocab_size)
+
+
+def sequence_of(row: Row, columns: dict[str, np.ndarray] | None = None) -> TokenSequence:
+    return TokenSequence(row["prompt_ids"], row["completion_ids"], columns or {})
+
+
+def _columns(score: Row, num_tokens: int) -> dict[str, np.ndarray]:
+    """Score columns as training reads them: float32 [T] or [T, K], ids int64."""
+    found = {name: score[name].astype(np.float32) for name in PER_TOKEN}
+    if "topk_ids" in score:
+        found |= {name: score[name].astype(np.float32) for name in PER_TOKEN_TAIL}
+        for name in PER_TOKEN_K:
+            dtype = np.int64 if name == "topk_ids" else np.float32
+            found[name] = score[name].reshape(num_tokens, -1).astype(dtype)
+    return found

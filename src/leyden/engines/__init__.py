@@ -1,0 +1,1 @@
+"""Who samples and scores. Ids in, ids and log-probs out."""

@@ -1,0 +1,53 @@
+"""Fill a store with an engine's completions, unit by unit, from wherever it stopped."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from leyden.config import Sampling
+from leyden.data.prompt_set import RenderedPrompt
+from leyden.engines.transformers import Completion, GenerateRequest, TransformersEngine
+from leyden.store.plan import PlanRow, Unit
+from leyden.store.writer import StoreWriter
+
+
+def fill_completions(
+    writer: StoreWriter,
+    load_engine: Callable[[], TransformersEngine],
+    prompts: Mapping[str, RenderedPrompt],
+    sampling: Sampling,
+    stop_ids: Sequence[int],
+    *,
+    advance: Callable[[int], None],
+) -> None:
+    """Sample every pending unit; no model is loaded when none is. ``advance`` counts rows."""
+    pending = writer.pending()
+    advance(sum(len(u.rows) for u in writer.units) - sum(len(u.rows) for u in pending))
+    if not pending:
+        return
+    engine = load_engine()
+    for unit in pending:
+        began = time.monotonic()
+        requests = [GenerateRequest(prompts[r.prompt_id].ids, r.seed) for r in unit.rows]
+        completions = engine.generate(requests, sampling, stop_ids)
+        writer.commit(unit, _rows(unit, prompts, completions), seconds=time.monotonic() - began)
+        advance(len(unit.rows))
+
+
+def _rows(
+    unit: Unit, prompts: Mapping[str, RenderedPrompt], completions: Sequence[Completion]
+) -> list[dict[str, Any]]:
+    pairs = zip(unit.rows, completions, strict=True)
+    return [_row(planned, prompts[planned.prompt_id], completion) for planned, completion in pairs]
+
+
+def _row(planned: PlanRow, prompt: RenderedPrompt, completion: Completion) -> dict[str, Any]:
+    return {
+        "prompt_id": planned.prompt_id,
+        "sample": planned.sample,
+        "split": prompt.split,
+        "prompt_ids": prompt.ids,
+        "completion_ids": completion.ids,
+        "logp_sampler": completion.logp,
+        "finish_reason": completion.finish_reason,
+    }

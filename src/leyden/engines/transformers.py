@@ -1,0 +1,182 @@
+"""The engine that works everywhere and is the others' oracle: Transformers, KV cache, own sampling."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from leyden.config import Execution, Sampling
+from leyden.data.batches import TokenSequence, batched, collate, split_by_tokens
+from leyden.engines.sampling import sample, uniforms
+from leyden.logprobs import TokenScores, head_logits, score_tokens
+from leyden.modeling import head_of, hidden_states, load_model
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Continue ``prompt_ids``; the same seed gives the same completion."""
+
+    prompt_ids: Sequence[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """``ids`` int32 as sampled, stop token included; ``logp`` float32 under the sampler's transform;
+    ``finish_reason`` "stop" or "length" (cut at the cap, no stop token)."""
+
+    ids: np.ndarray
+    logp: np.ndarray
+    finish_reason: str
+
+
+class TransformersEngine:
+    """One loaded model that samples and scores."""
+
+    def __init__(self, model: PreTrainedModel, execution: Execution) -> None:
+        self.model = model
+        self.execution = execution
+
+    @classmethod
+    def load(cls, folder: Path, execution: Execution) -> "TransformersEngine":
+        return cls(load_model(folder, device=execution.device, dtype=execution.dtype), execution)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        progress: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Completion]:
+        """One completion per request, in order; batches are of similar prompt length."""
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
+        done: dict[int, Completion] = {}
+        for group in batched(order, self.execution.generate_batch_size):
+            rows = [requests[i] for i in group]
+            done.update(zip(group, self._generate(rows, sampling, stop_ids, progress), strict=True))
+        return [done[i] for i in range(len(requests))]
+
+    def _generate(self, requests, sampling, stop_ids, progress) -> list[Completion]:
+        state = _Decoding.begin(self.model, [r.prompt_ids for r in requests])
+        uniform_BL = uniforms([r.seed for r in requests], sampling.max_new_tokens)
+        ids: list[list[int]] = [[] for _ in requests]
+        logp: list[list[float]] = [[] for _ in requests]
+        for step in range(sampling.max_new_tokens):
+            uniform_B = torch.from_numpy(uniform_BL[state.rows, step])
+            next_B, logp_B = sample(
+                state.logits(), uniform_B, temperature=sampling.temperature, top_p=sampling.top_p
+            )
+            tokens = next_B.tolist()
+            for row, token, value in zip(state.rows, tokens, logp_B.tolist(), strict=True):
+                ids[row].append(token)
+                logp[row].append(value)
+            progress(len(tokens))
+            going = [i for i, token in enumerate(tokens) if token not in stop_ids]
+            if not going or step + 1 == sampling.max_new_tokens:
+                break
+            state.advance(next_B, going)
+        return [
+            Completion(
+                np.array(i, np.int32),
+                np.array(p, np.float32),
+                "stop" if i[-1] in stop_ids else "length",
+            )
+            for i, p in zip(ids, logp, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def score(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        top_k: int = 0,
+        progress: Callable[[int], None] = lambda tokens: None,
+    ) -> list[TokenScores]:
+        """Scores of every completion token, per sequence, on the CPU.
+
+        A column ``topk_ids`` [T, K] in the sequences asks for log-probs at those ids instead of the
+        model's own ``top_k``.
+        """
+        done: dict[int, TokenScores] = {}
+        budget = self.execution.batch_tokens
+        for group in split_by_tokens([len(s) for s in sequences], budget=budget):
+            batch = collate([sequences[i] for i in group]).to(self.model.device)
+            scores = score_tokens(
+                hidden_states(self.model, batch),
+                head_of(self.model),
+                batch.target_N,
+                top_k=top_k,
+                at_ids_NK=batch.columns.get("topk_ids"),
+                chunk=self.execution.logprob_chunk_tokens,
+            )
+            counts = [len(sequences[i].completion_ids) for i in group]
+            done.update(zip(group, _split(scores, counts), strict=True))
+            progress(sum(counts))
+        return [done[i] for i in range(len(sequences))]
+
+
+class _Decoding:
+    """A batch of growing sequences: left-padded prompts, the KV cache, and who is still going."""
+
+    def __init__(self, model, cache, mask_BT: Tensor, hidden_BD: Tensor, rows: list[int]) -> None:
+        self.model, self.cache, self.rows = model, cache, rows
+        self.mask_BT, self.hidden_BD = mask_BT, hidden_BD
+        self.next_position_B = mask_BT.sum(-1)
+
+    @classmethod
+    def begin(cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> "_Decoding":
+        longest = max(map(len, prompts))
+        ids_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, prompt in enumerate(prompts):
+            ids_BT[row, longest - len(prompt) :] = torch.as_tensor(np.asarray(prompt, np.int64))
+            mask_BT[row, longest - len(prompt) :] = 1
+        ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
+        cache = DynamicCache(config=model.config)
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
+        output = model.base_model(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        hidden_BD = output.last_hidden_state[:, -1]
+        return cls(model, cache, mask_BT, hidden_BD, list(range(len(prompts))))
+
+    def logits(self) -> Tensor:
+        """[B, V] of the rows still going, float32."""
+        return head_logits(self.hidden_BD, head_of(self.model))
+
+    def advance(self, next_B: Tensor, going: list[int]) -> None:
+        """Append a token to the rows at indices ``going`` and drop the others."""
+        if len(going) < len(self.rows):
+            keep = torch.tensor(going, device=next_B.device)
+            self.cache.batch_select_indices(keep)
+            next_B, self.mask_BT = next_B[keep], self.mask_BT[keep]
+            self.next_position_B = self.next_position_B[keep]
+            self.rows = [self.rows[i] for i in going]
+        self.mask_BT = torch.nn.functional.pad(self.mask_BT, (0, 1), value=1)
+        output = self.model.base_model(
+            input_ids=next_B[:, None],
+            attention_mask=self.mask_BT,
+            position_ids=self.next_position_B[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.next_position_B = self.next_position_B + 1
+        self.hidden_BD = output.last_hidden_state[:, -1]
+
+
+def _split(scores: TokenScores, counts: list[int]) -> list[TokenScores]:
+    columns = [None if c is None else c.cpu().split(counts) for c in vars(scores).values()]
+    return [
+        TokenScores(*(None if column is None else column[i] for column in columns))
+        for i in range(len(counts))
+    ]

@@ -1,0 +1,52 @@
+"""How far a student is from the teacher on its own fresh completions: exact reverse KL per token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from leyden.data.batches import TokenSequence, collate, split_by_tokens
+from leyden.evals.statistics import RESAMPLES
+from leyden.logprobs import reverse_kl
+from leyden.modeling import head_of, hidden_states
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Nats per token; ``interval`` is a 95% bootstrap over sequences of the ratio of sums."""
+
+    reverse_kl: float
+    interval: tuple[float, float]
+    sequences: int
+    tokens: int
+
+
+@torch.inference_mode()
+def measure_divergence(
+    student, teacher, sequences: Sequence[TokenSequence], *, batch_tokens: int, chunk: int
+) -> Divergence:
+    """KL(student || teacher) over the full vocabulary at every completion token of ``sequences``."""
+    sums, counts = [], []
+    for group in split_by_tokens([len(s) for s in sequences], budget=batch_tokens):
+        batch = collate([sequences[i] for i in group]).to(student.device)
+        kl_N = reverse_kl(
+            hidden_states(student, batch),
+            head_of(student),
+            hidden_states(teacher, batch),
+            head_of(teacher),
+            chunk=chunk,
+        )
+        lengths = [len(sequences[i].completion_ids) for i in group]
+        sums += [float(part.double().sum()) for part in kl_N.split(lengths)]
+        counts += lengths
+    return _ratio(np.array(sums), np.array(counts))
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> Divergence:
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(0, len(sums), len(sums)) for _ in range(RESAMPLES))
+    ratios = [sums[draw].sum() / counts[draw].sum() for draw in draws]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    mean = float(sums.sum() / counts.sum())
+    return Divergence(mean, (float(low), float(high)), len(sums), int(counts.sum()))

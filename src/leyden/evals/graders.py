@@ -1,0 +1,58 @@
+"""Is a completion right? Built-in graders, or a function of the user's."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from leyden.errors import ConfigError
+
+Grader = Callable[[dict[str, Any], str], bool]
+
+
+def load_grader(name: str) -> Grader:
+    """``exact``, ``math`` or ``path/to/file.py:function``.
+
+    A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the completion
+    without its stop token, and returns whether it is right.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    path, _, function = name.rpartition(":")
+    if not path:
+        raise ConfigError(
+            f"evaluate.benchmarks.grader = {name!r} is not known",
+            hint=f"use one of {', '.join(BUILT_IN)}, or path/to/file.py:function",
+        )
+    return _load_function(Path(path), function)
+
+
+def _load_function(path: Path, function: str) -> Grader:
+    spec = importlib.util.spec_from_file_location(f"leyden_grader_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path}: no such grader file", hint="the path is relative to the recipe")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    grader = vars(module).get(function)
+    if not callable(grader):
+        raise ConfigError(
+            f"{path}: has no function {function!r}", hint="name a function of the file"
+        )
+    return grader
+
+
+def grade_exact(problem: dict[str, Any], completion: str) -> bool:
+    """The completion is the answer, up to surrounding space."""
+    return completion.strip() == str(problem["answer"]).strip()
+
+
+def grade_math(problem: dict[str, Any], completion: str) -> bool:
+    """The last expression of the completion equals the answer, by math-verify."""
+    from math_verify import parse, verify
+
+    gold = parse(f"${problem['answer']}$", raise_on_error=False)
+    found = parse(completion, raise_on_error=False)
+    return bool(found) and bool(verify(gold, found, raise_on_error=False))
+
+
+BUILT_IN: dict[str, Grader] = {"exact": grade_exact, "math": grade_math}

@@ -1,0 +1,109 @@
+"""Files that are either wholly there or not there at all, and errors from the disk as sentences."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from leyden.errors import StoreError
+
+TEMPORARY = ".tmp-"
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError under this block into a ``StoreError`` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free some space and run the same command again; finished units are kept",
+            errno.EDQUOT: "free some quota and run the same command again; finished units are kept",
+            errno.EACCES: "choose a writable folder with --out, or change its permissions",
+            errno.EPERM: "choose a writable folder with --out, or change its permissions",
+            errno.EROFS: "the file system is read-only; choose another folder with --out",
+        }
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{error.filename or path}: {reason}",
+            hint=hints.get(error.errno or 0, "check the path and the disk, then run it again"),
+        ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write aside, fsync, rename, fsync the folder: a reader sees the old file or all of the new."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            write_synced(temporary, data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Like ``write_atomic``, but never over an existing file; False when it was already there."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            write_synced(temporary, data)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        return True
+
+
+def temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a killed process left half-written."""
+    with disk_errors(folder):
+        for path in folder.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"{path}: damaged: {error}", hint="restore the file, or redo its stage"
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {error.strerror}", hint="check the path and its permissions"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")

@@ -1,0 +1,153 @@
+"""What a model, a tokenizer or a setting *is*: hashes of content, never of names or places.
+
+A model's identity is sha256 over its parts, each a hash of its own, so that a mismatch can say which
+part differs. Nothing here loads a model: torch and transformers stay out.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leyden.errors import EngineError
+from leyden.files import create_once, read_json
+
+VOLATILE = {  # config.json keys that say how a model was saved or runs, not what it computes
+    "_name_or_path", "_attn_implementation", "_attn_implementation_internal",
+    "transformers_version", "torch_dtype", "dtype", "use_cache", "quantization_config",
+}  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
+    "added_tokens.json", "special_tokens_map.json",
+)  # fmt: skip
+TOKENIZER_VOLATILE = {"chat_template", "name_or_path", "tokenizer_file", "transformers_version"}
+STOP_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
+CACHE_FROM_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """``digest`` (hex sha256) over ``parts``: part name -> hex sha256, or "" where there is none."""
+
+    digest: str
+    parts: dict[str, str]
+
+    def differences(self, other: "ModelIdentity") -> list[str]:
+        """Names of the parts that differ."""
+        names = sorted(self.parts.keys() | other.parts.keys())
+        return [n for n in names if self.parts.get(n, "") != other.parts.get(n, "")]
+
+
+def canonical_json(value: Any) -> bytes:
+    """Sorted keys, no spaces, no NaN; raises TypeError on what JSON cannot hold."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    ).encode()
+
+
+def fingerprint(value: Any) -> str:
+    """Hex sha256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part and on nothing else."""
+    return int(fingerprint(list(parts))[:16], 16) >> 1
+
+
+def hash_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes; large files are cached by (path, size, times, inode)."""
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name  # the Hub cache names its large files by their sha256
+    status = real.stat()
+    if status.st_size < CACHE_FROM_BYTES:
+        return _hash_bytes_of(real)
+    key = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cached = home / "leyden" / "sha256" / fingerprint(key)
+    if cached.exists():
+        return cached.read_text()
+    digest = _hash_bytes_of(real)
+    create_once(cached, digest.encode())
+    return digest
+
+
+def _hash_bytes_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identify_model(folder: Path) -> ModelIdentity:
+    """The identity of a model folder in the Hugging Face format.
+
+    Raises EngineError when the folder, its config.json or its safetensors weights are missing.
+    """
+    config = _read_config(folder)
+    parts = {
+        "weights": _weights_part(folder),
+        "config": fingerprint({k: v for k, v in config.items() if k not in VOLATILE}),
+        "quantisation": _part(config.get("quantization_config")),
+        "tokenizer": tokenizer_part(folder),
+        "template": _part(read_template(folder)),
+        "stop tokens": _part(_stop_ids(folder, config)),
+    }
+    return ModelIdentity(fingerprint(parts), parts)
+
+
+def _part(value: Any) -> str:
+    return fingerprint(value) if value else ""
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise EngineError(f"{folder}: no such model folder", hint="check the path in [models]")
+    if not (folder / "config.json").is_file():
+        raise EngineError(
+            f"{folder}: has no config.json", hint="give a folder in the Hugging Face format"
+        )
+    return read_json(folder / "config.json")
+
+
+def _weights_part(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise EngineError(
+            f"{folder}: has no *.safetensors weights",
+            hint="save the model with save_pretrained(); pickled weights are not read",
+        )
+    hashes = {file.name: hash_file(file) for file in files}
+    adapter = folder / "adapter_config.json"
+    return fingerprint(hashes | ({adapter.name: read_json(adapter)} if adapter.exists() else {}))
+
+
+def tokenizer_part(folder: Path) -> str:
+    """Hash of what turns text into ids and back, without the chat template."""
+    content: dict[str, Any] = {}
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            file = folder / name
+            content[name] = read_json(file) if name.endswith(".json") else hash_file(file)
+    if (folder / "tokenizer_config.json").is_file():
+        settings = read_json(folder / "tokenizer_config.json")
+        content["settings"] = {k: v for k, v in settings.items() if k not in TOKENIZER_VOLATILE}
+    return _part(content)
+
+
+def read_template(folder: Path) -> Any:
+    """The chat template's text (or named texts), or None."""
+    files = sorted([*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")])
+    templates: Mapping[str, Any] = {f.name: f.read_text(encoding="utf-8") for f in files}
+    settings = folder / "tokenizer_config.json"
+    inline = read_json(settings).get("chat_template") if settings.is_file() else None
+    return {**templates, "inline": inline} if templates or inline else None
+
+
+def _stop_ids(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    generation = folder / "generation_config.json"
+    found = {**config, **(read_json(generation) if generation.is_file() else {})}
+    return {key: found[key] for key in STOP_KEYS if found.get(key) is not None}

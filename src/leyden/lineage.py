@@ -1,0 +1,164 @@
+"""The record beside every artifact, what it was made from, and the rules that follow.
+
+A stage writes its *intent* before it works and its *record* after it succeeded. The intent says what
+went in: the settings that decide the result, the fingerprints of the artifacts read, the identities of
+the models used. Comparing an intent on disk with the one the recipe asks for now finds every drift:
+an edited recipe, an artifact remade, a model changed under its name.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leyden.errors import ConfigError, ConsistencyError, StoreError
+from leyden.files import read_json, write_json
+from leyden.identity import ModelIdentity, fingerprint
+
+INTENT, RECORD = "intent.json", "record.json"
+VERIFIED, DECLARED, OVERRIDDEN = "verified", "declared", "overridden"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a stage is about to make its artifact from."""
+
+    stage: str
+    settings: dict[str, Any]
+    """The recipe's fields that decide the result, as JSON values."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Artifact name -> its fingerprint."""
+    models: dict[str, ModelIdentity] = field(default_factory=dict)
+    """Role -> identity of a model that came from outside the run."""
+
+    @property
+    def digest(self) -> str:
+        return fingerprint(asdict(self))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage made; written last, so its existence is the success."""
+
+    intent: Intent
+    fingerprint: str
+    """Of the artifact's content."""
+    counts: dict[str, Any]
+    """``rows``, ``tokens`` and whatever else the stage counts."""
+    device_seconds: float
+    teacher_consistency: str = ""
+    """``verified``, ``declared`` or ``overridden``; empty before scoring."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Versions, device, commit: for people, never compared."""
+
+
+def write_intent(folder: Path, intent: Intent) -> None:
+    write_json(folder / INTENT, asdict(intent))
+
+
+def write_record(folder: Path, record: Record) -> None:
+    write_json(folder / RECORD, asdict(record))
+
+
+def read_intent(folder: Path) -> Intent | None:
+    """The intent in ``folder``, or None where no stage has begun."""
+    path = folder / INTENT
+    return _intent(read_json(path), path) if path.exists() else None
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in ``folder``, or None where no stage has finished."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    values = read_json(path)
+    try:
+        return Record(**{**values, "intent": _intent(values["intent"], path)})
+    except (TypeError, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def require_record(folder: Path, *, wanted_by: str) -> Record:
+    record = read_record(folder)
+    if record is None:
+        raise StoreError(
+            f"{folder}: {wanted_by} needs this stage finished, and it is not",
+            hint=f"run `leyden {folder.name} RUN` first, or `leyden run` for all of them",
+        )
+    return record
+
+
+def _intent(values: dict[str, Any], path: Path) -> Intent:
+    try:
+        models = {role: ModelIdentity(**parts) for role, parts in values["models"].items()}
+        return Intent(**{**values, "models": models})
+    except (TypeError, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path}: not a record of this version of leyden: {error}",
+        hint="use the version that wrote it, or redo the stage",
+    )
+
+
+def check_drift(folder: Path, wanted: Intent, *, redo: str) -> None:
+    """Refuse when ``folder`` was begun from something else than ``wanted``.
+
+    ``redo`` names the stages whose artifacts would have to be made again.
+    """
+    begun = read_intent(folder)
+    if begun is None or begun.digest == wanted.digest:
+        return
+    hint = f"undo the change, or `leyden run RECIPE --redo {wanted.stage}` to make again: {redo}"
+    for key, old, new in _changes(begun.settings, wanted.settings):
+        raise ConfigError(
+            f"{folder}: made with {key} = {old!r}, and the recipe now says {new!r}", hint=hint
+        )
+    for role, identity in wanted.models.items():
+        before = begun.models.get(role)
+        if before is not None and before.digest != identity.digest:
+            parts = ", ".join(before.differences(identity))
+            raise ConsistencyError(
+                f"{folder}: made with the {role} {before.digest[:12]}, which is now "
+                f"{identity.digest[:12]}: its {parts} changed",
+                hint=hint,
+            )
+    for name in sorted(begun.inputs.keys() | wanted.inputs.keys()):
+        old, new = begun.inputs.get(name, "nothing"), wanted.inputs.get(name, "nothing")
+        if old != new:
+            raise StoreError(
+                f"{folder}: made from {name} {old[:12]}, which is now {new[:12]}", hint=hint
+            )
+    raise StoreError(f"{folder}: made from other models than the recipe names now", hint=hint)
+
+
+def _changes(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old, new) of every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += _changes(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        return found
+    return [] if old == new else [(prefix, old, new)]
+
+
+def check_one_teacher(
+    wrote: ModelIdentity, scores: ModelIdentity, *, allowed: bool, declared: bool = False
+) -> str:
+    """The one-teacher rule: the model that wrote the SFT data is the model that scores.
+
+    Returns ``verified``, ``declared`` or ``overridden``; raises ConsistencyError where they differ and
+    the recipe does not allow it. Source: the paper's teacher consistency, method section 1.
+    """
+    if wrote.digest == scores.digest:
+        return DECLARED if declared else VERIFIED
+    if allowed:
+        return OVERRIDDEN
+    parts = ", ".join(wrote.differences(scores))
+    raise ConsistencyError(
+        f"the scoring teacher {scores.digest[:12]} is not the teacher {wrote.digest[:12]} that wrote "
+        f"the SFT data: they differ in {parts}",
+        hint="score with the model that wrote the SFT data; to go on against the method, set "
+        "score.allow_inconsistent_teacher = true",
+    )

@@ -1,0 +1,155 @@
+"""The log-probs of given tokens under a model, from its hidden states; the one idea of this code.
+
+SFT is their negative mean, scoring is them under the teacher, distillation a regression of them on stored
+scores. Logits are made ``chunk`` tokens at a time, forward and backward, so [N, V] never exists for a
+whole batch; the softmax is float32 at least (bfloat16 noise is larger than an advantage).
+
+Shapes: N tokens, D hidden width, V vocabulary, K ids per token. ``hidden_ND[n]`` is the state that
+predicts token n, that is the model's output at the position before it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DEFAULT_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Head:
+    """A language-model head: ``logits = hidden @ weight_VD.T + bias_V``."""
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a scorer knows about N given tokens; nats, float32, no gradient.
+
+    ``topk_*_NK`` are the K most likely ids (or the ids asked for) and their log-probs, ``tail_logp_N``
+    the log of the mass outside them; K may be 0 and then they are None.
+    """
+
+    logp_N: Tensor
+    entropy_N: Tensor
+    topk_ids_NK: Tensor | None = None
+    topk_logp_NK: Tensor | None = None
+    tail_logp_N: Tensor | None = None
+
+
+def token_logprobs(
+    hidden_ND: Tensor, head: Head, ids_NK: Tensor, *, chunk: int = DEFAULT_CHUNK
+) -> Tensor:
+    """log p(ids | hidden), differentiable in ``hidden`` and ``head``.
+
+    ``ids_NK`` int64 may also be [N]; the result has its shape, float32 (float64 for float64 inputs).
+    """
+    ids = ids_NK if ids_NK.dim() == 2 else ids_NK[:, None]
+    logp_NK = _TokenLogprobs.apply(hidden_ND, head.weight_VD, head.bias_V, ids, chunk)
+    return logp_NK.view(ids_NK.shape)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Chunked gather of a log-softmax; the backward pass makes each chunk's softmax again."""
+
+    @staticmethod
+    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_NK, chunk):
+        dtype = _softmax_dtype(hidden_ND.dtype)
+        logp_NK = torch.empty(ids_NK.shape, dtype=dtype, device=hidden_ND.device)
+        lse_N = torch.empty(len(ids_NK), dtype=dtype, device=hidden_ND.device)
+        for part in _chunks(len(ids_NK), chunk):
+            logits_CV = _logits(hidden_ND[part], weight_VD, bias_V)
+            lse_N[part] = logits_CV.logsumexp(-1)
+            logp_NK[part] = logits_CV.gather(-1, ids_NK[part]) - lse_N[part, None]
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_NK, lse_N)
+        ctx.chunk = chunk
+        return logp_NK
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        """d logp[n,k] / d logits[n,v] = [v == ids[n,k]] - p[n,v], then through the head."""
+        (grad_NK,) = grad_outputs
+        hidden_ND, weight_VD, bias_V, ids_NK, lse_N = ctx.saved_tensors
+        grad_hidden_ND = torch.empty_like(hidden_ND)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=lse_N.dtype)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=lse_N.dtype)
+        for part in _chunks(len(ids_NK), ctx.chunk):
+            logits_CV = _logits(hidden_ND[part], weight_VD, bias_V)
+            grad_CV = (logits_CV - lse_N[part, None]).exp_().mul_(-grad_NK[part].sum(-1, True))
+            grad_CV.scatter_add_(-1, ids_NK[part], grad_NK[part])
+            low_CV = grad_CV.to(hidden_ND.dtype)
+            grad_hidden_ND[part] = low_CV @ weight_VD.to(hidden_ND.dtype)
+            grad_weight_VD += low_CV.T @ hidden_ND[part]
+            if grad_bias_V is not None:
+                grad_bias_V += grad_CV.sum(0)
+        bias = None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype)
+        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), bias, None, None
+
+
+@torch.no_grad()
+def score_tokens(
+    hidden_ND: Tensor,
+    head: Head,
+    ids_N: Tensor,
+    *,
+    top_k: int = 0,
+    at_ids_NK: Tensor | None = None,
+    chunk: int = DEFAULT_CHUNK,
+) -> TokenScores:
+    """Score given tokens without gradient; with the ``top_k`` likeliest ids, or those of ``at_ids_NK``."""
+    parts: list[list[Tensor]] = []
+    for part in _chunks(len(ids_N), chunk):
+        logits_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V)
+        logp_CV = logits_CV.log_softmax(-1)
+        row = [logp_CV.gather(-1, ids_N[part, None])[:, 0], _entropy(logp_CV)]
+        if top_k or at_ids_NK is not None:
+            ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
+            rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)
+            row += [ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1)]
+        parts.append(row)
+    return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def reverse_kl(
+    hidden_ND: Tensor, head: Head, other_ND: Tensor, other: Head, *, chunk: int = DEFAULT_CHUNK
+) -> Tensor:
+    """KL(first || other) over the whole vocabulary at every token, [N], nats, exact.
+
+    The two models may differ in width; they share the vocabulary.
+    """
+    found = []
+    for part in _chunks(len(hidden_ND), chunk):
+        logp_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V).log_softmax(-1)
+        other_CV = _logits(other_ND[part], other.weight_VD, other.bias_V).log_softmax(-1)
+        found.append((logp_CV.exp() * (logp_CV - other_CV)).sum(-1))
+    return torch.cat(found)
+
+
+def head_logits(hidden_CD: Tensor, head: Head) -> Tensor:
+    """[C, V] logits, float32 at least."""
+    return _logits(hidden_CD, head.weight_VD, head.bias_V)
+
+
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    """Logits that were never rounded to bfloat16: products of low-precision inputs summed in float32."""
+    dtype = _softmax_dtype(hidden_CD.dtype)
+    if hidden_CD.is_cuda and hidden_CD.dtype != dtype:
+        logits_CV = torch.mm(hidden_CD, weight_VD.to(hidden_CD.dtype).T, out_dtype=dtype)
+    else:
+        logits_CV = hidden_CD.to(dtype) @ weight_VD.to(dtype).T
+    return logits_CV if bias_V is None else logits_CV + bias_V.to(dtype)
+
+
+def _entropy(logp_CV: Tensor) -> Tensor:
+    return -(logp_CV.exp() * logp_CV.clamp_min(torch.finfo(logp_CV.dtype).min)).sum(-1)
+
+
+def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _chunks(num_tokens: int, chunk: int):
+    return [slice(start, start + chunk) for start in range(0, num_tokens, chunk)]

@@ -1,0 +1,83 @@
+"""Load a causal language model and take it apart: hidden states here, head there.
+
+The only file that knows how Transformers models are built.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from leyden.data.batches import TokenBatch
+from leyden.errors import EngineError
+from leyden.logprobs import Head, score_tokens
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EngineError("execution.device = 'cuda', and torch sees no GPU", hint="use 'auto'")
+    return torch.device(name)
+
+
+def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
+    """A model in evaluation mode. Raises EngineError when it cannot be read or used."""
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors, json and transformers each have errors of their own
+        raise EngineError(
+            f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}",
+            hint="check that the folder is a complete model in the Hugging Face format",
+        ) from error
+    if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):
+        raise EngineError(
+            f"{folder}: {len(missing)} weights are missing or misshapen, first {missing[0]}",
+            hint="the weights do not belong to this config.json, or a shard is missing",
+        )
+    model = model.to(pick_device(device)).eval()
+    check_head(model, folder)
+    return model
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    linear = model.get_output_embeddings()
+    return Head(linear.weight, getattr(linear, "bias", None))
+
+
+def hidden_states(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """The N states that predict the batch's completion tokens, [N, D]."""
+    output = model.base_model(
+        input_ids=batch.ids_BT,
+        attention_mask=batch.attention_mask_BT,
+        position_ids=batch.position_ids_BT,
+        use_cache=False,
+    )
+    return output.last_hidden_state.flatten(0, 1)[batch.predict_N]
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel, folder: Path) -> None:
+    """Refuse a model whose logits are not hidden states times its head (soft-capping, scaling)."""
+    ids_1T = torch.arange(8, device=model.device)[None] % model.config.vocab_size
+    expected = model(ids_1T).logits[0].float().log_softmax(-1)
+    hidden = model.base_model(ids_1T).last_hidden_state[0]
+    found = score_tokens(hidden, head_of(model), ids_1T[0]).logp_N.float()
+    gap = (found - expected.gather(-1, ids_1T[0, :, None])[:, 0]).abs().max().item()
+    if gap > (1e-3 if model.dtype == torch.float32 else 0.25):
+        raise EngineError(
+            f"{folder}: its logits are not hidden states times a head (off by {gap:.3g} nats)",
+            hint="models with soft-capped or scaled logits are not supported",
+        )

@@ -1,0 +1,168 @@
+"""A run on disk: its recipe, where each artifact lies, and what each is to be made from.
+
+A *job* is one artifact: ``teach``, ``sft``, ``distill/topk``, ``evaluate/base``. Its intent follows from
+the recipe, the records of the jobs it reads and the models it uses, without loading anything.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from leyden.config import Objective, Recipe
+from leyden.errors import StoreError
+from leyden.hub import model_folder
+from leyden.identity import ModelIdentity, hash_file, identify_model
+from leyden.lineage import Intent, Record, read_record, require_record
+from leyden.recipe import load_recipe
+
+RECIPE = "recipe.toml"
+PROMPTS, TEACH, SFT, ROLLOUT, SCORE = "prompts", "teach", "sft", "rollout", "score"
+DISTILL, EVALUATE = "distill", "evaluate"
+BENCHMARK = "bench-"  # a benchmark's prompts are the split bench-NAME
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Shows how far a stage is; ``unit`` is what the callback counts."""
+
+    def __call__(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]: ...
+
+
+def silent(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda amount: None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and recipe. ``identities`` caches what each model place was found to be."""
+
+    root: Path
+    recipe: Recipe
+    progress: Progress = silent
+    identities: dict[str, ModelIdentity] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def open(cls, root: Path, progress: Progress = silent) -> "Run":
+        if not (root / RECIPE).is_file():
+            raise StoreError(
+                f"{root}: is not a run folder, it has no {RECIPE}",
+                hint="give the folder that `leyden run` made",
+            )
+        return cls(root, load_recipe(root / RECIPE), progress)
+
+    def folder(self, job: str) -> Path:
+        return self.root / job
+
+    def record(self, job: str) -> Record | None:
+        return read_record(self.folder(job))
+
+    def arms(self) -> dict[str, Objective]:
+        return self.recipe.distill.resolved_arms()
+
+    def jobs(self) -> list[str]:
+        """Every job of the recipe, in an order in which each finds what it reads."""
+        adopted = self.recipe.models.reference is not None
+        first = [PROMPTS, ROLLOUT, SCORE] if adopted else [PROMPTS, TEACH, SFT, ROLLOUT, SCORE]
+        arms = [f"{DISTILL}/{arm}" for arm in self.arms()]
+        return first + arms + [f"{EVALUATE}/{model}" for model in self.models()]
+
+    def models(self) -> list[str]:
+        """The models that are evaluated."""
+        return ["teacher", "base", "reference", *self.arms()]
+
+    def place(self, model: str) -> Path:
+        """The folder of a model: teacher, sft_teacher, base, reference or an arm's name."""
+        models = self.recipe.models
+        if model == "sft_teacher":
+            return model_folder(models.sft_teacher or models.reference_teacher or models.teacher)
+        if model in ("teacher", "base"):
+            return model_folder(getattr(models, model))
+        if model == "reference":
+            return (
+                model_folder(models.reference) if models.reference else self.folder(SFT) / "model"
+            )
+        return self.folder(f"{DISTILL}/{model}") / "model"
+
+    def identity(self, model: str) -> ModelIdentity:
+        if model not in self.identities:
+            self.identities[model] = identify_model(self.place(model))
+        return self.identities[model]
+
+    def parents(self, job: str) -> list[str]:
+        """The jobs whose artifacts ``job`` reads."""
+        stage, _, name = job.partition("/")
+        sft = [] if self.recipe.models.reference else [SFT]
+        if stage == DISTILL:
+            return [*sft, TEACH if self.arms()[name].objective == "sft" else SCORE]
+        if stage == EVALUATE:
+            made_by = {"teacher": [], "base": [], "reference": sft}
+            return [PROMPTS, *made_by.get(name, [f"{DISTILL}/{name}"])]
+        return {
+            PROMPTS: [],
+            TEACH: [PROMPTS],
+            SFT: [TEACH],
+            ROLLOUT: [PROMPTS, *sft],
+            SCORE: [*sft, ROLLOUT],
+        }[stage]
+
+    def descendants(self, job: str) -> list[str]:
+        """``job`` and every job made from it, in order."""
+        found = [job]
+        for later in self.jobs():
+            if any(parent in found for parent in self.parents(later)):
+                found.append(later)
+        return found
+
+    def intent(self, job: str) -> Intent:
+        """What ``job`` is to be made from now. Its parents must be finished."""
+        inputs = {
+            parent: require_record(self.folder(parent), wanted_by=job).fingerprint
+            for parent in self.parents(job)
+        }
+        inputs |= {name: hash_file(path) for name, path in self._files(job).items()}
+        models = {role: self.identity(role) for role in self.outside_models(job)}
+        return Intent(job, self._settings(job), inputs, models)
+
+    def outside_models(self, job: str) -> list[str]:
+        """Roles of the models that ``job`` uses and the run did not make."""
+        stage, _, name = job.partition("/")
+        adopted = ["reference"] if self.recipe.models.reference else []
+        if stage == EVALUATE:
+            own = [name] if name in ("base", *adopted) else []
+            return ["teacher", *own]
+        return {
+            PROMPTS: ["sft_teacher"],
+            TEACH: ["sft_teacher"],
+            SFT: ["base"],
+            ROLLOUT: adopted,
+            SCORE: ["teacher", *adopted],
+            DISTILL: adopted,
+        }[stage]
+
+    def _settings(self, job: str) -> dict:
+        stage, _, name = job.partition("/")
+        recipe = self.recipe
+        if stage == PROMPTS:
+            problems = {b.name: b.problems.identity() for b in recipe.evaluate.benchmarks}
+            return {
+                "prompts": recipe.prompts.identity(),
+                "template": recipe.template.identity(),
+                "evaluate.benchmarks": problems,
+            }
+        if stage == DISTILL:
+            return {"seed": recipe.seed, f"distill.arms.{name}": self.arms()[name].identity()}
+        return {"seed": recipe.seed, stage: getattr(recipe, stage).identity()}
+
+    def _files(self, job: str) -> dict[str, Path]:
+        """Files outside the run whose content ``job`` depends on, each with its own name."""
+        benchmarks = self.recipe.evaluate.benchmarks
+        if job == PROMPTS:
+            sources = [self.recipe.prompts.sft, self.recipe.prompts.opd]
+            sources += [benchmark.problems for benchmark in benchmarks]
+            return {s.file: Path(s.file) for s in sources if Path(s.file).is_file()}
+        if job.startswith(EVALUATE):
+            graders = [b.grader.rpartition(":")[0] for b in benchmarks if ":" in b.grader]
+            return {grader: Path(grader) for grader in graders if Path(grader).is_file()}
+        return {}

@@ -1,0 +1,53 @@
+"""Stage 5: a student per arm trains on the stored scores alone; no teacher is loaded."""
+
+from leyden.config import Objective
+from leyden.data.answers import select_answers
+from leyden.data.scores import open_pair
+from leyden.engines.sample_store import stop_ids
+from leyden.identity import derive_seed, identify_model
+from leyden.lineage import Intent, Record
+from leyden.run import PROMPTS, ROLLOUT, SCORE, TEACH, Run
+from leyden.store.reader import open_store
+from leyden.train.artifact import MODEL, train_model
+from leyden.train.loop import Sequences
+
+
+def run_distill(run: Run, intent: Intent) -> Record:
+    """Make ``distill/ARM/model`` from the reference policy, with metrics and checkpoints."""
+    settings = run.arms()[intent.stage.partition("/")[2]]
+    data, heldout = _data(run, settings)
+    folder = run.folder(intent.stage)
+    point = train_model(
+        intent.stage,
+        start=run.place("reference"),
+        tokenizer=run.place("sft_teacher"),
+        stop_ids=stop_ids(run),
+        data=data,
+        heldout=heldout,
+        settings=settings,
+        seed=derive_seed(run.recipe.seed, "distill") % 2**32,
+        folder=folder,
+        execution=run.recipe.execution,
+        progress=run.progress,
+    )
+    counts = {"rows": len(data), "steps": point.step, "objective": settings.objective}
+    digest = identify_model(folder / MODEL).digest
+    return Record(intent, digest, counts, point.device_seconds)
+
+
+def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:
+    """Training and held-out sequences: scored rollouts, or teacher answers for the control."""
+    if settings.objective == "sft":
+        answers = open_store(run.folder(TEACH))
+        fresh = select_answers(answers, "opd")
+        return fresh if len(fresh) else select_answers(answers, "sft"), select_answers(
+            answers, "heldout"
+        )
+    record = run.record(PROMPTS)
+    assert record is not None
+    rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
+    size = record.counts["vocab_size"]
+    return (
+        open_pair(rollouts, scores, split="opd", vocab_size=size),
+        open_pair(rollouts, scores, split="heldout", vocab_size=size),
+    )

@@ -1,0 +1,105 @@
+"""Stage 6: one model answers the benchmarks, and its distance to the teacher is measured."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from leyden.config import Benchmark, Sampling
+from leyden.data.render import load_tokenizer
+from leyden.data.scores import sequence_of
+from leyden.engines.sample_store import run_prompt_set, sample_store
+from leyden.evals.divergence import measure_divergence
+from leyden.evals.graders import load_grader
+from leyden.evals.statistics import accuracy_interval
+from leyden.files import write_atomic, write_json
+from leyden.identity import fingerprint
+from leyden.lineage import Intent, Record
+from leyden.modeling import load_model
+from leyden.run import BENCHMARK, Run
+from leyden.store.reader import Row, Store
+
+SCORES, SAMPLES, GRADES = "scores.json", "samples", "grades"
+
+
+def run_evaluate(run: Run, intent: Intent) -> Record:
+    """Make ``evaluate/MODEL``: samples, grades and scores.json."""
+    model, folder = intent.stage.partition("/")[2], run.folder(intent.stage)
+    scores: dict[str, Any] = {"benchmarks": {}}
+    rows = tokens = 0
+    seconds = 0.0
+    for benchmark in run.recipe.evaluate.benchmarks:
+        store, took = sample_store(
+            run,
+            intent,
+            run.place(model),
+            benchmark,
+            [BENCHMARK + benchmark.name],
+            folder=folder / SAMPLES / benchmark.name,
+            purpose=f"evaluate/{benchmark.name}",
+        )
+        scores["benchmarks"][benchmark.name] = _grade(run, intent, benchmark, store)
+        rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
+    if run.recipe.evaluate.kl_prompts and model != "teacher":
+        scores["divergence"], took = _diverge(run, intent, model)
+        seconds += took
+    write_json(folder / SCORES, scores)
+    counts = {"rows": rows, "tokens": tokens}
+    return Record(intent, fingerprint(scores), counts, seconds)
+
+
+def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict[str, Any]:
+    """Grade every sample, keep the verdicts, and sum them up."""
+    grader, prompts = load_grader(benchmark.grader), run_prompt_set(run)
+    tokenizer = load_tokenizer(run.place("sft_teacher"))
+    verdicts: dict[str, list[bool]] = {}
+    lines = []
+    for row in store:
+        prompt = prompts[row["prompt_id"]]
+        problem = {**prompt.row, "prompt": prompt.text, "answer": prompt.answer}
+        text = completion_text(tokenizer, row)
+        right = row["finish_reason"] == "stop" and bool(grader(problem, text))
+        verdicts.setdefault(prompt.id, []).append(right)
+        lines.append(
+            {"prompt_id": prompt.id, "sample": row["sample"], "right": right, "text": text}
+        )
+    path = run.folder(intent.stage) / GRADES / f"{benchmark.name}.jsonl"
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    accuracy, interval = accuracy_interval(list(verdicts.values()))
+    return {
+        "accuracy": accuracy,
+        "interval": list(interval),
+        "problems": len(verdicts),
+        "samples": len(store),
+        "truncated": store.values("finish_reason").count("length"),
+        "mean_tokens": store.num_tokens / len(store),
+    }
+
+
+def completion_text(tokenizer, row: Row) -> str:
+    """The completion's text without its stop token."""
+    ids = row["completion_ids"].tolist()
+    ended = row["finish_reason"] == "stop"
+    return tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+
+
+def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], float]:
+    """Reverse KL to the teacher on fresh completions of held-out prompts, at temperature 1."""
+    settings, execution = run.recipe.evaluate, run.recipe.execution
+    sampling = Sampling(max_new_tokens=settings.kl_max_new_tokens)
+    store, seconds = sample_store(
+        run,
+        intent,
+        run.place(model),
+        sampling,
+        ["heldout"],
+        folder=run.folder(intent.stage) / SAMPLES / "divergence",
+        purpose="evaluate/divergence",
+    )
+    found = measure_divergence(
+        load_model(run.place(model), device=execution.device, dtype=execution.dtype),
+        load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
+        [sequence_of(store[i]) for i in range(min(settings.kl_prompts, len(store)))],
+        batch_tokens=execution.batch_tokens,
+        chunk=execution.logprob_chunk_tokens,
+    )
+    return asdict(found), seconds

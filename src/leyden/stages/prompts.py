@@ -1,0 +1,125 @@
+"""Before the first stage: read the prompt files and render them to ids, once."""
+
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from leyden.config import PromptFile, Sampling
+from leyden.data.prompt_set import RenderedPrompt, write_prompt_set
+from leyden.data.prompts import read_prompts
+from leyden.data.render import (
+    Renderer,
+    check_same_vocabulary,
+    load_tokenizer,
+    vocabulary_digest,
+)
+from leyden.errors import AlignmentError, ConfigError
+from leyden.lineage import Intent, Record
+from leyden.run import BENCHMARK, Run
+
+
+def run_prompts(run: Run, intent: Intent) -> Record:
+    """Make ``prompts/``: every prompt of the run as token ids, with its text and answer."""
+    folder = run.place("sft_teacher")
+    tokenizer = load_tokenizer(folder)
+    _check_models(run, tokenizer, folder)
+    renderer = Renderer(tokenizer, run.recipe.template, folder)
+    prompts = _render_all(run, renderer)
+    _check_lengths(run, prompts)
+    digest = write_prompt_set(run.folder(intent.stage), prompts)
+    splits: dict[str, int] = {}
+    for prompt in prompts:
+        splits[prompt.split] = splits.get(prompt.split, 0) + 1
+    counts = {
+        "rows": len(prompts),
+        "tokens": sum(len(p.ids) for p in prompts),
+        "splits": splits,
+        "stop_ids": list(renderer.stop_ids),
+        "vocab_size": _vocab_size(folder),
+        "vocabulary": vocabulary_digest(tokenizer),
+        "template": [renderer.before, renderer.after],
+    }
+    return Record(intent, digest, counts, device_seconds=0.0)
+
+
+def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
+    recipe = run.recipe
+    opd = _render(renderer, recipe.prompts.opd, "opd")
+    heldout = recipe.prompts.heldout
+    if heldout >= len(opd):
+        raise ConfigError(
+            f"prompts.heldout = {heldout} leaves none of the {len(opd)} OPD prompts for training",
+            hint="lower prompts.heldout or give more prompts",
+        )
+    cut = len(opd) - heldout
+    kept = [
+        RenderedPrompt(**{**vars(p), "split": "heldout", "id": f"heldout/{p.id.partition('/')[2]}"})
+        for p in opd[cut:]
+    ]
+    prompts = _render(renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
+    for benchmark in recipe.evaluate.benchmarks:
+        prompts += _render(renderer, benchmark.problems, BENCHMARK + benchmark.name)
+    return prompts
+
+
+def _render(renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
+    return [
+        RenderedPrompt(
+            id=f"{split}/{prompt.id}",
+            split=split,
+            ids=tuple(renderer.render(prompt.text)),
+            text=prompt.text,
+            answer=prompt.answer,
+            row=prompt.row,
+        )
+        for prompt in read_prompts(source)
+    ]
+
+
+def _check_models(run: Run, tokenizer, folder: Path) -> None:
+    """Every model of the run must know the rendering tokenizer's ids by the same names."""
+    largest = max(tokenizer.get_vocab().values())
+    roles = ["teacher", "base"] + (["reference"] if run.recipe.models.reference else [])
+    for role in roles:
+        place = run.place(role)
+        check_same_vocabulary(tokenizer, load_tokenizer(place), names=(str(folder), str(place)))
+        if largest >= _vocab_size(place):
+            raise AlignmentError(
+                f"{place}: the tokenizer's id {largest} is outside the model's vocabulary of "
+                f"{_vocab_size(place)}",
+                hint="the model's embeddings and its tokenizer do not belong together",
+            )
+
+
+def _check_lengths(run: Run, prompts: list[RenderedPrompt]) -> None:
+    """Prompt and completion must fit the recipe's cap and every model's context."""
+    recipe = run.recipe
+    caps: dict[str, Sampling] = {
+        "sft": recipe.teach,
+        "opd": recipe.rollout,
+        "heldout": recipe.rollout,
+    }
+    caps |= {BENCHMARK + b.name: b for b in recipe.evaluate.benchmarks}
+    context = min(_context(run.place(role)) for role in ("teacher", "base"))
+    for prompt in prompts:
+        length, cap = len(prompt.ids), caps[prompt.split].max_new_tokens
+        if length > recipe.prompts.max_prompt_tokens:
+            raise ConfigError(
+                f"prompt {prompt.id} has {length} tokens, over prompts.max_prompt_tokens = "
+                f"{recipe.prompts.max_prompt_tokens}",
+                hint="raise the cap or remove the prompt",
+            )
+        if length + cap > context:
+            raise ConfigError(
+                f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds the "
+                f"models' context of {context}",
+                hint="lower max_new_tokens or remove the prompt",
+            )
+
+
+def _vocab_size(folder: Path) -> int:
+    return AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+
+
+def _context(folder: Path) -> int:
+    return AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings

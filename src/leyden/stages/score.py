@@ -1,0 +1,170 @@
+"""Stage 4: teacher and reference score every token of every rollout, once."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from leyden.data.batches import TokenSequence
+from leyden.data.render import load_tokenizer, vocabulary_digest
+from leyden.data.scores import check_scores, sequence_of
+from leyden.engines.transformers import TransformersEngine
+from leyden.errors import AlignmentError, ConfigError, ConsistencyError
+from leyden.lineage import Intent, Record
+from leyden.logprobs import TokenScores
+from leyden.run import PROMPTS, ROLLOUT, Run
+from leyden.store.plan import PlanRow, Unit
+from leyden.store.reader import Row, Store, open_store
+from leyden.store.schema import CHECKSUM, scores_schema
+from leyden.store.writer import StoreWriter, open_writer
+
+PROBE_TOLERANCE = 0.05  # nats; beyond rounding of any engine, far below another model's gap
+
+
+def run_score(run: Run, intent: Intent) -> Record:
+    """Make ``score/``, row for row with ``rollout/``; the one-teacher rule was checked before."""
+    rollouts = open_store(run.folder(ROLLOUT))
+    _check_vocabulary(run)
+    units = _units_like(rollouts, run.recipe.execution.rows_per_unit)
+    writer = open_writer(
+        run.folder(intent.stage),
+        scores_schema(run.recipe.score.top_k),
+        units,
+        origin=intent.digest,
+    )
+    with run.progress(intent.stage, len(rollouts), "rows") as advance:
+        _score_pending(run, writer, rollouts, advance)
+    store_fingerprint = writer.seal()
+    store = open_store(writer.folder)
+    counts = {"rows": len(store), "tokens": store.num_tokens, **_summary(store)}
+    return Record(intent, store_fingerprint, counts, writer.device_seconds())
+
+
+def _units_like(rollouts: Store, rows_per_unit: int) -> list[Unit]:
+    """The rollout's rows in order; scoring draws nothing, so the seeds are zero."""
+    keys = zip(rollouts.values("prompt_id"), rollouts.values("sample"), strict=True)
+    rows = [PlanRow(prompt_id, sample, 0) for prompt_id, sample in keys]
+    starts = range(0, len(rows), rows_per_unit)
+    return [Unit(f"{i:06d}", tuple(rows[s : s + rows_per_unit])) for i, s in enumerate(starts)]
+
+
+def _score_pending(run: Run, writer: StoreWriter, rollouts: Store, advance) -> None:
+    pending = {unit.name for unit in writer.pending()}
+    if not pending:
+        return
+    teacher = TransformersEngine.load(run.place("teacher"), run.recipe.execution)
+    reference = TransformersEngine.load(run.place("reference"), run.recipe.execution)
+    _check_top_k(run, teacher)
+    start = 0
+    for unit in writer.units:
+        rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
+        if unit.name in pending:
+            began = time.monotonic()
+            scored = score_rows(run, rows, teacher, reference, first_row=start)
+            writer.commit(unit, scored, seconds=time.monotonic() - began)
+        elif start == 0:
+            _probe(run, writer, rows[0], teacher, reference)
+        start += len(unit.rows)
+        advance(len(unit.rows))
+
+
+def score_rows(
+    run: Run,
+    rows: Sequence[Row],
+    teacher: TransformersEngine,
+    reference: TransformersEngine,
+    *,
+    first_row: int = 0,
+) -> list[dict[str, Any]]:
+    """Score rows of a completion store; refuses scores that no model gives."""
+    sequences = [sequence_of(row) for row in rows]
+    by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k)
+    if run.recipe.score.top_k:
+        sequences = [
+            TokenSequence(s.prompt_ids, s.completion_ids, {"topk_ids": t.topk_ids_NK.numpy()})
+            for s, t in zip(sequences, by_teacher, strict=True)
+        ]
+    by_reference = reference.score(sequences)
+    scored = []
+    for offset, (row, t, r) in enumerate(zip(rows, by_teacher, by_reference, strict=True)):
+        for role, scores, engine in (("teacher", t, teacher), ("reference", r, reference)):
+            check_scores(
+                scores.logp_N.numpy(),
+                num_tokens=len(row["completion_ids"]),
+                vocab_size=engine.model.config.vocab_size,
+                where=f"{run.folder('score')}: row {first_row + offset}, logp_{role}",
+            )
+        scored.append(_row(row, t, r))
+    return scored
+
+
+def _row(row: Row, teacher: TokenScores, reference: TokenScores) -> dict[str, Any]:
+    found = {
+        "prompt_id": row["prompt_id"],
+        "sample": row["sample"],
+        "completion_crc32": row[CHECKSUM],
+        "logp_teacher": teacher.logp_N.numpy(),
+        "logp_reference": reference.logp_N.numpy(),
+        "teacher_entropy": teacher.entropy_N.numpy(),
+        "reference_entropy": reference.entropy_N.numpy(),
+    }
+    if teacher.topk_ids_NK is not None:
+        found |= {
+            "topk_ids": teacher.topk_ids_NK.flatten().numpy(),
+            "teacher_topk_logp": teacher.topk_logp_NK.flatten().numpy(),
+            "reference_topk_logp": reference.topk_logp_NK.flatten().numpy(),
+            "teacher_tail_logp": teacher.tail_logp_N.numpy(),
+            "reference_tail_logp": reference.tail_logp_N.numpy(),
+        }
+    return found
+
+
+def _check_vocabulary(run: Run) -> None:
+    """Ids mean the same to the scoring teacher as to the tokenizer that made them."""
+    record = run.record(PROMPTS)
+    assert record is not None
+    found = vocabulary_digest(load_tokenizer(run.place("teacher")))
+    if found != record.counts["vocabulary"]:
+        raise AlignmentError(
+            f"{run.place('teacher')}: numbers its tokens otherwise than the tokenizer that rendered "
+            "the prompts",
+            hint="score with a teacher of the same vocabulary",
+        )
+
+
+def _check_top_k(run: Run, teacher: TransformersEngine) -> None:
+    top_k, size = run.recipe.score.top_k, teacher.model.config.vocab_size
+    if top_k >= size:
+        raise ConfigError(
+            f"score.top_k = {top_k} is not below the vocabulary of {size}", hint="lower score.top_k"
+        )
+
+
+def _probe(run, writer: StoreWriter, row: Row, teacher, reference) -> None:
+    """On resume, score the first stored row again: the models must still say the same."""
+    table = pa.ipc.open_file(
+        next((writer.folder / "shards").glob(f"{writer.units[0].name}-*.arrow"))
+    ).read_all()
+    again = score_rows(run, [row], teacher, reference)[0]
+    for name in ("logp_teacher", "logp_reference"):
+        gap = float(np.abs(np.array(table[name][0].as_py()) - again[name]).max(initial=0.0))
+        if not gap <= PROBE_TOLERANCE:
+            raise ConsistencyError(
+                f"{writer.folder}: row 0 now scores {gap:.3g} nats away from the stored {name}",
+                hint="the model or the engine changed since scoring began; redo the score stage",
+            )
+
+
+def _summary(store: Store) -> dict[str, float]:
+    """Means over tokens: the advantage at the reference, and the teacher's mass inside top k."""
+    tokens, advantage, covered = 0, 0.0, 0.0
+    for row in store:
+        tokens += len(row["logp_teacher"])
+        advantage += float((row["logp_teacher"] - row["logp_reference"]).sum(dtype=np.float64))
+        if "teacher_tail_logp" in row:
+            covered += float((1 - np.exp(row["teacher_tail_logp"])).sum(dtype=np.float64))
+    found = {"mean_advantage": advantage / tokens}
+    has_topk = "topk_ids" in store.schema.names
+    return found | ({"teacher_covered_mass": covered / tokens} if has_topk else {})

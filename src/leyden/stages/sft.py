@@ -1,0 +1,32 @@
+"""Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
+
+from leyden.data.answers import select_answers
+from leyden.engines.sample_store import stop_ids
+from leyden.identity import identify_model
+from leyden.lineage import Intent, Record
+from leyden.run import TEACH, Run
+from leyden.store.reader import open_store
+from leyden.train.artifact import MODEL, train_model
+
+
+def run_sft(run: Run, intent: Intent) -> Record:
+    """Make ``sft/model``, with metrics and checkpoints beside it."""
+    answers = open_store(run.folder(TEACH))
+    data = select_answers(answers, "sft")
+    folder = run.folder(intent.stage)
+    point = train_model(
+        intent.stage,
+        start=run.place("base"),
+        tokenizer=run.place("sft_teacher"),
+        stop_ids=stop_ids(run),
+        data=data,
+        heldout=select_answers(answers, "heldout"),
+        settings=run.recipe.sft,
+        seed=run.recipe.seed,
+        folder=folder,
+        execution=run.recipe.execution,
+        progress=run.progress,
+    )
+    counts = {"rows": len(data), "dropped_truncated": data.num_dropped, "steps": point.step}
+    digest = identify_model(folder / MODEL).digest
+    return Record(intent, digest, counts, point.device_seconds)

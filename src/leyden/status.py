@@ -1,0 +1,100 @@
+"""What a run holds, read from records, commits and metrics alone; no model, no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leyden.files import read_json
+from leyden.lineage import read_intent
+from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.store.writer import COMMITS, TIMINGS
+
+STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
+DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """``rows`` and ``tokens`` of what is committed so far."""
+
+    name: str
+    state: str
+    rows: int
+    tokens: int
+    device_seconds: float
+
+
+def run_status(run: Run) -> dict[str, Any]:
+    """Everything ``leyden status --json`` prints."""
+    jobs = [job_status(run, job) for job in run.jobs()]
+    return {
+        "name": run.recipe.name,
+        "stages": [vars(_stage(name, jobs)) for name in STAGES if _of(name, jobs)],
+        "jobs": [vars(job) for job in jobs],
+        "scores": scores(run),
+        "divergence": divergences(run),
+        "teacher_consistency": consistency(run),
+    }
+
+
+def job_status(run: Run, job: str) -> JobStatus:
+    record = run.record(job)
+    if record is not None:
+        counts = record.counts
+        return JobStatus(
+            job, DONE, counts.get("rows", 0), counts.get("tokens", 0), record.device_seconds
+        )
+    folder = run.folder(job)
+    if read_intent(folder) is None:
+        return JobStatus(job, WAITING, 0, 0, 0.0)
+    commits = [read_json(path) for path in folder.glob(f"**/{COMMITS}/*.json")]
+    seconds = sum(read_json(p)["device_seconds"] for p in folder.glob(f"**/{TIMINGS}/*.json"))
+    rows, tokens = (sum(c.get(key, 0) for c in commits) for key in ("rows", "tokens"))
+    return JobStatus(job, BROKEN, rows, tokens, seconds)
+
+
+def _stage(name: str, jobs: list[JobStatus]) -> JobStatus:
+    """One line for all jobs of a stage."""
+    mine = _of(name, jobs)
+    states = {job.state for job in mine}
+    state = states.pop() if len(states) == 1 else BROKEN
+    return JobStatus(
+        name,
+        state,
+        sum(job.rows for job in mine),
+        sum(job.tokens for job in mine),
+        sum(job.device_seconds for job in mine),
+    )
+
+
+def _of(stage: str, jobs: list[JobStatus]) -> list[JobStatus]:
+    return [job for job in jobs if job.name.partition("/")[0] == stage]
+
+
+def scores(run: Run) -> dict[str, dict[str, Any]]:
+    """Model -> benchmark -> accuracy, interval, problems, samples."""
+    return {model: found["benchmarks"] for model, found in _evaluations(run).items()}
+
+
+def divergences(run: Run) -> dict[str, Any]:
+    """Model -> reverse KL to the teacher, where it was measured."""
+    found = _evaluations(run)
+    return {model: s["divergence"] for model, s in found.items() if "divergence" in s}
+
+
+def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
+    return {
+        model: read_json(_scores_file(run, model))
+        for model in run.models()
+        if run.record(f"{EVALUATE}/{model}") is not None
+    }
+
+
+def _scores_file(run: Run, model: str) -> Path:
+    return run.folder(f"{EVALUATE}/{model}") / "scores.json"
+
+
+def consistency(run: Run) -> str:
+    """``verified``, ``declared`` or ``overridden`` once scored; ``unscored`` before."""
+    record = run.record(SCORE)
+    return record.teacher_consistency if record else "unscored"

@@ -1,0 +1,1 @@
+"""Shards and commit records: rows of token ids and scores that survive kills and notice damage."""

@@ -1,0 +1,85 @@
+"""The plan: which rows a store will hold, in which units, with which seeds; fixed before any token.
+
+A row's seed depends on the run's seed, the stage, the prompt and the sample, never on the unit, the
+batch or the worker, so any split into units gives the same rows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from leyden.errors import StoreError
+from leyden.files import disk_errors, write_atomic
+from leyden.identity import derive_seed, fingerprint
+
+PLAN = "plan.arrow"
+SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("seed", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    prompt_id: str
+    sample: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The rows that are committed together."""
+
+    name: str
+    rows: tuple[PlanRow, ...]
+
+
+def make_plan(
+    prompt_ids: Sequence[str], *, samples: int, rows_per_unit: int, seed: int, purpose: str
+) -> list[Unit]:
+    """Units over every (prompt, sample), prompts in order."""
+    rows = [
+        PlanRow(prompt_id, sample, derive_seed(seed, purpose, prompt_id, sample))
+        for prompt_id in prompt_ids
+        for sample in range(samples)
+    ]
+    starts = range(0, len(rows), rows_per_unit)
+    return [
+        Unit(f"{i:06d}", tuple(rows[start : start + rows_per_unit]))
+        for i, start in enumerate(starts)
+    ]
+
+
+def plan_digest(units: Iterable[Unit]) -> str:
+    rows = [[u.name, [[r.prompt_id, r.sample, r.seed] for r in u.rows]] for u in units]
+    return fingerprint(rows)
+
+
+def write_plan(folder: Path, units: Sequence[Unit]) -> None:
+    rows = [(u.name, r.prompt_id, r.sample, r.seed) for u in units for r in u.rows]
+    columns = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+    write_atomic(folder / PLAN, sink.getvalue().to_pybytes())
+
+
+def read_plan(folder: Path) -> list[Unit]:
+    path = folder / PLAN
+    try:
+        with disk_errors(path), pa.memory_map(str(path)) as source:
+            rows = pa.ipc.open_file(source).read_all().to_pylist()
+    except pa.ArrowException as error:
+        raise StoreError(f"{path}: damaged: {error}", hint="redo the stage") from error
+    units: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        units.setdefault(row["unit"], []).append(
+            PlanRow(row["prompt_id"], row["sample"], row["seed"])
+        )
+    return [Unit(name, tuple(plan_rows)) for name, plan_rows in units.items()]

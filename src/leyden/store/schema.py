@@ -1,0 +1,91 @@
+"""The two kinds of rows, field by field, and the checksum each row carries.
+
+Every list has one entry per completion token unless stated; nothing is padded, so no field has a value
+"where masked". Log-probs are natural, in nats, float32.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+CHECKSUM = "crc32"
+
+COMPLETIONS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string()),
+        pa.field("sample", pa.int32()),  # 0..samples_per_prompt-1
+        pa.field("split", pa.string()),  # which set the prompt is from: sft, opd, heldout, ...
+        pa.field("prompt_ids", pa.list_(pa.int32())),  # one per prompt token, as rendered
+        pa.field("completion_ids", pa.list_(pa.int32())),  # exactly as sampled, stop token included
+        pa.field("logp_sampler", pa.list_(pa.float32())),  # under the sampler's own transform
+        pa.field("finish_reason", pa.string()),  # "stop" or "length"
+        pa.field(CHECKSUM, pa.uint32()),
+    ],
+    metadata={"kind": "completions"},
+)
+
+
+def scores_schema(top_k: int) -> pa.Schema:
+    """Scores of stored completions, row for row; ``top_k`` = 0 leaves the optional block out.
+
+    ``topk_*`` lists hold k entries per completion token, token-major, most likely first;
+    ``*_tail_logp`` is the log of the mass outside the k ids, computed from the other logits.
+    """
+    fields = [
+        pa.field("prompt_id", pa.string()),
+        pa.field("sample", pa.int32()),
+        pa.field("completion_crc32", pa.uint32()),  # the scored row's checksum
+        pa.field("logp_teacher", pa.list_(pa.float32())),  # temperature 1, untruncated
+        pa.field("logp_reference", pa.list_(pa.float32())),  # temperature 1, untruncated
+        pa.field("teacher_entropy", pa.list_(pa.float16())),  # nats
+        pa.field("reference_entropy", pa.list_(pa.float16())),  # nats
+    ]
+    if top_k:
+        fields += [
+            pa.field("topk_ids", pa.list_(pa.int32())),
+            pa.field("teacher_topk_logp", pa.list_(pa.float32())),
+            pa.field("reference_topk_logp", pa.list_(pa.float32())),  # at the teacher's ids
+            pa.field("teacher_tail_logp", pa.list_(pa.float32())),
+            pa.field("reference_tail_logp", pa.list_(pa.float32())),
+        ]
+    fields.append(pa.field(CHECKSUM, pa.uint32()))
+    return pa.schema(fields, metadata={"kind": "scores", "top_k": str(top_k)})
+
+
+def row_checksum(row: dict[str, Any], schema: pa.Schema) -> int:
+    """crc32 over the row's fields in schema order, as little-endian bytes with their lengths."""
+    crc = 0
+    for field in schema:
+        if field.name == CHECKSUM:
+            continue
+        value = row[field.name]
+        data = value.encode() if isinstance(value, str) else _bytes_of(value, field.type)
+        crc = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), crc))
+    return crc
+
+
+def _bytes_of(value: Any, arrow_type: pa.DataType) -> bytes:
+    dtype = (
+        arrow_type.value_type if pa.types.is_list(arrow_type) else arrow_type
+    ).to_pandas_dtype()
+    return np.ascontiguousarray(value, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+
+
+def rows_to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """One Arrow table of ``rows``, each given its checksum. List values may be NumPy arrays."""
+    checked = [{**row, CHECKSUM: row_checksum(row, schema)} for row in rows]
+    columns = [_column([row[field.name] for row in checked], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _column(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(arrow_type):
+        return pa.array(values, arrow_type)
+    dtype = arrow_type.value_type.to_pandas_dtype()
+    parts = [np.asarray(value, dtype=dtype) for value in values]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int32)
+    flat = np.concatenate(parts) if parts else np.zeros(0, dtype)
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, arrow_type.value_type), type=arrow_type)

@@ -1,0 +1,80 @@
+"""From a starting model and aligned sequences to a trained model folder."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from leyden.config import Execution, Optimisation
+from leyden.files import TEMPORARY, disk_errors, sync_folder
+from leyden.identity import TOKENIZER_FILES
+from leyden.modeling import DTYPES, load_model
+from leyden.run import Progress
+from leyden.train.checkpoint import ResumePoint
+from leyden.train.loop import Sequences, Training
+from leyden.train.parallel import Ranks
+from leyden.train.student import StudentLM
+
+MODEL = "model"
+
+
+def train_model(
+    name: str,
+    *,
+    start: Path,
+    tokenizer: Path,
+    stop_ids: Sequence[int],
+    data: Sequences,
+    heldout: Sequences,
+    settings: Optimisation,
+    seed: int,
+    folder: Path,
+    execution: Execution,
+    progress: Progress,
+) -> ResumePoint:
+    """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files."""
+    ranks = Ranks.join()
+    model = load_model(start, device=execution.device, dtype="float32")
+    student = StudentLM(
+        model, chunk=execution.logprob_chunk_tokens, compute_dtype=DTYPES[execution.dtype]
+    )
+    with progress(name, settings.steps, "steps") as advance:
+        training = Training(
+            student=student,
+            data=data,
+            heldout=heldout,
+            settings=settings,
+            seed=seed,
+            folder=folder,
+            execution=execution,
+            ranks=ranks,
+            progress=lambda tokens: advance(1),
+        )
+        point = training.run()
+    if ranks.leads:
+        save_model(model.to(DTYPES[execution.dtype]), folder / MODEL, tokenizer, stop_ids)
+    ranks.barrier()
+    return point
+
+
+def save_model(model, folder: Path, tokenizer: Path, stop_ids: Sequence[int]) -> None:
+    """Write a model folder aside and rename it; tokenizer files are copied byte for byte."""
+    aside = folder.with_name(TEMPORARY + folder.name)
+    with disk_errors(folder):
+        for stale in (aside, folder):
+            shutil.rmtree(stale, ignore_errors=True)
+        model.generation_config.eos_token_id = list(stop_ids)
+        model.save_pretrained(aside)
+        copied = [*TOKENIZER_FILES, "tokenizer_config.json", "chat_template.jinja"]
+        for name in copied:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, aside / name)
+        os.replace(aside, folder)
+        sync_folder(folder.parent)
+
+
+def use_threads(execution: Execution) -> None:
+    if execution.threads:
+        torch.set_num_threads(execution.threads)

@@ -1,0 +1,82 @@
+"""What is measured while training, kept as sums and extremes so that no split changes it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Sums = dict[str, Tensor]
+LARGE = (1.0, 5.0)  # nats; how much of the advantage lies beyond
+
+
+def policy_sums(logp_N: Tensor, columns: dict[str, Tensor]) -> Sums:
+    """Sums over tokens of the advantage and of the drift from the reference."""
+    advantage_N = columns["logp_teacher"] - logp_N
+    drift_N = logp_N - columns["logp_reference"]
+    sums = {
+        "advantage": advantage_N.sum(),
+        "advantage_squared": (advantage_N**2).sum(),
+        "min_advantage": advantage_N.min(),
+        "max_advantage": advantage_N.max(),
+        "drift": drift_N.sum(),
+        "drift_squared": (drift_N**2).sum(),
+    }
+    return sums | {f"beyond_{b:g}": (advantage_N.abs() > b).float().sum() for b in LARGE}
+
+
+def importance_sums(weight_N: Tensor) -> Sums:
+    return {
+        "weight": weight_N.sum(),
+        "weight_squared": (weight_N**2).sum(),
+        "max_weight": weight_N.max(),
+    }
+
+
+def add(total: Sums, part: Sums) -> Sums:
+    """Sums add; ``min_`` and ``max_`` entries keep the extreme."""
+    merged = dict(total)
+    for name, value in part.items():
+        if name not in merged:
+            merged[name] = value
+        elif name.startswith("min_"):
+            merged[name] = torch.minimum(merged[name], value)
+        elif name.startswith("max_"):
+            merged[name] = torch.maximum(merged[name], value)
+        else:
+            merged[name] = merged[name] + value
+    return merged
+
+
+def summarise(sums: Sums) -> dict[str, Any]:
+    """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
+
+    ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
+    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``weight_ess`` effective sample size
+    of the importance weights as a share of the tokens; ``*_covered`` mass inside the stored top k.
+    """
+    values = {name: float(value) for name, value in sums.items()}
+    tokens = values["tokens"]
+    found: dict[str, Any] = {
+        "loss": values["loss"],
+        "token_loss": values["token_loss"] / tokens,
+        "tokens": int(tokens),
+    }
+    if "advantage" in values:
+        mean = values["advantage"] / tokens
+        variance = max(0.0, values["advantage_squared"] / tokens - mean**2)
+        found |= {
+            "advantage_mean": mean,
+            "advantage_std": variance**0.5,
+            "advantage_min": values["min_advantage"],
+            "advantage_max": values["max_advantage"],
+            **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
+            "drift_mean": values["drift"] / tokens,
+            "drift_rms": (values["drift_squared"] / tokens) ** 0.5,
+            "weight_mean": values["weight"] / tokens,
+            "weight_max": values["max_weight"],
+            "weight_ess": values["weight"] ** 2 / max(values["weight_squared"] * tokens, 1e-30),
+        }
+    for name in ("student_covered", "teacher_covered"):
+        if name in values:
+            found[name] = values[name] / tokens
+    return found

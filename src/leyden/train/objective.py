@@ -1,0 +1,91 @@
+"""From an arm's settings and a batch to its loss and what is measured on the way."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leyden.config import Objective, Optimisation
+from leyden.data.batches import TokenBatch
+from leyden.losses import (
+    importance_weights,
+    log_tail,
+    sampled_loss,
+    sft_loss,
+    token_weights,
+    topk_loss,
+    topk_tail_loss,
+)
+from leyden.train.metrics import Sums, importance_sums, policy_sums
+from leyden.train.student import StudentLM
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of the global batch, over all micro-batches and ranks."""
+
+    num_sequences: int
+    num_tokens: int
+
+
+def compute_loss(
+    student: StudentLM, batch: TokenBatch, settings: Optimisation, totals: Totals
+) -> tuple[Tensor, Sums]:
+    """This micro-batch's part of the global loss (a scalar, one forward) and its sums of metrics."""
+    if not isinstance(settings, Objective) or settings.objective == "sft":
+        logp_N = student(batch, batch.target_N)
+        loss_N, sums = sft_loss(logp_N), {}
+    else:
+        loss_N, sums = _distillation_loss(student, batch, settings)
+    weights_N = token_weights(
+        batch.lengths_N,
+        reduction=settings.reduction,
+        num_sequences=totals.num_sequences,
+        num_tokens=totals.num_tokens,
+    )
+    loss = (weights_N * loss_N).sum()
+    sums |= {"loss": loss.detach(), "token_loss": loss_N.detach().sum()}
+    return loss, sums | {"tokens": torch.tensor(float(len(loss_N)), device=loss.device)}
+
+
+def _distillation_loss(
+    student: StudentLM, batch: TokenBatch, settings: Objective
+) -> tuple[Tensor, Sums]:
+    """[N] losses with importance weights and the penalty against leaving the reference."""
+    dense = settings.objective != "sampled"
+    targets_N1 = batch.target_N[:, None]
+    ids_NK = torch.cat([targets_N1, batch.columns["topk_ids"]], -1) if dense else targets_N1
+    logp_NK = student(batch, ids_NK)
+    logp_N, topk_NK = logp_NK[:, 0], logp_NK[:, 1:]
+    loss_N = _match(logp_N, topk_NK, batch.columns, settings, model="teacher")
+    reference_N = batch.columns["logp_reference"]
+    kind = settings.importance
+    weight_N = importance_weights(
+        logp_N,
+        reference_N,
+        batch.sequence_N,
+        kind="prefix_before" if dense and kind == "prefix" else kind,
+        cap=settings.importance_cap,
+    )
+    sums = policy_sums(logp_N.detach(), batch.columns) | importance_sums(weight_N)
+    if dense:
+        with torch.no_grad():
+            sums["student_covered"] = (1 - log_tail(topk_NK).exp()).sum()
+            sums["teacher_covered"] = (1 - batch.columns["teacher_tail_logp"].exp()).sum()
+    loss_N = weight_N * loss_N
+    if settings.kl_to_reference:
+        penalty_N = _match(logp_N, topk_NK, batch.columns, settings, model="reference")
+        loss_N = loss_N + settings.kl_to_reference * penalty_N
+    return loss_N, sums
+
+
+def _match(
+    logp_N: Tensor, topk_NK: Tensor, columns: dict[str, Tensor], settings: Objective, *, model: str
+) -> Tensor:
+    """The divergence of the arm's objective from ``model``, the teacher or the reference."""
+    if settings.objective == "sampled":
+        return sampled_loss(logp_N, columns[f"logp_{model}"], clip=settings.advantage_clip)
+    target_NK = columns[f"{model}_topk_logp"]
+    if settings.objective == "topk":
+        return topk_loss(topk_NK, target_NK)
+    return topk_tail_loss(topk_NK, target_NK, columns[f"{model}_tail_logp"])

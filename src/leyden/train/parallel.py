@@ -1,0 +1,68 @@
+"""Data parallelism over processes: the only file that knows torch.distributed."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from leyden.train.metrics import Sums
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among ``world``; with one, every method does nothing."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Join the group that torchrun describes in the environment, or be alone."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        return cls(dist.get_rank(), world)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def sum_number(self, value: int) -> int:
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.int64)
+        dist.all_reduce(total)
+        return int(total)
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Add every parameter's gradient over ranks, one flat bucket per dtype."""
+        if self.world == 1:
+            return
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        for parameter, part in zip(
+            parameters, flat.split([p.numel() for p in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter).clone()
+
+    def merge(self, sums: Sums) -> Sums:
+        """Sums add over ranks; ``min_`` and ``max_`` entries keep the extreme."""
+        if self.world == 1:
+            return sums
+        return {name: _reduce(name, value.clone()) for name, value in sorted(sums.items())}
+
+
+def _reduce(name: str, value: Tensor) -> Tensor:
+    operations = {"min_": dist.ReduceOp.MIN, "max_": dist.ReduceOp.MAX}
+    dist.all_reduce(value, operations.get(name[:4], dist.ReduceOp.SUM))
+    return value

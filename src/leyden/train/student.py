@@ -1,0 +1,30 @@
+"""The student as a module from a batch to log-probs, so that whatever shards it sees one forward."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from leyden.data.batches import TokenBatch
+from leyden.logprobs import token_logprobs
+from leyden.modeling import head_of, hidden_states
+
+
+class StudentLM(nn.Module):
+    """``forward(batch, ids_NK)`` gives log-probs [N, K] of the ids at each completion token.
+
+    Master weights are float32; ``compute_dtype`` bfloat16 runs the backbone under autocast.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, chunk: int, compute_dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk = chunk
+        self.compute_dtype = compute_dtype
+
+    def forward(self, batch: TokenBatch, ids_NK: Tensor) -> Tensor:
+        low = self.compute_dtype != torch.float32
+        with torch.autocast(self.model.device.type, self.compute_dtype, enabled=low):
+            hidden_ND = hidden_states(self.model, batch)
+        return token_logprobs(hidden_ND, head_of(self.model), ids_NK, chunk=self.chunk)
