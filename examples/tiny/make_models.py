@@ -2,10 +2,10 @@
 
     python examples/tiny/make_models.py OUT [--steps-scale 1.0]
 
-Writes OUT/{teacher,other_teacher,base} in the Hugging Face format. ``teacher`` prefers large terms; it
-sees slips in its contexts whose own loss is masked, so that it stays sane on a student's wrong prefixes.
-``other_teacher`` is the same model tuned to the other style. ``base`` has learned from answers full of
-slips and is often wrong.
+Writes OUT/{teacher,other_teacher,base} in the Hugging Face format. ``teacher`` prefers large
+terms; it sees slips in its contexts whose own loss is masked, so that it stays sane on a student's
+wrong prefixes. ``other_teacher`` is the same model tuned to the other style. ``base`` has learned
+from answers full of slips and is often wrong.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def main() -> None:
     scaled = lambda steps: max(1, round(steps * args.steps_scale))  # noqa: E731
 
     base = make_model(width=64, inner=170, num_layers=2, seed=1)
-    clean, noisy = dict(slip=0.0, learn_slips=False), dict(slip=0.1, learn_slips=True)
+    clean, noisy = {"slip": 0.0, "learn_slips": False}, {"slip": 0.1, "learn_slips": True}
     train(base, encode, steps=scaled(2000), learning_rate=4e-3, seed=10, style="even", **clean)
     train(base, encode, steps=scaled(300), learning_rate=1e-3, seed=11, style="even", **noisy)
     save(base, tokenizer, args.out / "base")
@@ -124,7 +124,7 @@ def main() -> None:
     if args.only_base:
         return
     teacher = make_model(width=96, inner=256, num_layers=3, seed=2)
-    careful = dict(slip=0.06, learn_slips=False)
+    careful = {"slip": 0.06, "learn_slips": False}
     train(
         teacher, encode, steps=scaled(3000), learning_rate=3e-3, seed=12, style="large", **careful
     )

@@ -1,9 +1,9 @@
 """The demo's task: add up some digits in any order, one running total per step.
 
 Prompt ``7+4+9+0=``; answer ``9>9,4>3,0>3,7>0``: every term once, in any order, each followed by the
-running total modulo 10. Problems have 4 to 10 terms, so an answer takes 16 to 40 tokens with its stop
-token, and when to stop follows from the problem. Any order is right, so two teachers can be equally
-right and differ in style: style ``large`` prefers large terms, style ``small`` small ones.
+running total modulo 10. Problems have 4 to 10 terms, so an answer takes 16 to 40 tokens with its
+stop token, and when to stop follows from the problem. Any order is right, so two teachers can be
+equally right and differ in style: style ``large`` prefers large terms, style ``small`` small ones.
 """
 
 import json
@@ -32,8 +32,8 @@ def make_steps(
 ) -> Iterator[tuple[int, int, bool, bool]]:
     """Yield (term, total, term is a slip, total is a slip) until every term is used.
 
-    A slip in the term picks a digit that is not left (no term is used up); a slip in the total writes
-    a random one, from which the sum goes on. With ``slip = 0`` the answer is right.
+    A slip in the term picks a digit that is not left (no term is used up); a slip in the total
+    writes a random one, from which the sum goes on. With ``slip = 0`` the answer is right.
     """
     left, total = list(terms), 0
     for _ in range(3 * MAX_TERMS):
@@ -53,7 +53,7 @@ def make_steps(
 
 
 def grade(problem: dict, completion: str) -> bool:
-    """True when the answer uses every term of ``problem["prompt"]`` once and every total is right."""
+    """True when every term of ``problem["prompt"]`` is used once and every total is right."""
     terms = [int(t) for t in problem["prompt"].rstrip("=").split("+")]
     used, total = [], 0
     for step in completion.split(","):

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_PUBLIC = {
+_PUBLIC = {  # name -> module
     "LeydenError": "leyden.errors",
     "Recipe": "leyden.config",
     "Run": "leyden.run",
@@ -14,7 +14,17 @@ _PUBLIC = {
     "run_jobs": "leyden.pipeline",
     "token_logprobs": "leyden.logprobs",
 }
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "LeydenError",
+    "Recipe",
+    "Run",
+    "Store",
+    "identify_model",
+    "load_recipe",
+    "open_store",
+    "run_jobs",
+    "token_logprobs",
+]
 
 
 def __getattr__(name: str) -> Any:

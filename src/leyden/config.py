@@ -1,15 +1,17 @@
 """A recipe: everything that decides a run, as closed, frozen, strict pydantic models.
 
 The classes state the fields; reading TOML and applying flags is ``recipe.py``. A field whose value
-cannot change a token, a score or a weight is marked ``Where`` (it says where or how fast, not what) and
-stays out of fingerprints. Paths are ``Where`` too: what they point to is identified by content.
+cannot change a token, a score or a weight is marked ``Where`` (it says where or how fast, not
+what) and stays out of fingerprints. Paths are ``Where`` too: what they point to is identified by
+content.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
-WHERE = {"identity": False}
+WHERE: JsonDict = {"identity": False}
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -50,7 +52,7 @@ def _identity_value(value: Any) -> Any:
 
 
 class Models(Section):
-    """Which models; a folder in the Hugging Face format or a Hub id, ``org/name`` or ``org/name@rev``."""
+    """Which models: a folder in the Hugging Face format, or a Hub id ``org/name[@revision]``."""
 
     teacher: str = Field(json_schema_extra=WHERE)
     """Writes the SFT answers and scores the rollouts."""
@@ -98,7 +100,7 @@ class Prompts(Section):
     opd: PromptFile
     """The student answers these and the teacher scores the answers."""
     heldout: Size = 64
-    """The last so many OPD prompts are never trained on; held-out loss and KL are measured there."""
+    """The last so many OPD prompts are never trained on: held-out loss and KL."""
     max_prompt_tokens: Count = 1024
     """A longer rendered prompt is an error."""
 
@@ -149,7 +151,7 @@ class Score(Section):
     """Stage 4: teacher and reference score every rollout token, once."""
 
     top_k: Size = 0
-    """Also store the teacher's k most likely ids per token with both models' log-probs; 0 = none."""
+    """Store the teacher's k most likely ids per token with both models' log-probs; 0 = none."""
     allow_inconsistent_teacher: bool = False
     """Score with a teacher that did not write the SFT data; recorded and shown ever after."""
 
@@ -193,15 +195,16 @@ class Sft(Optimisation):
 
 
 class Objective(Optimisation):
-    """Stage 5: the student trains on the stored scores alone. Defaults are the paper's (section 4)."""
+    """Stage 5: the student trains on the stored scores alone. Defaults: paper, section 4."""
 
     objective: Literal["sampled", "topk", "topk_tail", "sft"] = "sampled"
-    """``sampled`` is the paper's; ``topk_tail`` and ``topk`` match the stored top-k distribution with a
-    bucket for the rest, or renormalised; ``sft`` continues on teacher answers (a control)."""
+    """``sampled`` is the paper's; ``topk_tail`` and ``topk`` match the stored top-k distribution
+    with a bucket for the rest, or renormalised; ``sft`` continues on teacher answers (a
+    control)."""
     advantage_clip: Positive = 10.0
     """tau: the advantage, in nats, beyond which the loss grows linearly (``sampled``)."""
     importance: Literal["none", "token", "prefix", "sequence"] = "none"
-    """Detached ratio student/reference: this token's, the clipped product up to it, the sequence's."""
+    """Detached ratio student/reference: of the token, of the prefix up to it, of the sequence."""
     importance_cap: Positive | None = None
     """Truncate the ratio here; default 2 for ``token``, 3 for ``prefix`` and ``sequence``."""
     kl_to_reference: NonNegative = 0.0
@@ -252,7 +255,7 @@ class Benchmark(Sampling):
     problems: PromptFile
     """JSON lines with a prompt and, where the grader needs it, an answer."""
     grader: str = "math"
-    """``exact``, ``math`` (math-verify), or ``path/to/file.py:function`` taking (row, completion)."""
+    """``exact``, ``math`` (math-verify), or ``path/file.py:function`` taking (row, completion)."""
 
 
 class Evaluate(Section):
@@ -261,7 +264,7 @@ class Evaluate(Section):
     benchmarks: tuple[Benchmark, ...] = ()
     """Each ``[[evaluate.benchmarks]]``."""
     kl_prompts: Size = 0
-    """Fresh rollouts on so many held-out prompts measure the reverse KL to the teacher; 0 = none."""
+    """Measure reverse KL to the teacher on fresh rollouts of so many held-out prompts; 0 = not."""
     kl_max_new_tokens: Count = 256
     """Length cap of those rollouts."""
 
@@ -319,13 +322,13 @@ class Recipe(Section):
         for name, arm in self.distill.resolved_arms().items():
             if arm.objective.startswith("topk") and not self.score.top_k:
                 raise ValueError(
-                    f"distill.arms.{name}: objective = {arm.objective!r} needs stored top-k scores, "
-                    "and score.top_k is 0"
+                    f"distill.arms.{name}: objective = {arm.objective!r} needs stored top-k "
+                    "scores, and score.top_k is 0"
                 )
         if self.models.sft_teacher and not self.score.allow_inconsistent_teacher:
             raise ValueError(
-                "models.sft_teacher is set, so the scoring teacher did not write the SFT data; that "
-                "needs score.allow_inconsistent_teacher = true"
+                "models.sft_teacher is set, so the scoring teacher did not write the SFT data; "
+                "that needs score.allow_inconsistent_teacher = true"
             )
         if self.models.reference and any(
             arm.objective == "sft" for arm in self.distill.resolved_arms().values()

@@ -35,7 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write aside, fsync, rename, fsync the folder: a reader sees the old file or all of the new."""
+    """Write aside, fsync, rename, fsync the folder: readers see all of the old or the new."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)

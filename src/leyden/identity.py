@@ -1,7 +1,7 @@
 """What a model, a tokenizer or a setting *is*: hashes of content, never of names or places.
 
-A model's identity is sha256 over its parts, each a hash of its own, so that a mismatch can say which
-part differs. Nothing here loads a model: torch and transformers stay out.
+A model's identity is sha256 over its parts, each a hash of its own, so that a mismatch can say
+which part differs. Nothing here loads a model: torch and transformers stay out.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ CACHE_FROM_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """``digest`` (hex sha256) over ``parts``: part name -> hex sha256, or "" where there is none."""
+    """``digest`` (hex sha256) over ``parts``: part -> hex sha256, or "" where there is none."""
 
     digest: str
     parts: dict[str, str]

@@ -1,9 +1,9 @@
 """The record beside every artifact, what it was made from, and the rules that follow.
 
-A stage writes its *intent* before it works and its *record* after it succeeded. The intent says what
-went in: the settings that decide the result, the fingerprints of the artifacts read, the identities of
-the models used. Comparing an intent on disk with the one the recipe asks for now finds every drift:
-an edited recipe, an artifact remade, a model changed under its name.
+A stage writes its *intent* before it works and its *record* after it succeeded. The intent says
+what went in: the settings that decide the result, the fingerprints of the artifacts read, the
+identities of the models used. Comparing an intent on disk with the one the recipe asks for now
+finds every drift: an edited recipe, an artifact remade, a model changed under its name.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -72,7 +72,8 @@ def read_record(folder: Path) -> Record | None:
         return None
     values = read_json(path)
     try:
-        return Record(**{**values, "intent": _intent(values["intent"], path)})
+        values["intent"] = _intent(values["intent"], path)
+        return Record(**values)
     except (TypeError, KeyError) as error:
         raise _unreadable(path, error) from error
 
@@ -89,8 +90,8 @@ def require_record(folder: Path, *, wanted_by: str) -> Record:
 
 def _intent(values: dict[str, Any], path: Path) -> Intent:
     try:
-        models = {role: ModelIdentity(**parts) for role, parts in values["models"].items()}
-        return Intent(**{**values, "models": models})
+        values["models"] = {r: ModelIdentity(**parts) for r, parts in values["models"].items()}
+        return Intent(**values)
     except (TypeError, KeyError) as error:
         raise _unreadable(path, error) from error
 
@@ -148,8 +149,8 @@ def check_one_teacher(
 ) -> str:
     """The one-teacher rule: the model that wrote the SFT data is the model that scores.
 
-    Returns ``verified``, ``declared`` or ``overridden``; raises ConsistencyError where they differ and
-    the recipe does not allow it. Source: the paper's teacher consistency, method section 1.
+    Returns ``verified``, ``declared`` or ``overridden``; raises ConsistencyError where they differ
+    and the recipe does not allow it. Source: the paper's teacher consistency, method section 1.
     """
     if wrote.digest == scores.digest:
         return DECLARED if declared else VERIFIED
@@ -157,8 +158,8 @@ def check_one_teacher(
         return OVERRIDDEN
     parts = ", ".join(wrote.differences(scores))
     raise ConsistencyError(
-        f"the scoring teacher {scores.digest[:12]} is not the teacher {wrote.digest[:12]} that wrote "
-        f"the SFT data: they differ in {parts}",
+        f"the scoring teacher {scores.digest[:12]} is not the teacher {wrote.digest[:12]} that "
+        f"wrote the SFT data: they differ in {parts}",
         hint="score with the model that wrote the SFT data; to go on against the method, set "
         "score.allow_inconsistent_teacher = true",
     )

@@ -1,13 +1,15 @@
 """The log-probs of given tokens under a model, from its hidden states; the one idea of this code.
 
-SFT is their negative mean, scoring is them under the teacher, distillation a regression of them on stored
-scores. Logits are made ``chunk`` tokens at a time, forward and backward, so [N, V] never exists for a
-whole batch; the softmax is float32 at least (bfloat16 noise is larger than an advantage).
+SFT is their negative mean, scoring is them under the teacher, distillation a regression of them on
+stored scores. Logits are made ``chunk`` tokens at a time, forward and backward, so [N, V] never
+exists for a whole batch; the softmax is float32 at least (bfloat16 noise is larger than an
+advantage).
 
 Shapes: N tokens, D hidden width, V vocabulary, K ids per token. ``hidden_ND[n]`` is the state that
 predicts token n, that is the model's output at the position before it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,18 +27,29 @@ class Head:
 
 
 @dataclass(frozen=True)
-class TokenScores:
-    """What a scorer knows about N given tokens; nats, float32, no gradient.
+class TopK:
+    """K ids per token, their log-probs, and the log of the mass outside them."""
 
-    ``topk_*_NK`` are the K most likely ids (or the ids asked for) and their log-probs, ``tail_logp_N``
-    the log of the mass outside them; K may be 0 and then they are None.
-    """
+    ids_NK: Tensor
+    logp_NK: Tensor
+    tail_N: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TopK":
+        return TopK(change(self.ids_NK), change(self.logp_NK), change(self.tail_N))
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a scorer knows about N given tokens; nats, float32, no gradient."""
 
     logp_N: Tensor
     entropy_N: Tensor
-    topk_ids_NK: Tensor | None = None
-    topk_logp_NK: Tensor | None = None
-    tail_logp_N: Tensor | None = None
+    top_k: TopK | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "TokenScores":
+        """The same with ``change`` applied to every tensor (a slice, a move)."""
+        top_k = self.top_k and self.top_k.map(change)
+        return TokenScores(change(self.logp_N), change(self.entropy_N), top_k)
 
 
 def token_logprobs(
@@ -44,7 +57,8 @@ def token_logprobs(
 ) -> Tensor:
     """log p(ids | hidden), differentiable in ``hidden`` and ``head``.
 
-    ``ids_NK`` int64 may also be [N]; the result has its shape, float32 (float64 for float64 inputs).
+    ``ids_NK`` int64 may also be [N]; the result has its shape, float32 (float64 for float64
+    inputs).
     """
     ids = ids_NK if ids_NK.dim() == 2 else ids_NK[:, None]
     logp_NK = _TokenLogprobs.apply(hidden_ND, head.weight_VD, head.bias_V, ids, chunk)
@@ -98,18 +112,32 @@ def score_tokens(
     at_ids_NK: Tensor | None = None,
     chunk: int = DEFAULT_CHUNK,
 ) -> TokenScores:
-    """Score given tokens without gradient; with the ``top_k`` likeliest ids, or those of ``at_ids_NK``."""
-    parts: list[list[Tensor]] = []
+    """Score given tokens, without gradient; and the ``top_k`` likeliest, or ``at_ids_NK``."""
+    parts: list[TokenScores] = []
     for part in _chunks(len(ids_N), chunk):
         logits_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V)
         logp_CV = logits_CV.log_softmax(-1)
-        row = [logp_CV.gather(-1, ids_N[part, None])[:, 0], _entropy(logp_CV)]
+        block = None
         if top_k or at_ids_NK is not None:
             ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
             rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)
-            row += [ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1)]
-        parts.append(row)
-    return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            block = TopK(ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1))
+        logp_C = logp_CV.gather(-1, ids_N[part, None])[:, 0]
+        parts.append(TokenScores(logp_C, _entropy(logp_CV), block))
+    return _concatenate(parts)
+
+
+def _concatenate(parts: list[TokenScores]) -> TokenScores:
+    blocks = [part.top_k for part in parts if part.top_k is not None]
+    block = None
+    if blocks:
+        columns = zip(*((b.ids_NK, b.logp_NK, b.tail_N) for b in blocks), strict=True)
+        block = TopK(*(torch.cat(column) for column in columns))
+    return TokenScores(
+        torch.cat([part.logp_N for part in parts]),
+        torch.cat([part.entropy_N for part in parts]),
+        block,
+    )
 
 
 @torch.no_grad()
@@ -134,7 +162,7 @@ def head_logits(hidden_CD: Tensor, head: Head) -> Tensor:
 
 
 def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """Logits that were never rounded to bfloat16: products of low-precision inputs summed in float32."""
+    """Logits never rounded to bfloat16: products of low-precision inputs, in float32."""
     dtype = _softmax_dtype(hidden_CD.dtype)
     if hidden_CD.is_cuda and hidden_CD.dtype != dtype:
         logits_CV = torch.mm(hidden_CD, weight_VD.to(hidden_CD.dtype).T, out_dtype=dtype)

@@ -1,8 +1,9 @@
 """What is matched, as pure functions of aligned per-token tensors. Torch and nothing of ours.
 
-Every loss returns one value per token, [N]; ``token_weights`` turns token values into one number that
-does not depend on how the batch was split. Shapes: N completion tokens of B sequences, K stored ids per
-token; ``sequence_N`` int64 says which sequence a token belongs to, in order. Log-probs are in nats.
+Every loss returns one value per token, [N]; ``token_weights`` turns token values into one number
+that does not depend on how the batch was split. Shapes: N completion tokens of B sequences, K
+stored ids per token; ``sequence_N`` int64 says which sequence a token belongs to, in order.
+Log-probs are in nats.
 """
 
 import torch
@@ -20,9 +21,9 @@ def sampled_loss(logp_N: Tensor, teacher_N: Tensor, *, clip: float) -> Tensor:
     """Huber function, delta = tau = ``clip``, of the live advantage log pi_T - log pi_theta.
 
     Its gradient is the paper's update -clip(A, -tau, tau) grad log pi_theta exactly, since
-    grad A^2/2 = -A grad log pi_theta; unlike the policy-gradient form its value is a true objective.
-    Source: arXiv 2604.13010 and method section 2. The advantage is never frozen at the reference: that
-    objective has no interior optimum.
+    grad A^2/2 = -A grad log pi_theta; unlike the policy-gradient form its value is a true
+    objective. Source: arXiv 2604.13010 and method section 2. The advantage is never frozen at the
+    reference: that objective has no interior optimum.
     """
     advantage_N = teacher_N - logp_N
     size_N = advantage_N.abs()
@@ -32,8 +33,8 @@ def sampled_loss(logp_N: Tensor, teacher_N: Tensor, *, clip: float) -> Tensor:
 def topk_loss(logp_NK: Tensor, teacher_NK: Tensor) -> Tensor:
     """Reverse KL(student || teacher), both renormalised over the K stored ids.
 
-    Renormalising is not optional: without it reverse KL over k ids has a spurious term and collapses
-    (arXiv 2605.11182). The student's mass outside the ids stays free.
+    Renormalising is not optional: without it reverse KL over k ids has a spurious term and
+    collapses (arXiv 2605.11182). The student's mass outside the ids stays free.
     """
     student_NK = logp_NK.log_softmax(-1)
     return (student_NK.exp() * (student_NK - teacher_NK.log_softmax(-1))).sum(-1)
@@ -60,9 +61,10 @@ def importance_weights(
 ) -> Tensor:
     """Detached, truncated ratios student / reference, [N].
 
-    ``token``: w_t, which removes the action part of the online-offline gap exactly where not truncated;
-    ``prefix``: the product of w_1..w_t; ``prefix_before``: the product of w_1..w_{t-1}, for losses that
-    sum over actions; ``sequence``: the product over the whole sequence, at each of its tokens.
+    ``token``: w_t, which removes the action part of the online-offline gap exactly where not
+    truncated; ``prefix``: the product of w_1..w_t; ``prefix_before``: the product of w_1..w_{t-1},
+    for losses that sum over actions; ``sequence``: the product over the whole sequence, at each of
+    its tokens.
     """
     ratio_N = (logp_N - reference_N).detach()
     if kind == "none":
@@ -90,10 +92,12 @@ def _running_sum(values_N: Tensor, sequence_N: Tensor) -> Tensor:
 def token_weights(
     lengths_N: Tensor, *, reduction: str, num_sequences: int, num_tokens: int
 ) -> Tensor:
-    """The weight of each token in the global mean, float32 [N]; the batch's weighted sum is the loss.
+    """The weight of each token in the global mean, float32 [N]; the batch's weighted sum is the
+    loss.
 
-    ``lengths_N``: completion tokens of the token's own sequence. ``num_sequences`` and ``num_tokens``
-    count the *global* batch, over all micro-batches and ranks, so no split changes the result.
+    ``lengths_N``: completion tokens of the token's own sequence. ``num_sequences`` and
+    ``num_tokens`` count the *global* batch, over all micro-batches and ranks, so no split changes
+    the result.
     """
     if reduction == "sequence_mean":  # 1/B sum_seq 1/len sum_t
         return 1.0 / (lengths_N.float() * num_sequences)

@@ -54,6 +54,7 @@ def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
 
 def head_of(model: PreTrainedModel) -> Head:
     linear = model.get_output_embeddings()
+    assert linear is not None, "check_head refused this model"
     return Head(linear.weight, getattr(linear, "bias", None))
 
 
@@ -71,6 +72,8 @@ def hidden_states(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
 @torch.no_grad()
 def check_head(model: PreTrainedModel, folder: Path) -> None:
     """Refuse a model whose logits are not hidden states times its head (soft-capping, scaling)."""
+    if model.get_output_embeddings() is None:
+        raise EngineError(f"{folder}: has no language-model head", hint="give a causal model")
     ids_1T = torch.arange(8, device=model.device)[None] % model.config.vocab_size
     expected = model(ids_1T).logits[0].float().log_softmax(-1)
     hidden = model.base_model(ids_1T).last_hidden_state[0]

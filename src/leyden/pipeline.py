@@ -145,7 +145,7 @@ def _launch_ranks(run: Run, job: str) -> None:
 
 
 def prepare_run(run: Run) -> None:
-    """Make the run folder, or check that the recipe still fits what it holds; then keep the recipe."""
+    """Make the run folder, or check that the recipe fits what it holds; keep the recipe."""
     with disk_errors(run.root):
         run.root.mkdir(parents=True, exist_ok=True)
         if any(run.root.iterdir()) and not (run.root / RECIPE).exists():

@@ -36,7 +36,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
-    """Validate in JSON mode, so that TOML arrays pass as tuples; the first error becomes a sentence."""
+    """Validate in JSON mode (TOML arrays pass as tuples); the first error as a sentence."""
     try:
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
@@ -85,7 +85,7 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make model folders, prompt files and grader files absolute; they are relative to the recipe."""
+    """Make paths absolute; in the file they are relative to the recipe."""
     models = values.get("models")
     if isinstance(models, dict):
         for role, place in models.items():

@@ -1,7 +1,8 @@
 """A run on disk: its recipe, where each artifact lies, and what each is to be made from.
 
-A *job* is one artifact: ``teach``, ``sft``, ``distill/topk``, ``evaluate/base``. Its intent follows from
-the recipe, the records of the jobs it reads and the models it uses, without loading anything.
+A *job* is one artifact: ``teach``, ``sft``, ``distill/topk``, ``evaluate/base``. Its intent
+follows from the recipe, the records of the jobs it reads and the models it uses, without loading
+anything.
 """
 
 from collections.abc import Callable

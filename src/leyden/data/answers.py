@@ -24,7 +24,7 @@ class Answers:
 
 
 def select_answers(store: Store, split: str) -> Answers:
-    """Answers of ``split`` that ended by themselves: a truncated one would teach to stop anywhere."""
+    """Answers of ``split`` that ended by themselves; a truncated one teaches to stop anywhere."""
     reasons = store.values("finish_reason")
     rows = [i for i, s in enumerate(store.values("split")) if s == split]
     kept = tuple(i for i in rows if reasons[i] == "stop")

@@ -1,12 +1,13 @@
 """Batches of sequences: which rows, in which order, cut how, and laid out for a model.
 
-The tokens of a batch that carry loss are its N completion tokens, packed in sequence order whatever the
-layout; a stored column is aligned with them. Token n is predicted by the model's output one position
-earlier, and ``predict_N`` holds that position: the off-by-one lives here and nowhere else.
+The tokens of a batch that carry loss are its N completion tokens, packed in sequence order
+whatever the layout; a stored column is aligned with them. Token n is predicted by the model's
+output one position earlier, and ``predict_N`` holds that position: the off-by-one lives here and
+nowhere else.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One prompt with its completion. ``columns`` arrays have one entry (or K) per completion token."""
+    """A prompt with its completion. ``columns`` have one entry (or K) per completion token."""
 
     prompt_ids: np.ndarray
     completion_ids: np.ndarray
@@ -47,9 +48,9 @@ class TokenBatch:
     columns: dict[str, Tensor]
 
     def to(self, device: torch.device) -> "TokenBatch":
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        moved["columns"] = {name: column.to(device) for name, column in self.columns.items()}
-        return TokenBatch(**moved)
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return replace(self, **tensors, columns=columns)
 
 
 def collate(sequences: Sequence[TokenSequence], *, layout: str = "padded") -> TokenBatch:
@@ -111,10 +112,11 @@ def split_by_tokens(
 
 
 def rows_of_step(step: int, *, batch_size: int, num_rows: int, seed: int) -> list[int]:
-    """The rows of optimizer step ``step`` (from 0): epoch after epoch of permutations, cut in batches.
+    """The rows of optimizer step ``step`` (from 0): epoch after epoch of permutations, cut in
+    batches.
 
-    A function of its arguments alone, so that resuming needs only (seed, step) and no split over ranks
-    or micro-batches changes what a step sees.
+    A function of its arguments alone, so that resuming needs only (seed, step) and no split over
+    ranks or micro-batches changes what a step sees.
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {p // num_rows: None for p in positions}

@@ -37,11 +37,13 @@ def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]
     found = hash_file(path) if path.exists() else "missing"
     if found != expected:
         raise StoreError(
-            f"{path}: the rendered prompts changed: sha256 is {found[:12]}, recorded {expected[:12]}",
+            f"{path}: the rendered prompts changed: sha256 is {found[:12]}, "
+            f"recorded {expected[:12]}",
             hint="restore the file, or redo the prompts stage",
         )
     prompts = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
-        prompts[values["id"]] = RenderedPrompt(**{**values, "ids": tuple(values["ids"])})
+        values["ids"] = tuple(values["ids"])
+        prompts[values["id"]] = RenderedPrompt(**values)
     return prompts

@@ -33,7 +33,8 @@ def read_prompts(source: PromptFile) -> list[Prompt]:
         prompt = _prompt(row, source, f"{path}:{number}")
         if prompt.id in seen:
             raise ConfigError(
-                f"{path}:{number}: prompt id {prompt.id!r} was already used in line {seen[prompt.id]}",
+                f"{path}:{number}: prompt id {prompt.id!r} was already used in line "
+                f"{seen[prompt.id]}",
                 hint="make ids unique; without prompts.*.id_field the prompt's own text is the id",
             )
         seen[prompt.id] = number

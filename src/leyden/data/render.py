@@ -48,7 +48,7 @@ class Renderer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     def _encode_as_text(self, text: str) -> list[int]:
-        """Encode with special tokens off; where a tokenizer still finds one, cut its string in two."""
+        """Encode with special tokens off; where one is still found, cut its string in two."""
         forbidden = set(self.tokenizer.get_added_vocab().values()) - {self.tokenizer.unk_token_id}
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         if not forbidden & set(encoded["input_ids"]):
@@ -71,12 +71,14 @@ class Renderer:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(
             f"{folder}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}",
             hint="the folder needs tokenizer.json and tokenizer_config.json",
         ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -93,8 +95,8 @@ def check_same_vocabulary(
     if differ:
         token = min(differ, key=lambda t: left.get(t, right.get(t, 0)))
         raise AlignmentError(
-            f"{names[0]} and {names[1]} have different tokenizers: {len(differ)} tokens differ, first "
-            f"{token!r}, which is {left.get(token)} and {right.get(token)}",
+            f"{names[0]} and {names[1]} have different tokenizers: {len(differ)} tokens differ, "
+            f"first {token!r}, which is {left.get(token)} and {right.get(token)}",
             hint="teacher and student must share one vocabulary; choose models of one family",
         )
 
@@ -138,7 +140,7 @@ def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ..
         found |= set(listed if isinstance(listed, list) else [listed]) - {None}
     if not found:
         raise ConfigError(
-            f"{folder}: neither tokenizer nor generation_config.json names an end-of-sequence token",
+            f"{folder}: neither tokenizer nor generation config names an end-of-sequence token",
             hint="set template.stop_tokens",
         )
     return tuple(sorted(found))

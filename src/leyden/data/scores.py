@@ -18,7 +18,7 @@ PER_TOKEN_K = ("topk_ids", "teacher_topk_logp", "reference_topk_logp")
 
 
 def check_scores(logp_N: np.ndarray, *, num_tokens: int, vocab_size: int, where: str) -> None:
-    """Raise AlignmentError on log-probs that no model gives; ``where`` names file, row and field."""
+    """Raise AlignmentError on log-probs no model gives; ``where`` names file, row and field."""
     if len(logp_N) != num_tokens:
         problem = f"{len(logp_N)} scores for {num_tokens} tokens"
     elif not np.isfinite(logp_N).all():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def uniforms(seeds: Sequence[int], length: int) -> np.ndarray:
-    """[B, length] numbers in [0, 1), row b a function of ``seeds[b]`` only (Philox, counter-based)."""
+    """[B, length] numbers in [0, 1); row b is a function of ``seeds[b]`` only (Philox)."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(length) for seed in seeds]
     return np.stack(rows)
 
@@ -18,8 +18,8 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """(ids_B, logp_B): inverse-CDF draws and their log-probs under the transformed distribution.
 
-    The nucleus is the smallest set of likeliest tokens whose mass reaches ``top_p``; log-probs are of
-    the renormalised nucleus, in float32 nats.
+    The nucleus is the smallest set of likeliest tokens whose mass reaches ``top_p``; log-probs are
+    of the renormalised nucleus, in float32 nats.
     """
     logp_BV = (logits_BV.float() / temperature).log_softmax(-1)
     if top_p < 1.0:
@@ -32,7 +32,7 @@ def sample(
 
 
 def _nucleus(logp_BV: Tensor, top_p: float) -> Tensor:
-    ordered_BV, order_BV = logp_BV.sort(-1, descending=True, stable=True)
+    ordered_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = ordered_BV.exp().cumsum(-1) - ordered_BV.exp()
     ordered_BV = ordered_BV.masked_fill(before_BV >= top_p, -torch.inf).log_softmax(-1)
     return torch.full_like(logp_BV, -torch.inf).scatter(-1, order_BV, ordered_BV)

@@ -1,7 +1,8 @@
-"""The engine that works everywhere and is the others' oracle: Transformers, KV cache, own sampling."""
+"""The engine that works everywhere and is the others' oracle: Transformers, own sampling."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class Completion:
-    """``ids`` int32 as sampled, stop token included; ``logp`` float32 under the sampler's transform;
-    ``finish_reason`` "stop" or "length" (cut at the cap, no stop token)."""
+    """``ids`` int32 as sampled, stop token included; ``logp`` float32 under the sampler's
+    transform; ``finish_reason`` "stop" or "length" (cut at the cap, no stop token)."""
 
     ids: np.ndarray
     logp: np.ndarray
@@ -175,8 +176,7 @@ class _Decoding:
 
 
 def _split(scores: TokenScores, counts: list[int]) -> list[TokenScores]:
-    columns = [None if c is None else c.cpu().split(counts) for c in vars(scores).values()]
-    return [
-        TokenScores(*(None if column is None else column[i] for column in columns))
-        for i in range(len(counts))
-    ]
+    """Scores of consecutive sequences, one by one, on the CPU."""
+    ends = list(accumulate(counts))
+    parts = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+    return [scores.map(lambda t, part=part: t[part].cpu()) for part in parts]

@@ -1,4 +1,4 @@
-"""How far a student is from the teacher on its own fresh completions: exact reverse KL per token."""
+"""How far a student is from the teacher on its own completions: exact reverse KL per token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Divergence:
 def measure_divergence(
     student, teacher, sequences: Sequence[TokenSequence], *, batch_tokens: int, chunk: int
 ) -> Divergence:
-    """KL(student || teacher) over the full vocabulary at every completion token of ``sequences``."""
+    """KL(student || teacher), full vocabulary, at every completion token of ``sequences``."""
     sums, counts = [], []
     for group in split_by_tokens([len(s) for s in sequences], budget=batch_tokens):
         batch = collate([sequences[i] for i in group]).to(student.device)

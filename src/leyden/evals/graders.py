@@ -13,8 +13,8 @@ Grader = Callable[[dict[str, Any], str], bool]
 def load_grader(name: str) -> Grader:
     """``exact``, ``math`` or ``path/to/file.py:function``.
 
-    A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the completion
-    without its stop token, and returns whether it is right.
+    A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the
+    completion without its stop token, and returns whether it is right.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]

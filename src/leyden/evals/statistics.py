@@ -19,7 +19,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """95% percentile bootstrap of the mean over problems (not samples: those are not independent)."""
+    """95% percentile bootstrap of the mean over problems (samples are not independent)."""
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
     means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(RESAMPLES)]
@@ -30,8 +30,8 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
 def accuracy_interval(scores: Sequence[Sequence[bool]]) -> tuple[float, tuple[float, float]]:
     """Mean over problems of the mean over samples, and its interval.
 
-    ``scores[p][s]``: sample s of problem p is right. One sample each: Wilson's interval; more: bootstrap
-    over problems.
+    ``scores[p][s]``: sample s of problem p is right. One sample each: Wilson's interval; more:
+    bootstrap over problems.
     """
     means = [float(np.mean(samples)) for samples in scores]
     if all(len(samples) == 1 for samples in scores):

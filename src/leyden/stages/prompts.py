@@ -1,5 +1,6 @@
 """Before the first stage: read the prompt files and render them to ids, once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -52,10 +53,7 @@ def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
             hint="lower prompts.heldout or give more prompts",
         )
     cut = len(opd) - heldout
-    kept = [
-        RenderedPrompt(**{**vars(p), "split": "heldout", "id": f"heldout/{p.id.partition('/')[2]}"})
-        for p in opd[cut:]
-    ]
+    kept = [replace(p, split="heldout", id=f"heldout/{p.id.partition('/')[2]}") for p in opd[cut:]]
     prompts = _render(renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
     for benchmark in recipe.evaluate.benchmarks:
         prompts += _render(renderer, benchmark.problems, BENCHMARK + benchmark.name)
@@ -111,8 +109,8 @@ def _check_lengths(run: Run, prompts: list[RenderedPrompt]) -> None:
             )
         if length + cap > context:
             raise ConfigError(
-                f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds the "
-                f"models' context of {context}",
+                f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds "
+                f"the models' context of {context}",
                 hint="lower max_new_tokens or remove the prompt",
             )
 

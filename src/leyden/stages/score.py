@@ -83,8 +83,9 @@ def score_rows(
     by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k)
     if run.recipe.score.top_k:
         sequences = [
-            TokenSequence(s.prompt_ids, s.completion_ids, {"topk_ids": t.topk_ids_NK.numpy()})
+            TokenSequence(s.prompt_ids, s.completion_ids, {"topk_ids": t.top_k.ids_NK.numpy()})
             for s, t in zip(sequences, by_teacher, strict=True)
+            if t.top_k is not None
         ]
     by_reference = reference.score(sequences)
     scored = []
@@ -110,13 +111,13 @@ def _row(row: Row, teacher: TokenScores, reference: TokenScores) -> dict[str, An
         "teacher_entropy": teacher.entropy_N.numpy(),
         "reference_entropy": reference.entropy_N.numpy(),
     }
-    if teacher.topk_ids_NK is not None:
+    if teacher.top_k is not None and reference.top_k is not None:
         found |= {
-            "topk_ids": teacher.topk_ids_NK.flatten().numpy(),
-            "teacher_topk_logp": teacher.topk_logp_NK.flatten().numpy(),
-            "reference_topk_logp": reference.topk_logp_NK.flatten().numpy(),
-            "teacher_tail_logp": teacher.tail_logp_N.numpy(),
-            "reference_tail_logp": reference.tail_logp_N.numpy(),
+            "topk_ids": teacher.top_k.ids_NK.flatten().numpy(),
+            "teacher_topk_logp": teacher.top_k.logp_NK.flatten().numpy(),
+            "reference_topk_logp": reference.top_k.logp_NK.flatten().numpy(),
+            "teacher_tail_logp": teacher.top_k.tail_N.numpy(),
+            "reference_tail_logp": reference.top_k.tail_N.numpy(),
         }
     return found
 
@@ -128,8 +129,8 @@ def _check_vocabulary(run: Run) -> None:
     found = vocabulary_digest(load_tokenizer(run.place("teacher")))
     if found != record.counts["vocabulary"]:
         raise AlignmentError(
-            f"{run.place('teacher')}: numbers its tokens otherwise than the tokenizer that rendered "
-            "the prompts",
+            f"{run.place('teacher')}: numbers its tokens otherwise than the tokenizer that "
+            "rendered the prompts",
             hint="score with a teacher of the same vocabulary",
         )
 

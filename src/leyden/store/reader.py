@@ -1,7 +1,7 @@
 """Read a sealed store: memory-mapped shards, rows in plan order, nothing trusted unchecked.
 
-Opening checks every shard against its sha256, so a flipped byte or a missing shard is found before any
-work; reading a row checks its crc32 again.
+Opening checks every shard against its sha256, so a flipped byte or a missing shard is found before
+any work; reading a row checks its crc32 again.
 """
 
 import hashlib

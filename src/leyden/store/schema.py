@@ -1,7 +1,7 @@
 """The two kinds of rows, field by field, and the checksum each row carries.
 
-Every list has one entry per completion token unless stated; nothing is padded, so no field has a value
-"where masked". Log-probs are natural, in nats, float32.
+Every list has one entry per completion token unless stated; nothing is padded, so no field has a
+value "where masked". Log-probs are natural, in nats, float32.
 """
 
 import zlib

@@ -1,8 +1,9 @@
 """Write a store: commit unit after unit, in any order, from any number of processes, then seal it.
 
-Commit order: the shard to a temporary name, fsync, rename, fsync of the folder; then its commit record
-the same way. The record's existence is the commit. No file is ever rewritten. How long a unit took is
-kept apart (``timings/``), so that a store's shards, records and seal are the same bytes every time.
+Commit order: the shard to a temporary name, fsync, rename, fsync of the folder; then its commit
+record the same way. The record's existence is the commit. No file is ever rewritten. How long a
+unit took is kept apart (``timings/``), so that a store's shards, records and seal are the same
+bytes every time.
 """
 
 import contextlib
@@ -49,7 +50,7 @@ class StoreWriter:
         return [unit for unit in self.units if unit.name not in done]
 
     def commit(self, unit: Unit, rows: Sequence[dict[str, Any]], *, seconds: float) -> None:
-        """Make ``rows``, in the unit's order, part of the store; a no-op if another worker was first."""
+        """Make ``rows``, in the unit's order, part of the store, unless another worker did."""
         keys = [(row["prompt_id"], row["sample"]) for row in rows]
         assert keys == [(row.prompt_id, row.sample) for row in unit.rows], "rows do not follow plan"
         table = rows_to_table(list(rows), self.schema)

@@ -54,7 +54,8 @@ def train_model(
         )
         point = training.run()
     if ranks.leads:
-        save_model(model.to(DTYPES[execution.dtype]), folder / MODEL, tokenizer, stop_ids)
+        student.to(DTYPES[execution.dtype])
+        save_model(student.model, folder / MODEL, tokenizer, stop_ids)
     ranks.barrier()
     return point
 

@@ -54,7 +54,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load_latest(folder: Path, model: nn.Module, optimizer: Optimizer) -> ResumePoint:
-    """Restore the newest complete checkpoint into ``model`` and ``optimizer``; step 0 without one."""
+    """Restore the newest complete checkpoint in place; step 0 without one."""
     complete = sorted(p.parent for p in folder.glob(f"step-*/{STATE}"))
     if not complete:
         return ResumePoint(step=0, device_seconds=0.0)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ class Training:
     seed: int
     folder: Path
     execution: Execution
-    ranks: Ranks = Ranks()
+    ranks: Ranks = field(default_factory=Ranks)
     progress: Callable[[int], None] = lambda tokens: None
 
     def run(self) -> ResumePoint:
@@ -125,7 +125,7 @@ class Training:
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``: what a killed run logged beyond its checkpoint is done again."""
+    """Keep the lines up to ``step``; what a killed run logged beyond it is done again."""
     kept = [] if step == 0 else [m for m in read_metrics(path) if m["step"] <= step]
     write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
 

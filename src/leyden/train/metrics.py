@@ -51,8 +51,9 @@ def summarise(sums: Sums) -> dict[str, Any]:
     """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
-    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``weight_ess`` effective sample size
-    of the importance weights as a share of the tokens; ``*_covered`` mass inside the stored top k.
+    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``weight_ess`` effective sample
+    size of the importance weights as a share of the tokens; ``*_covered`` mass inside the stored
+    top k.
     """
     values = {name: float(value) for name, value in sums.items()}
     tokens = values["tokens"]

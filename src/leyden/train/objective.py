@@ -31,7 +31,7 @@ class Totals:
 def compute_loss(
     student: StudentLM, batch: TokenBatch, settings: Optimisation, totals: Totals
 ) -> tuple[Tensor, Sums]:
-    """This micro-batch's part of the global loss (a scalar, one forward) and its sums of metrics."""
+    """This micro-batch's part of the global loss (one forward), and its sums of metrics."""
     if not isinstance(settings, Objective) or settings.objective == "sft":
         logp_N = student(batch, batch.target_N)
         loss_N, sums = sft_loss(logp_N), {}

@@ -1,4 +1,4 @@
-"""The student as a module from a batch to log-probs, so that whatever shards it sees one forward."""
+"""The student as a module from a batch to log-probs: one forward for whatever shards it."""
 
 import torch
 from torch import Tensor, nn

@@ -1,0 +1,128 @@
+"""Shared fixtures: the shipped tiny models, small random models, and one finished small run."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from leyden.data.batches import TokenSequence
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "examples" / "tiny" / "models"
+VOCAB = 48
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def random_model(seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+    """A Llama with weights large enough for peaked, varied distributions."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config).to(dtype).eval()
+
+
+def random_sequences(count: int, seed: int = 0, *, longest: int = 12) -> list[TokenSequence]:
+    """Ragged sequences, the first with a one-token completion."""
+    rng = np.random.default_rng(seed)
+    lengths = [(3, 1), *((rng.integers(1, 9), rng.integers(1, longest)) for _ in range(count - 1))]
+    return [
+        TokenSequence(
+            rng.integers(4, VOCAB, p).astype(np.int32), rng.integers(4, VOCAB, c).astype(np.int32)
+        )
+        for p, c in lengths
+    ]
+
+
+SMALL = """
+name = "small"
+seed = 5
+[models]
+teacher = "{models}/teacher"
+base = "{models}/base"
+[prompts]
+heldout = 8
+sft = {{ file = "{prompts}/sft.jsonl", id_field = "id", limit = 24 }}
+opd = {{ file = "{prompts}/opd.jsonl", id_field = "id", limit = 40 }}
+[teach]
+max_new_tokens = 64
+[sft]
+steps = 6
+batch_size = 8
+learning_rate = 3e-4
+checkpoint_every = 2
+[rollout]
+temperature = 1.0
+max_new_tokens = 64
+[score]
+top_k = 4
+[distill]
+steps = 6
+batch_size = 8
+checkpoint_every = 2
+eval_every = 3
+[distill.arms.sampled]
+learning_rate = 1e-4
+[distill.arms.tail]
+objective = "topk_tail"
+learning_rate = 3e-4
+[distill.arms.control]
+objective = "sft"
+[evaluate]
+kl_prompts = 4
+kl_max_new_tokens = 64
+[[evaluate.benchmarks]]
+name = "sums"
+grader = "{root}/examples/tiny/task.py:grade"
+max_new_tokens = 64
+problems = {{ file = "{prompts}/test.jsonl", id_field = "id", limit = 8 }}
+[execution]
+device = "cpu"
+threads = 1
+rows_per_unit = 8
+"""
+
+
+def write_small_recipe(folder: Path) -> Path:
+    """The small recipe with models of its own, so that a test may damage them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(MODELS, folder / "models")
+    path = folder / "small.toml"
+    prompts = ROOT / "examples" / "tiny" / "prompts"
+    path.write_text(SMALL.format(models=folder / "models", prompts=prompts, root=ROOT))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with small.toml, models/ and the finished run/; copy it before changing it."""
+    from leyden.cli.main import run
+
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = write_small_recipe(folder)
+    assert run(["run", str(recipe), "--out", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A private copy of the finished folder, its recipe pointing into the copy."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    for file in (folder / "small.toml", folder / "run" / "recipe.toml"):
+        file.write_text(file.read_text().replace(str(finished), str(folder)))
+    return folder

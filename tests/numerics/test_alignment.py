@@ -1,0 +1,138 @@
+"""The off-by-one, EOS and what is trained: on real Transformers models in float64."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_model, random_sequences
+
+from leyden.config import Execution, Objective, Optimisation
+from leyden.data.batches import TokenSequence, collate
+from leyden.engines.transformers import TransformersEngine
+from leyden.train.objective import Totals, compute_loss
+from leyden.train.student import StudentLM
+
+
+def oracle_logprobs(model, sequence: TokenSequence) -> np.ndarray:
+    """Token by token: feed the prefix alone, read the last logits, take the next token's log-prob."""
+    ids = np.concatenate([sequence.prompt_ids, sequence.completion_ids]).tolist()
+    found = []
+    for t in range(len(sequence.prompt_ids), len(ids)):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids[:t]])).logits[0, -1].double()
+        found.append((logits - logits.logsumexp(-1))[ids[t]].item())
+    return np.array(found)
+
+
+def scored(model, sequences, **columns):
+    """The sequences with ``model``'s own scores as both teacher and reference."""
+    result = []
+    for s in sequences:
+        logp = oracle_logprobs(model, s)
+        own = {"logp_teacher": logp, "logp_reference": logp} | {
+            k: v(s) for k, v in columns.items()
+        }
+        result.append(TokenSequence(s.prompt_ids, s.completion_ids, own))
+    return result
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_student_that_scored_itself_has_no_advantage(layout):
+    """Ragged, one-token, padded and packed: every A is 0, so is the loss, so is its gradient."""
+    model = random_model()
+    sequences = scored(model, random_sequences(7))
+    batch = collate(sequences, layout=layout)
+    student = StudentLM(model, chunk=5)
+    totals = Totals(7, len(batch.target_N))
+    loss, sums = compute_loss(student, batch, Objective(), totals)
+    loss.backward()
+    assert sums["advantage_squared"].sqrt().item() < 1e-10
+    assert max(p.grad.abs().max().item() for p in model.parameters()) < 1e-9
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_log_probs_are_those_of_the_prefix_alone(layout):
+    model = random_model(1)
+    sequences = random_sequences(6, seed=1)
+    batch = collate(sequences, layout=layout)
+    found = StudentLM(model, chunk=4)(batch, batch.target_N).detach().numpy()
+    expected = np.concatenate([oracle_logprobs(model, s) for s in sequences])
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_the_engine_scores_what_it_sampled():
+    """Left-padded cached sampling and right-padded scoring give the same log-probs."""
+    from leyden.config import Sampling
+    from leyden.engines.transformers import GenerateRequest
+
+    model = random_model(2)
+    engine = TransformersEngine(model, Execution(generate_batch_size=3, batch_tokens=40))
+    prompts = [s.prompt_ids.tolist() for s in random_sequences(8, seed=2)]
+    requests = [GenerateRequest(p, seed) for seed, p in enumerate(prompts)]
+    done = engine.generate(requests, Sampling(max_new_tokens=20), stop_ids=[5])
+    sequences = [
+        TokenSequence(np.array(p, np.int32), c.ids) for p, c in zip(prompts, done, strict=True)
+    ]
+    for completion, scores in zip(done, engine.score(sequences), strict=True):
+        np.testing.assert_allclose(completion.logp, scores.logp_N.numpy(), atol=1e-5)
+        ended = completion.ids[-1] == 5
+        assert completion.finish_reason == ("stop" if ended else "length")
+        assert (completion.ids[:-1] != 5).all()
+
+
+def test_the_stop_token_is_trained():
+    """The last completion token is the stop token; its loss reaches the weights."""
+    model = random_model(3)
+    (sequence,) = random_sequences(1, seed=3)
+    batch = collate([sequence])
+    assert len(batch.target_N) == 1  # nothing but the stop token
+    loss, _ = compute_loss(StudentLM(model, chunk=4), batch, Optimisation(), Totals(1, 1))
+    loss.backward()
+    assert max(p.grad.abs().max().item() for p in model.parameters()) > 1e-3
+
+
+def gradient(model, batch, settings) -> torch.Tensor:
+    model.zero_grad()
+    totals = Totals(4, len(batch.target_N))
+    compute_loss(StudentLM(model, chunk=4), batch, settings, totals)[0].backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def topk_columns(teacher):
+    def ids(s):
+        return np.tile(np.arange(4, 8), (len(s.completion_ids), 1))
+
+    def logp(s):
+        rng = np.random.default_rng([teacher, len(s)])
+        return np.log(rng.dirichlet(np.ones(5), len(s.completion_ids)))
+
+    return {
+        "topk_ids": ids,
+        "teacher_topk_logp": lambda s: logp(s)[:, :4],
+        "teacher_tail_logp": lambda s: logp(s)[:, 4],
+    }
+
+
+@pytest.mark.parametrize("objective", ["sampled", "topk", "topk_tail"])
+def test_changing_the_teachers_scores_changes_the_gradient(objective):
+    model = random_model(4)
+    settings = Objective(objective=objective)
+    found = []
+    for teacher in (0, 1):
+        sequences = scored(model, random_sequences(4, seed=4), **topk_columns(teacher))
+        for s in sequences:
+            s.columns["logp_teacher"] = s.columns["logp_teacher"] - teacher
+        found.append(gradient(model, collate(sequences), settings))
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_every_step_is_one_forward(monkeypatch):
+    """No old-policy or reference forward: one backbone call per micro-batch."""
+    model = random_model(5)
+    calls = []
+    real = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda **k: calls.append(1) or real(**k))
+    sequences = scored(model, random_sequences(4, seed=5), **topk_columns(0))
+    calls.clear()
+    gradient(model, collate(sequences), Objective(objective="topk_tail", kl_to_reference=0.0))
+    assert len(calls) == 1
+

@@ -1,0 +1,177 @@
+"""The store: what is committed comes back, what is damaged is named, what was killed resumes."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leyden.errors import StoreError
+from leyden.store.plan import make_plan
+from leyden.store.reader import open_store
+from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
+from leyden.store.writer import open_writer
+
+tmp = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25
+)
+
+
+def units(rows: int = 10, per_unit: int = 4):
+    ids = [f"opd/{i}" for i in range(rows)]
+    return make_plan(ids, samples=1, rows_per_unit=per_unit, seed=3, purpose="test")
+
+
+def row(planned, rng) -> dict:
+    length = int(rng.integers(0, 6))
+    return {
+        "prompt_id": planned.prompt_id,
+        "sample": planned.sample,
+        "split": "opd",
+        "prompt_ids": rng.integers(0, 99, 3),
+        "completion_ids": rng.integers(0, 99, length),
+        "logp_sampler": rng.normal(size=length).astype(np.float32),
+        "finish_reason": "stop",
+    }
+
+
+def rows_of(unit) -> list[dict]:
+    return [row(r, np.random.default_rng(r.seed)) for r in unit.rows]
+
+
+def fill(folder, order=None, per_unit: int = 4, rows: int = 10):
+    plan = units(rows, per_unit)
+    writer = open_writer(folder, COMPLETIONS, plan, origin="o")
+    for index in range(len(plan)) if order is None else order:
+        writer.commit(plan[index], rows_of(plan[index]), seconds=1.0)
+    return writer
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 23), per_unit=st.integers(1, 9))
+@tmp
+def test_rows_come_back_as_written_in_plan_order(tmp_path_factory, seed, rows, per_unit):
+    folder = tmp_path_factory.mktemp("store")
+    plan = units(rows, per_unit)
+    order = np.random.default_rng(seed).permutation(len(plan)).tolist()
+    fill(folder, order, per_unit, rows).seal()
+    store = open_store(folder)
+    expected = [r for unit in plan for r in rows_of(unit)]
+    assert len(store) == len(expected) == rows
+    for found, wanted in zip(store, expected, strict=True):
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+    assert store.num_tokens == sum(len(r["completion_ids"]) for r in expected)
+
+
+def tree(folder) -> dict:
+    files = (p for p in folder.rglob("*") if p.is_file() and "timings" not in p.parts)
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_any_order_and_any_interruption_gives_the_same_bytes(tmp_path):
+    fill(tmp_path / "a").seal()
+    fill(tmp_path / "b", order=[2, 0]).pending()
+    (tmp_path / "b/shards/.tmp-killed-000001.arrow").write_bytes(b"half")
+    (tmp_path / "b/shards/000001-0123456789abcdef.arrow").write_bytes(b"never committed")
+    resumed = open_writer(tmp_path / "b", COMPLETIONS, units(), origin="o")
+    assert [u.name for u in resumed.pending()] == ["000001"]
+    fill(tmp_path / "b", order=[1]).seal()
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_the_second_worker_to_finish_a_unit_changes_nothing(tmp_path):
+    writer = fill(tmp_path)
+    before = tree(tmp_path)
+    other = rows_of(units()[0])
+    other[0]["completion_ids"], other[0]["logp_sampler"] = np.array([1]), np.array([-1.0])
+    writer.commit(units()[0], other, seconds=9.0)
+    writer.seal()
+    assert {k: v for k, v in tree(tmp_path).items() if k != "SEALED.json"} == before
+
+
+def test_a_store_resumed_with_another_unit_size_keeps_its_plan(tmp_path):
+    fill(tmp_path, order=[0])
+    writer = open_writer(tmp_path, COMPLETIONS, units(per_unit=7), origin="o")
+    assert [len(u.rows) for u in writer.units] == [4, 4, 2]
+
+
+def test_a_store_of_other_rows_is_refused(tmp_path):
+    fill(tmp_path, order=[0])
+    with pytest.raises(StoreError, match="begun from other settings"):
+        open_writer(tmp_path, COMPLETIONS, units(rows=11), origin="o")
+    with pytest.raises(StoreError, match="begun from other settings"):
+        open_writer(tmp_path, COMPLETIONS, units(), origin="another")
+
+
+def test_an_unfinished_store_cannot_be_sealed_or_opened(tmp_path):
+    writer = fill(tmp_path, order=[0, 2])
+    with pytest.raises(StoreError, match="1 of 3 units are missing, first 000001"):
+        writer.seal()
+    with pytest.raises(StoreError, match="not sealed"):
+        open_store(tmp_path)
+
+
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@tmp
+def test_every_flipped_bit_is_found_and_its_file_named(tmp_path_factory, where, bit):
+    folder = tmp_path_factory.mktemp("store")
+    fill(folder).seal()
+    shard = sorted((folder / "shards").iterdir())[1]
+    data = bytearray(shard.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match=shard.name):
+        open_store(folder)
+
+
+def test_a_bit_flipped_after_opening_is_found_by_the_rows_checksum(tmp_path):
+    fill(tmp_path).seal()
+    store = open_store(tmp_path)
+    path, table = store.shards[0]
+    columns = {name: table.column(name) for name in table.schema.names}
+    ids = columns["prompt_ids"].to_pylist()
+    ids[2][0] ^= 1
+    columns["prompt_ids"] = pa.array(ids, pa.list_(pa.int32()))
+    changed = pa.table(columns, schema=table.schema)
+    damaged = type(store)(
+        store.folder, store.fingerprint, store.num_tokens, ((path, changed), *store.shards[1:]),
+        store.ends,
+    )  # fmt: skip
+    damaged[1]
+    with pytest.raises(StoreError, match="row 2 does not match its crc32"):
+        damaged[2]
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    fill(tmp_path).seal()
+    shard = sorted((tmp_path / "shards").iterdir())[0]
+    shard.unlink()
+    with pytest.raises(StoreError, match=f"{shard.name}: a shard is missing"):
+        open_store(tmp_path)
+
+
+def test_score_columns_keep_their_types(tmp_path):
+    schema = scores_schema(2)
+    plan = units(1)
+    rng = np.random.default_rng(0)
+    scores = {
+        "prompt_id": "opd/0",
+        "sample": 0,
+        "completion_crc32": 7,
+        "teacher_entropy": rng.random(3),
+        "reference_entropy": rng.random(3),
+        "topk_ids": rng.integers(0, 9, 6),
+        **{
+            name: rng.normal(size=6 if "topk" in name else 3)
+            for name in schema.names
+            if "logp" in name
+        },
+    }
+    writer = open_writer(tmp_path, schema, plan, origin="o")
+    writer.commit(plan[0], [scores], seconds=0.0)
+    writer.seal()
+    (found,) = open_store(tmp_path)
+    assert found["logp_teacher"].dtype == np.float32  # never bfloat16: 0.03 nats of error at -8
+    np.testing.assert_array_equal(found["topk_ids"], scores["topk_ids"])
+    np.testing.assert_allclose(found["teacher_tail_logp"], scores["teacher_tail_logp"], rtol=1e-6)
+    assert CHECKSUM in found
