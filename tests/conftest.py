@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leyden.data.batches import TokenSequence
+from leyden.data.sequences import TokenSequence
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "examples" / "tiny" / "models"

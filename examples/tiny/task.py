@@ -1,7 +1,7 @@
 """The demo's task: add up some digits in any order, one running total per step.
 
 Prompt ``7+4+9+0=``; answer ``9>9,4>3,0>3,7>0``: every term once, in any order, each followed by the
-running total modulo 10. Problems have 4 to 10 terms, so an answer takes 16 to 40 tokens with its
+running total modulo 10. Problems have 4 to 8 terms, so an answer takes 16 to 32 tokens with its
 stop token, and when to stop follows from the problem. Any order is right, so two teachers can be
 equally right and differ in style: style ``large`` prefers large terms, style ``small`` small ones.
 """
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-MIN_TERMS, MAX_TERMS = 4, 10
+MIN_TERMS, MAX_TERMS = 4, 8
 STYLES = {"large": +2.0, "small": -2.0, "even": 0.0}
 
 
-def make_terms(rng: np.random.Generator) -> list[int]:
-    """One problem: 4 to 10 digits."""
-    return rng.integers(0, 10, rng.integers(MIN_TERMS, MAX_TERMS + 1)).tolist()
+def make_terms(rng: np.random.Generator, *, longest: int = MAX_TERMS) -> list[int]:
+    """One problem: 4 to ``longest`` digits."""
+    return rng.integers(0, 10, rng.integers(MIN_TERMS, longest + 1)).tolist()
 
 
 def make_prompt(terms: Sequence[int]) -> str:
@@ -36,7 +36,7 @@ def make_steps(
     writes a random one, from which the sum goes on. With ``slip = 0`` the answer is right.
     """
     left, total = list(terms), 0
-    for _ in range(3 * MAX_TERMS):
+    for _ in range(3 * len(terms)):
         if not left:
             return
         absent = [d for d in range(10) if d not in left]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from leyden.errors import StoreError
 
 TEMPORARY = ".tmp-"
@@ -16,9 +18,13 @@ TEMPORARY = ".tmp-"
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError under this block into a ``StoreError`` that names ``path``."""
+    """Turn a failed read or write under this block into a ``StoreError`` that names the file."""
     try:
         yield
+    except SafetensorError as error:  # safetensors wraps the operating system's errors in its own
+        raise StoreError(
+            f"{path}: {error}", hint="check the space on the disk, then run the same command again"
+        ) from error
     except OSError as error:
         hints = {
             errno.ENOSPC: "free some space and run the same command again; finished units are kept",

@@ -42,17 +42,24 @@ PACKAGES = ("leyden", "torch", "transformers", "pyarrow", "numpy")
 
 def check_run(run: Run) -> None:
     """Refuse before any model is loaded: drift of every begun job, then the one-teacher rule."""
+    for role in ("teacher", "base"):
+        run.identity(role)
     for job in run.jobs():
-        if any(run.record(parent) is None for parent in run.parents(job)):
-            continue
-        begun = read_intent(run.folder(job))
-        if begun is not None:
-            wanted = run.intent(job)
-            if job in (PROMPTS, TEACH) and run.record(job) is not None:
-                # A finished answer keeps its author; whether the author may score is decided below.
-                wanted = replace(wanted, models=begun.models)
-            check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
+        if all(run.record(parent) is not None for parent in run.parents(job)):
+            check_job(run, job)
     teacher_consistency(run)
+
+
+def check_job(run: Run, job: str) -> None:
+    """Refuse when ``job`` was begun from something else than the recipe and its parents are now."""
+    begun = read_intent(run.folder(job))
+    if begun is None:
+        return
+    wanted = run.intent(job)
+    if job in (PROMPTS, TEACH) and run.record(job) is not None:
+        # A finished answer keeps its author; whether the author may score is the one-teacher rule.
+        wanted = replace(wanted, models=begun.models)
+    check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
 
 
 def teacher_consistency(run: Run) -> str:
@@ -78,6 +85,7 @@ def run_jobs(run: Run, jobs: list[str], *, announce: Callable[[str, str], None])
         check_run(run)
         for job in jobs:
             if run.record(job) is not None:
+                check_job(run, job)
                 announce(job, "done before")
                 continue
             announce(job, "running")

@@ -36,7 +36,8 @@ def describe(row: Row, score: Row | None, tokenizer: Any) -> dict[str, Any]:
 
 def _token(row: Row, score: Row | None, tokenizer: Any, i: int) -> dict[str, Any]:
     token_id = int(row["completion_ids"][i])
-    found: dict[str, Any] = {"token": repr(tokenizer.decode([token_id])), "id": token_id}
+    text = tokenizer.decode([token_id])
+    found: dict[str, Any] = {"token": repr(text), "text": text, "id": token_id}
     found["sampler"] = float(row["logp_sampler"][i])
     if score is not None:
         teacher, reference = float(score["logp_teacher"][i]), float(score["logp_reference"][i])

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_model, random_sequences
 
+from conftest import random_model, random_sequences
 from leyden.config import Execution, Objective, Optimisation
-from leyden.data.batches import TokenSequence, collate
+from leyden.data.batches import collate
+from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.train.objective import Totals, compute_loss
 from leyden.train.student import StudentLM
 
 
 def oracle_logprobs(model, sequence: TokenSequence) -> np.ndarray:
-    """Token by token: feed the prefix alone, read the last logits, take the next token's log-prob."""
+    """Token by token: feed the prefix alone, take the next token's log-prob."""
     ids = np.concatenate([sequence.prompt_ids, sequence.completion_ids]).tolist()
     found = []
     for t in range(len(sequence.prompt_ids), len(ids)):
@@ -28,9 +29,7 @@ def scored(model, sequences, **columns):
     result = []
     for s in sequences:
         logp = oracle_logprobs(model, s)
-        own = {"logp_teacher": logp, "logp_reference": logp} | {
-            k: v(s) for k, v in columns.items()
-        }
+        own = {"logp_teacher": logp, "logp_reference": logp} | {k: v(s) for k, v in columns.items()}
         result.append(TokenSequence(s.prompt_ids, s.completion_ids, own))
     return result
 
@@ -135,4 +134,3 @@ def test_every_step_is_one_forward(monkeypatch):
     calls.clear()
     gradient(model, collate(sequences), Objective(objective="topk_tail", kl_to_reference=0.0))
     assert len(calls) == 1
-

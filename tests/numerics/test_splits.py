@@ -3,19 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_model, random_sequences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import random_model, random_sequences
 from leyden.config import Execution, Objective
-from leyden.data.batches import (
-    TokenSequence,
-    collate,
-    permutation,
-    rows_of_step,
-    split_by_tokens,
-)
-from leyden.train.loop import Training, read_metrics
+from leyden.data.batches import collate, permutation, rows_of_step, split_by_tokens
+from leyden.data.sequences import TokenSequence
+from leyden.metrics_file import read_metrics
+from leyden.train.loop import Training
 from leyden.train.student import StudentLM
 
 REDUCTIONS = ["sequence_mean", "token_mean", "sequence_sum"]
@@ -60,9 +56,7 @@ def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("objective", ["sampled", "topk_tail", "sft"])
 def test_no_split_padding_packing_or_order_changes_a_step(tmp_path, reduction, objective):
-    arm = Objective(
-        objective=objective, reduction=reduction, steps=1, batch_size=9, grad_clip=1e9
-    )
+    arm = Objective(objective=objective, reduction=reduction, steps=1, batch_size=9, grad_clip=1e9)
     whole, expected = one_step(tmp_path / "whole", arm)
     ways = [
         {"budget": 1},
@@ -92,14 +86,15 @@ def test_micro_batches_hold_every_sequence_once_under_the_budget(lengths, budget
 
 
 @given(
-    rows=st.integers(1, 50), batch=st.integers(1, 70), seed=st.integers(0, 99), steps=st.integers(1, 9)
+    rows=st.integers(1, 50),
+    batch=st.integers(1, 70),
+    seed=st.integers(0, 99),
+    steps=st.integers(1, 9),
 )
 @settings(deadline=None)
 def test_steps_walk_through_epochs_of_permutations(rows, batch, seed, steps):
     seen = [
-        r
-        for s in range(steps)
-        for r in rows_of_step(s, batch_size=batch, num_rows=rows, seed=seed)
+        r for s in range(steps) for r in rows_of_step(s, batch_size=batch, num_rows=rows, seed=seed)
     ]
     for epoch, start in enumerate(range(0, len(seen) - rows + 1, rows)):
         expected = permutation(rows, seed=seed, epoch=epoch).tolist()
@@ -107,7 +102,9 @@ def test_steps_walk_through_epochs_of_permutations(rows, batch, seed, steps):
         assert sorted(expected) == list(range(rows))
 
 
-@given(count=st.integers(1, 8), seed=st.integers(0, 99), layout=st.sampled_from(["padded", "packed"]))
+@given(
+    count=st.integers(1, 8), seed=st.integers(0, 99), layout=st.sampled_from(["padded", "packed"])
+)
 @settings(deadline=None)
 def test_a_batch_points_at_the_position_before_each_token(count, seed, layout):
     sequences = random_sequences(count, seed)

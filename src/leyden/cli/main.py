@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
         description="Distil a language model on its own outputs, with no teacher running.",
         args=arguments,
         return_unknown_args=True,
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     if rest and not isinstance(command, TAKES_FIELDS):
         print(f"leyden: unknown arguments: {' '.join(rest)}", file=sys.stderr)

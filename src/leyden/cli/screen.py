@@ -117,10 +117,11 @@ def print_row(row: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     console.print(f"{row['prompt_id']}  sample {row['sample']}  {row['finish_reason']}")
     console.print(f"prompt: {row['prompt']!r}\ncompletion: {row['completion']!r}")
-    columns = list(row["tokens"][0])
+    columns = [name for name in row["tokens"][0] if name != "text"]
     table = Table(*columns)
     for token in row["tokens"]:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in token.values()))
+        cells = (token[name] for name in columns)
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells))
     console.print(table)
 
 

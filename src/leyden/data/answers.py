@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from leyden.data.batches import TokenSequence
 from leyden.data.scores import sequence_of
+from leyden.data.sequences import TokenSequence
 from leyden.errors import StoreError
 from leyden.store.reader import Store
 

@@ -7,23 +7,13 @@ nowhere else.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """A prompt with its completion. ``columns`` have one entry (or K) per completion token."""
-
-    prompt_ids: np.ndarray
-    completion_ids: np.ndarray
-    columns: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.completion_ids)
+from leyden.data.sequences import TokenSequence
 
 
 @dataclass(frozen=True)

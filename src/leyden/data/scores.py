@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leyden.data.batches import TokenSequence
+from leyden.data.sequences import TokenSequence
 from leyden.errors import AlignmentError, StoreError
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM

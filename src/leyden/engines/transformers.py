@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from leyden.config import Execution, Sampling
-from leyden.data.batches import TokenSequence, batched, collate, split_by_tokens
+from leyden.data.batches import batched, collate, split_by_tokens
+from leyden.data.sequences import TokenSequence
 from leyden.engines.sampling import sample, uniforms
 from leyden.logprobs import TokenScores, head_logits, score_tokens
 from leyden.modeling import head_of, hidden_states, load_model

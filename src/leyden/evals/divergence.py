@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from leyden.data.batches import TokenSequence, collate, split_by_tokens
+from leyden.data.batches import collate, split_by_tokens
+from leyden.data.sequences import TokenSequence
 from leyden.evals.statistics import RESAMPLES
 from leyden.logprobs import reverse_kl
 from leyden.modeling import head_of, hidden_states

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from leyden.data.batches import TokenSequence
 from leyden.data.render import load_tokenizer, vocabulary_digest
 from leyden.data.scores import check_scores, sequence_of
+from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConfigError, ConsistencyError
 from leyden.lineage import Intent, Record

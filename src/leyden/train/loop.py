@@ -1,6 +1,5 @@
 """The training loop: one forward and one backward per micro-batch, and nothing else."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,10 @@ from typing import Any, Protocol
 import torch
 
 from leyden.config import Execution, Optimisation
-from leyden.data.batches import TokenSequence, collate, rows_of_step, split_by_tokens
+from leyden.data.batches import collate, rows_of_step, split_by_tokens
+from leyden.data.sequences import TokenSequence
 from leyden.errors import EngineError
-from leyden.files import disk_errors, write_atomic
+from leyden.metrics_file import METRICS, append_metrics, truncate_metrics
 from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
 from leyden.train.metrics import Sums, add, summarise
 from leyden.train.objective import Totals, compute_loss
@@ -21,7 +21,7 @@ from leyden.train.optimizer import learning_rate, make_optimizer
 from leyden.train.parallel import Ranks
 from leyden.train.student import StudentLM
 
-METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 class Sequences(Protocol):
@@ -112,27 +112,10 @@ class Training:
         self._log(step, "heldout", summarise(sums))
 
     def _log(self, step: int, split: str, values: dict[str, Any]) -> None:
-        if not self.ranks.leads:
-            return
-        path = self.folder / METRICS
-        with disk_errors(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        if self.ranks.leads:
+            append_metrics(self.folder / METRICS, {"step": step, "split": split, **values})
 
     def _checkpoint(self, optimizer: torch.optim.Optimizer, point: ResumePoint) -> None:
         if self.ranks.leads:
             save_checkpoint(self.folder / CHECKPOINTS, self.student, optimizer, point)
         self.ranks.barrier()
-
-
-def truncate_metrics(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; what a killed run logged beyond it is done again."""
-    kept = [] if step == 0 else [m for m in read_metrics(path) if m["step"] <= step]
-    write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics file."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,28 @@
+"""metrics.jsonl: one JSON line per measurement, with ``step`` and ``split``; read without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from leyden.files import disk_errors, write_atomic
+
+METRICS = "metrics.jsonl"
+
+
+def append_metrics(path: Path, values: dict[str, Any]) -> None:
+    with disk_errors(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Keep the lines up to ``step``; what a killed run logged beyond it is done again."""
+    kept = [] if step == 0 else [m for m in read_metrics(path) if m["step"] <= step]
+    write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a metrics file; none where there is no file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

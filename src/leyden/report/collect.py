@@ -1,0 +1,144 @@
+"""What the page shows, gathered from records, metrics and stores; no model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leyden.data.render import load_tokenizer
+from leyden.metrics_file import METRICS, read_metrics
+from leyden.report.charts import Line, histogram, interval_chart, line_chart
+from leyden.run import EVALUATE, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.show import describe
+from leyden.status import run_status
+from leyden.store.reader import open_store
+
+FIRST_ARM = 3  # palette: 0 teacher, 1 base, 2 reference, then the arms
+NUM_COMPLETIONS = 12
+CURVES = [  # metric, title, what it means
+    ("loss", "Loss", "Of the arm's own objective; dashed: held-out rollouts."),
+    ("advantage_mean", "Advantage, mean", "Teacher minus student, nats per token."),
+    ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
+    ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
+    ("drift_rms", "Drift from the reference", "Root mean square of log-prob change, nats."),
+    ("weight_ess", "Effective sample size", "Of the importance weights, share of tokens."),
+    ("student_covered", "Student's mass in the top k", "Low: the student leaves the stored ids."),
+    ("grad_norm", "Gradient norm", "Before clipping."),
+]
+
+
+@dataclass(frozen=True)
+class Curve:
+    title: str
+    meaning: str
+    svg: str
+
+
+def collect_run(run: Run) -> dict[str, Any]:
+    """Everything the template needs about one run."""
+    status = run_status(run)
+    colours = {model: index for index, model in enumerate(run.models())}
+    return {
+        "name": run.recipe.name,
+        "root": str(run.root),
+        "status": status,
+        "total_seconds": sum(job["device_seconds"] for job in status["jobs"]),
+        "colours": colours,
+        "accuracy": _accuracy(status, colours),
+        "divergence": _divergence(status, colours),
+        "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, CURVES[:1]),
+        "curves": _curves(
+            {arm: _metrics(run, f"distill/{arm}") for arm in run.arms()}, colours, CURVES
+        ),
+        "lengths": _lengths(run, colours),
+        "completions": _completions(run),
+        "lineage": _lineage(run),
+    }
+
+
+def _accuracy(status: dict[str, Any], colours: dict[str, int]) -> dict[str, str]:
+    """Benchmark -> chart of every model's accuracy."""
+    names = {name for scores in status["scores"].values() for name in scores}
+    return {
+        name: interval_chart(
+            [
+                (model, s[name]["accuracy"], *s[name]["interval"], colours[model])
+                for model, s in status["scores"].items()
+            ],
+            label=f"accuracy on {name}",
+        )
+        for name in sorted(names)
+    }
+
+
+def _divergence(status: dict[str, Any], colours: dict[str, int]) -> str:
+    rows = [
+        (model, found["reverse_kl"], *found["interval"], colours[model])
+        for model, found in status["divergence"].items()
+    ]
+    return interval_chart(rows, label="reverse KL to the teacher", percent=False) if rows else ""
+
+
+def _metrics(run: Run, job: str) -> list[dict[str, Any]]:
+    return read_metrics(run.folder(job) / METRICS)
+
+
+def _curves(
+    metrics: dict[str, list[dict[str, Any]]],
+    colours: dict[str, int],
+    wanted: Sequence[tuple[str, str, str]],
+) -> list[Curve]:
+    """One chart per metric with a curve per arm, dashed where held-out."""
+    charts = []
+    for key, title, meaning in wanted:
+        lines = [
+            Line(f"{arm}, {split}", _points(rows, split, key), colours[arm], split == "heldout")
+            for arm, rows in metrics.items()
+            for split in ("train", "heldout")
+        ]
+        if any(line.points for line in lines):
+            charts.append(Curve(title, meaning, line_chart(lines, label=title)))
+    return charts
+
+
+def _points(rows: list[dict[str, Any]], split: str, key: str) -> list[tuple[float, float]]:
+    return [(r["step"], r[key]) for r in rows if r["split"] == split and key in r]
+
+
+def _lengths(run: Run, colours: dict[str, int]) -> list[dict[str, Any]]:
+    """Completion lengths and stop rates of the stores and of every evaluated model."""
+    places = [(TEACH, run.folder(TEACH), 0), (ROLLOUT, run.folder(ROLLOUT), 2)]
+    for benchmark in run.recipe.evaluate.benchmarks:
+        for model, colour in colours.items():
+            folder = run.folder(f"{EVALUATE}/{model}") / "samples" / benchmark.name
+            places.append((f"{model} on {benchmark.name}", folder, colour))
+    found = []
+    for title, folder, colour in places:
+        if (folder / "SEALED.json").exists():
+            store = open_store(folder)
+            lengths = [len(row["completion_ids"]) for row in store]
+            stopped = store.values("finish_reason").count("stop") / len(store)
+            chart = histogram(lengths, label=f"lengths of {title}", colour=colour)
+            mean = sum(lengths) / len(lengths)
+            found.append({"title": title, "svg": chart, "mean": mean, "stopped": stopped})
+    return found
+
+
+def _completions(run: Run) -> list[dict[str, Any]]:
+    """Scored rollouts from the worst mean advantage to the best, evenly spaced in rank."""
+    if run.record(SCORE) is None:
+        return []
+    rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
+    means = [(s["logp_teacher"] - s["logp_reference"]).mean() for s in scores]
+    ranked = sorted(range(len(means)), key=lambda i: means[i])
+    count = min(NUM_COMPLETIONS, len(ranked))
+    picked = [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
+    tokenizer = load_tokenizer(run.place("sft_teacher"))
+    shown = [describe(rollouts[i], scores[i], tokenizer) for i in picked]
+    return [
+        {**row, "row": i, "mean": float(means[i])} for i, row in zip(picked, shown, strict=True)
+    ]
+
+
+def _lineage(run: Run) -> list[dict[str, Any]]:
+    records = [(job, run.record(job)) for job in run.jobs()]
+    return [{"job": job, "record": record} for job, record in records if record is not None]

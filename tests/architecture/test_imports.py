@@ -1,0 +1,110 @@
+"""The house: imports point one way, heavy libraries have one home, light commands stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "leyden"
+LAYERS = [
+    {"errors"},
+    {"files", "config"},
+    {"identity", "hub"},
+    {"lineage", "recipe", "metrics_file"},
+    {"run"},
+    {"store"},
+    {"data", "losses", "logprobs"},
+    {"modeling"},
+    {"engines", "train", "evals"},
+    {"stages"},
+    {"pipeline", "status", "show"},
+    {"report", "verify", "worker"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of every module imported anywhere in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_imports_point_one_way(path):
+    if path.name == "__init__.py" and path.parent == SOURCE:
+        return  # the public names, imported lazily
+    mine = room(path)
+    for name in imports(path):
+        if not name.startswith("leyden."):
+            continue
+        other = name.split(".")[1]
+        assert LEVEL[other] < LEVEL[mine] or other == mine, f"{mine} imports {other}"
+        if mine == "stages":
+            assert other != "stages", "stages never import stages"
+
+
+HOMES = {
+    "torch.distributed": {"train/parallel.py"},
+    "rich": {"cli/screen.py"},
+    "tyro": {"cli/main.py", "cli/commands.py"},
+    "jinja2": {"report/page.py"},
+    "pyarrow": {"store", "stages/score.py"},
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_has_one_home(library):
+    for path in FILES:
+        used = any(n == library or n.startswith(f"{library}.") for n in imports(path))
+        where = path.relative_to(SOURCE).as_posix()
+        assert not used or any(where.startswith(home) for home in HOMES[library]), where
+
+
+def test_losses_import_torch_and_nothing_of_ours():
+    assert imports(SOURCE / "losses.py") == {"torch"}
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        called = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert "print" not in called or room(path) == "cli", path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import leyden.cli.main",
+        "import leyden.store.reader, leyden.store.writer",
+        "import leyden.status, leyden.lineage, leyden.pipeline",
+        "import leyden; leyden.load_recipe, leyden.open_store, leyden.identify_model",
+    ],
+)
+def test_light_things_do_not_import_torch(code):
+    check = f"{code}\nimport sys\nassert not {{'torch', 'transformers'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_files_and_functions_stay_small():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"

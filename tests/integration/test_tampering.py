@@ -1,0 +1,219 @@
+"""Whatever changes behind a run's back is refused before any model is loaded, and named."""
+
+import json
+import shutil
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from conftest import write_small_recipe
+from leyden.cli.main import run
+
+
+def again(folder, *flags) -> int:
+    return run(["run", str(folder / "small.toml"), "--out", str(folder / "run"), *flags])
+
+
+def forget(folder, *jobs) -> None:
+    """As if the run had stopped before ``jobs``."""
+    for job in jobs:
+        shutil.rmtree(folder / "run" / job)
+
+
+@pytest.fixture
+def unscored(copied):
+    forget(copied, "score", "distill", "evaluate")
+    return copied
+
+
+def one_weight(models):
+    path = models / "teacher" / "model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    tensors[name].flat[0] = np.nextafter(tensors[name].flat[0], np.float32(9))
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def one_template_character(models):
+    path = models / "teacher" / "chat_template.jinja"
+    path.write_text(path.read_text() + " ")
+
+
+def one_tokenizer_entry(models):
+    path = models / "teacher" / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"]["~"] = values["model"]["vocab"].pop("z")
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (one_weight, "weights"),
+        (one_template_character, "template"),
+        (one_tokenizer_entry, "tokenizer"),
+    ],
+)
+def test_another_teacher_may_not_score(unscored, capsys, change, part):
+    change(unscored / "models")
+    began = time.monotonic()
+    assert again(unscored) == 1
+    assert time.monotonic() - began < 5
+    errors = capsys.readouterr().err
+    assert f"they differ in {part}" in errors
+    assert "score.allow_inconsistent_teacher" in errors
+    assert not (unscored / "run" / "score").exists()
+
+
+def test_the_override_is_recorded_and_shown(unscored, capsys):
+    one_weight(unscored / "models")
+    assert again(unscored, "--score.allow-inconsistent-teacher", "true") == 0
+    capsys.readouterr()
+    assert run(["status", str(unscored / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["teacher_consistency"] == "overridden"
+
+
+def test_the_teacher_may_not_change_halfway_through_its_answers(copied, capsys):
+    forget(copied, "sft", "rollout", "score", "distill", "evaluate")
+    (copied / "run/teach/record.json").unlink()
+    one_weight(copied / "models")
+    assert again(copied) == 1
+    assert "its weights changed" in capsys.readouterr().err
+
+
+def test_the_teacher_may_not_change_after_scoring(copied, capsys):
+    one_weight(copied / "models")
+    assert again(copied, "--score.allow-inconsistent-teacher", "true") == 1
+    errors = capsys.readouterr().err
+    assert ("score" in errors and "changed" in errors) or "allow_inconsistent" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "redo"),
+    [
+        (["--sft.steps", "7"], "sft.steps = 6, and the recipe now says 7", "sft, rollout, score"),
+        (["--seed", "6"], "seed = 5, and the recipe now says 6", "teach, sft"),
+        (["--score.top_k", "5"], "score.top_k = 4, and the recipe now says 5", "distill/tail"),
+        (
+            ["--distill.arms.tail.learning_rate", "1e-4"],
+            "distill.arms.tail.learning_rate = 0.0003, and the recipe now says 0.0001",
+            "distill/tail, evaluate/tail",
+        ),
+    ],
+)
+def test_an_edited_recipe_is_refused_with_field_values_and_consequences(
+    copied, capsys, flags, named, redo
+):
+    assert again(copied, *flags) == 1
+    errors = capsys.readouterr().err
+    assert named in errors and redo in errors
+
+
+def test_redo_makes_again_and_keeps_what_was(copied, capsys):
+    flags = ["--distill.arms.tail.learning_rate", "1e-4"]
+    assert again(copied, *flags, "--redo", "distill/tail") == 0
+    assert (copied / "run/superseded/001/distill/tail/record.json").exists()
+    assert "distill/sampled" not in [
+        line.split()[0] for line in capsys.readouterr().err.splitlines() if "running" in line
+    ]
+
+
+def test_an_edited_prompt_file_is_refused(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    prompts = tmp_path / "own.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"{i}+1="}) + "\n" for i in range(30)))
+    flags = ["--prompts.opd.file", str(prompts), "--prompts.opd", f'{{file = "{prompts}"}}']
+    command = ["run", str(recipe), "--out", str(tmp_path / "run"), *flags[2:]]
+    assert run([*command, "--models.teacher", str(tmp_path / "absent")]) == 1
+    capsys.readouterr()
+    from leyden.pipeline import prepare_run, run_jobs
+    from leyden.recipe import load_recipe, parse_overrides
+    from leyden.run import Run
+
+    opened = Run(tmp_path / "run", load_recipe(recipe, parse_overrides(flags[2:])))
+    prepare_run(opened)
+    run_jobs(opened, ["prompts"], announce=lambda job, state: None)
+    prompts.write_text(prompts.read_text().replace("3+1", "3+2"))
+    assert run(command) == 1
+    assert "own.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["teach", "rollout", "score"])
+def test_a_flipped_byte_is_found_and_named(copied, capsys, stage):
+    shard = sorted((copied / "run" / stage / "shards").iterdir())[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(data)
+    assert run(["verify", str(copied / "run")]) == 1
+    assert shard.name in capsys.readouterr().err
+
+
+def test_training_refuses_a_damaged_store(copied, capsys):
+    forget(copied, "distill", "evaluate")
+    shard = sorted((copied / "run/score/shards").iterdir())[2]
+    shard.unlink()
+    assert again(copied) == 1
+    assert f"{shard.name}: a shard is missing" in capsys.readouterr().err
+    assert not list((copied / "run").rglob("distill/*/metrics.jsonl"))
+
+
+def test_a_changed_model_is_found_by_verify(copied, capsys):
+    path = copied / "run/distill/tail/model/model.safetensors"
+    tensors = load_file(path)
+    tensors[sorted(tensors)[0]].flat[0] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert run(["verify", str(copied / "run")]) == 1
+    assert "distill/tail/model" in capsys.readouterr().err
+
+
+def test_a_new_sft_model_is_not_silently_ignored(copied, capsys):
+    """Artifacts are bound to their parents: a remade SFT student invalidates what follows."""
+    forget(copied, "sft")
+    assert again(copied, "--sft.steps", "5") == 1
+    forget_errors = capsys.readouterr().err
+    assert "rollout" in forget_errors and "sft" in forget_errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--models.teacher", "./nowhere"], "no such model folder"),
+        (["--models.base", "./models"], "has no config.json"),
+        (["--prompts.max_prompt_tokens", "5"], "over prompts.max_prompt_tokens = 5"),
+        (["--teach.max_new_tokens", "300"], "exceeds the models' context of 256"),
+        (["--prompts.heldout", "40"], "leaves none of the 40 OPD prompts"),
+        (["--score.top_k", "48"], "is not below the vocabulary of 48"),
+    ],
+)
+def test_bad_input_is_a_sentence_with_a_hint(tmp_path, capsys, flags, sentence):
+    recipe = write_small_recipe(tmp_path)
+    quick = ["--sft.steps", "1", "--evaluate.kl_prompts", "0"]
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *quick, *flags]) == 1
+    errors = capsys.readouterr().err
+    assert sentence in errors and "hint: " in errors and "Traceback" not in errors
+
+
+def test_models_of_different_tokenizers_are_refused(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    one_tokenizer_entry(tmp_path / "models")
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
+    assert "different tokenizers" in capsys.readouterr().err
+
+
+def test_unreadable_weights_are_a_sentence(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    (tmp_path / "models/teacher/model.safetensors").write_bytes(b"not safetensors")
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
+    assert "cannot be loaded" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_with_two():
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-m", "leyden.cli.main", "frobnicate"], capture_output=True, check=False
+    )
+    assert done.returncode == 2

@@ -1,0 +1,115 @@
+"""Prompt files and their rendering to ids."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import MODELS
+from leyden.config import PromptFile, Template
+from leyden.data.prompts import read_prompts
+from leyden.data.render import Renderer, check_same_vocabulary, load_tokenizer
+from leyden.errors import AlignmentError, ConfigError
+
+
+def source(tmp_path, *lines, **fields):
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines))
+    return PromptFile(file=str(path), **fields)
+
+
+def test_rows_are_read_in_order_with_content_ids(tmp_path):
+    first, second = read_prompts(source(tmp_path, {"prompt": "a"}, "", {"prompt": "b", "x": 1}))
+    assert (first.text, second.text, second.row["x"]) == ("a", "b", 1)
+    assert first.id != second.id and len(first.id) == 16
+
+
+@pytest.mark.parametrize(
+    ("lines", "fields", "sentence"),
+    [
+        (['{"prompt": "a"}', "{bad"], {}, "p.jsonl:2: not valid JSON"),
+        (['{"prompt": "a"}', "[1]"], {}, "p.jsonl:2: a list, not an object"),
+        (['{"question": "a"}'], {}, "p.jsonl:1: has no field 'prompt'; it has 'question'"),
+        (['{"prompt": ""}'], {}, "p.jsonl:1: prompt is ''"),
+        (['{"prompt": 3}'], {}, "p.jsonl:1: prompt is 3"),
+        (['{"prompt": "a"}', '{"prompt": "a"}'], {}, "p.jsonl:2: prompt id"),
+        (['{"prompt": "a", "k": 1}', '{"prompt": "b", "k": 1}'], {"id_field": "k"}, "line 1"),
+        ([], {}, "no prompts are left"),
+        (['{"prompt": "a"}'], {"skip": 1}, "no prompts are left after skip = 1"),
+    ],
+)
+def test_a_bad_line_is_named_by_number(tmp_path, lines, fields, sentence):
+    with pytest.raises(ConfigError) as caught:
+        read_prompts(source(tmp_path, *lines, **fields))
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read prompts"):
+        read_prompts(PromptFile(file=str(tmp_path / "absent.jsonl")))
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read prompts"):
+        read_prompts(PromptFile(file=str(tmp_path / "b.jsonl")))
+
+
+def test_skip_and_limit_cut_disjoint_sets(tmp_path):
+    lines = [{"prompt": str(i)} for i in range(9)]
+    first = read_prompts(source(tmp_path, *lines, limit=4))
+    rest = read_prompts(source(tmp_path, *lines, skip=4, limit=9))
+    assert [p.text for p in first + rest] == [str(i) for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(MODELS / "teacher")
+
+
+def test_chat_and_plain_templates_surround_the_prompt(tokenizer):
+    chat = Renderer(tokenizer, Template(), MODELS / "teacher")
+    assert tokenizer.decode(chat.render("1+2=")) == "1+2="
+    plain = Renderer(tokenizer, Template(kind="plain", plain="q {prompt} a"), MODELS / "teacher")
+    assert tokenizer.decode(plain.render("1+2=")) == "q 1+2= a"
+    assert plain.stop_ids == (tokenizer.eos_token_id,)
+
+
+@given(text=st.text("1+<eos>pad\n", max_size=30).map(lambda t: t + "<eos>" + t))
+@settings(deadline=None, max_examples=50)
+def test_special_token_strings_in_a_prompt_stay_text(tokenizer, text):
+    renderer = Renderer(tokenizer, Template(), MODELS / "teacher")
+    ids = renderer.render(text)
+    special = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
+    assert not special & set(ids)
+    assert len(ids) == len(text)  # one token per character, as text
+
+
+def test_special_tokens_of_the_template_itself_are_special(tokenizer):
+    template = Template(kind="plain", plain="<bos>{prompt}")
+    ids = Renderer(tokenizer, template, MODELS / "teacher").render("<bos>1")
+    assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        (Template(kind="plain", plain="no place"), "exactly once"),
+        (Template(stop_tokens=("<|im_end|>",)), "not in the vocabulary"),
+    ],
+)
+def test_an_unusable_template_is_refused(tokenizer, template, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Renderer(tokenizer, template, MODELS / "teacher")
+
+
+def test_a_template_that_drops_the_prompt_is_refused(tokenizer):
+    tokenizer = load_tokenizer(MODELS / "teacher")
+    tokenizer.chat_template = "always the same"
+    with pytest.raises(ConfigError, match="drops or changes"):
+        Renderer(tokenizer, Template(), MODELS / "teacher")
+
+
+def test_the_first_differing_token_of_two_tokenizers_is_named(tokenizer):
+    other = load_tokenizer(MODELS / "teacher")
+    other.add_tokens(["zebra"])
+    with pytest.raises(AlignmentError, match="first 'zebra', which is None and 48"):
+        check_same_vocabulary(tokenizer, other, names=("a", "b"))

@@ -1,0 +1,69 @@
+"""Scores that no model gives are refused with file and row."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.data.scores import check_scores
+from leyden.errors import AlignmentError
+from leyden.evals.statistics import accuracy_interval, bootstrap_interval, wilson_interval
+
+
+def check(values, *, num_tokens=None, vocab=50):
+    logp = np.array(values, np.float32)
+    check_scores(
+        logp,
+        num_tokens=len(logp) if num_tokens is None else num_tokens,
+        vocab_size=vocab,
+        where="score: row 3, logp_teacher",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ([-1.0, math.nan, -1.0], "token 1 is nan"),
+        ([-1.0, -math.inf], "token 1 is -inf"),
+        ([-1.0, 0.01], "token 1 is 0.01, a probability above one"),
+        ([0.0] * 4, "every score is exactly 0"),
+        ([-math.log(50)] * 3, "every score is -ln 50"),
+    ],
+)
+def test_impossible_scores_are_named(values, problem):
+    with pytest.raises(AlignmentError) as caught:
+        check(values)
+    assert str(caught.value).startswith(f"score: row 3, logp_teacher: {problem}")
+
+
+def test_a_missing_token_is_noticed():
+    with pytest.raises(AlignmentError, match="2 scores for 3 tokens"):
+        check([-1.0, -2.0], num_tokens=3)
+
+
+@given(st.lists(st.floats(-40, -0.001), min_size=1, max_size=9))
+def test_what_models_give_passes(values):
+    check([*values, -0.5, 0.0])
+
+
+def test_wilson_is_sound_at_the_ends():
+    low, high = wilson_interval(0, 50)
+    assert low == pytest.approx(0, abs=1e-12) and 0 < high < 0.1
+    low, high = wilson_interval(50, 100)
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Newcombe 1998, method 3
+
+
+def test_bootstrap_covers_the_mean_of_problems():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(40):
+        low, high = bootstrap_interval(rng.binomial(4, 0.3, 80) / 4, seed=trial)
+        covered += low <= 0.3 <= high
+    assert covered >= 34
+
+
+def test_accuracy_is_the_mean_over_problems_of_means_over_samples():
+    accuracy, (low, high) = accuracy_interval([[True, False], [True, True], [False, False]])
+    assert accuracy == 0.5 and low <= 0.5 <= high
