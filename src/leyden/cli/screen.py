@@ -40,7 +40,9 @@ def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
         RateColumn(),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal  # a log file wants lines, not bars
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bars:
         task = bars.add_task(name, total=total, unit=unit)
         yield lambda amount: bars.advance(task, amount)
 

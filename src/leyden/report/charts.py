@@ -95,7 +95,7 @@ def interval_chart(
                 y,
                 across.place(value),
                 y,
-            )  # fmt: skip
+            )
         )
         parts.append(_text(across.place(top) + 8, y + 4, shown.split(" ")[0], "start"))
     return _svg(parts, label, width=640, height=height)
@@ -127,7 +127,7 @@ def histogram(values: Sequence[int], *, label: str, colour: int, bins: int = 24)
                 low + width * index,
                 low + width * (index + 1) - 1,
                 count,
-            )  # fmt: skip
+            )
         )
     return _svg(parts, label)
 

@@ -1,0 +1,103 @@
+"""The report in a real browser, and what a hostile model writes in it."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from leyden.cli.main import run
+from leyden.report.charts import Line, histogram, interval_chart, line_chart
+from leyden.report.page import write_report
+from leyden.run import Run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished / "run" / "report.html").read_text()
+
+
+def test_the_page_shows_every_model_stage_and_arm(page):
+    for word in ("teach", "rollout", "score", "sampled", "control", "one teacher: verified"):
+        assert word in page
+    assert page.count("<svg") > 12 and page.count('class="completion"') == 12
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert not re.search(r"(?:src|href)\s*=|url\(|@import|<script", page)
+
+
+def test_what_a_model_writes_is_escaped(finished, monkeypatch):
+    """The tokenizer is made to decode to markup: nothing of it may reach the page as markup."""
+    from leyden.report import collect
+
+    hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    real = collect.load_tokenizer
+
+    def load(folder):
+        tokenizer = real(folder)
+        tokenizer.decode = lambda *a, **k: hostile
+        return tokenizer
+
+    monkeypatch.setattr(collect, "load_tokenizer", load)
+    out = write_report([Run.open(finished / "run")], finished / "hostile.html")
+    html = out.read_text()
+    assert "alert(1)" in html
+    assert "<script" not in html and "<img" not in html
+
+
+def test_several_runs_stand_side_by_side(finished, tmp_path):
+    out = tmp_path / "two.html"
+    folder = str(finished / "run")
+    assert run(["report", folder, folder, "--out", str(out)]) == 0
+    assert out.read_text().count("<h1>small</h1>") == 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_lays_out_every_chart(finished, tmp_path):
+    """Chromium, without network: every chart has a size and the page does not overflow."""
+    page = (finished / "run" / "report.html").read_text()
+    probe = """<script>addEventListener('load', () => {
+      const sizes = [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect());
+      document.title = [sizes.length, Math.min(...sizes.map(s => s.height)),
+        document.documentElement.scrollWidth - innerWidth].join('|'); });</script></body>"""
+    probed = page.replace("default-src 'none'; ", "script-src 'unsafe-inline'; ")
+    file = tmp_path / "probed.html"
+    file.write_text(probed.replace("</body>", probe))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    dumped = subprocess.run(
+        [*command, "--window-size=1240,900", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+    charts, smallest, overflow = re.search(r"<title>(.*?)\|(.*?)\|(.*?)</title>", dumped).groups()
+    assert int(charts) == page.count("<svg")
+    assert float(smallest) > 40
+    assert float(overflow) <= 0
+
+
+def test_charts_place_values_where_they_belong():
+    svg = str(line_chart([Line("a", [(0, 1.0), (10, 3.0)], 3)], label="x"))
+    (first, last) = re.search(r'points="(\S+) (\S+)"', svg).groups()
+    assert float(first.split(",")[0]) < float(last.split(",")[0])
+    assert float(first.split(",")[1]) > float(last.split(",")[1])  # up is up
+    assert "a: 3 at step 10" in svg
+
+
+def test_constant_and_empty_curves_do_not_divide_by_zero():
+    assert "polyline" in line_chart([Line("a", [(0, 2.0), (1, 2.0)], 0)], label="x")
+    assert line_chart([Line("a", [], 0)], label="x") == ""
+    assert "rect" in histogram([5, 5, 5], label="x", colour=1)
+
+
+def test_intervals_are_told_in_words_too():
+    svg = interval_chart([("<m>", 0.5, 0.4, 0.6, 2)], label="x")
+    assert "&lt;m&gt;: 50.0% [40.0%, 60.0%]" in svg
