@@ -192,6 +192,8 @@ class Sft(Optimisation):
     """Peak learning rate; the paper's for 4B and 8B."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After warm-up: constant, or cosine to a tenth of the peak."""
+    keep_truncated: bool = False
+    """Also learn answers that were cut at the length cap; they hold no stop token to learn."""
 
 
 class Objective(Optimisation):

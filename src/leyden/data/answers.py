@@ -23,14 +23,14 @@ class Answers:
         return sequence_of(self.store[self.rows[index]])
 
 
-def select_answers(store: Store, split: str) -> Answers:
-    """Answers of ``split`` that ended by themselves; a truncated one teaches to stop anywhere."""
+def select_answers(store: Store, split: str, *, keep_truncated: bool = False) -> Answers:
+    """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``."""
     reasons = store.values("finish_reason")
     rows = [i for i, s in enumerate(store.values("split")) if s == split]
-    kept = tuple(i for i in rows if reasons[i] == "stop")
+    kept = tuple(i for i in rows if keep_truncated or reasons[i] == "stop")
     if rows and not kept:
         raise StoreError(
             f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
-            hint="raise teach.max_new_tokens, or check template.stop_tokens",
+            hint="raise teach.max_new_tokens, or check template.stop_tokens, or sft.keep_truncated",
         )
     return Answers(store, kept, len(rows) - len(kept))

@@ -38,10 +38,11 @@ def run_distill(run: Run, intent: Intent) -> Record:
 def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:
     """Training and held-out sequences: scored rollouts, or teacher answers for the control."""
     if settings.objective == "sft":
-        answers = open_store(run.folder(TEACH))
-        fresh = select_answers(answers, "opd")
-        return fresh if len(fresh) else select_answers(answers, "sft"), select_answers(
-            answers, "heldout"
+        answers, keep = open_store(run.folder(TEACH)), run.recipe.sft.keep_truncated
+        split = "opd" if run.recipe.teach.answer_opd_prompts else "sft"
+        return (
+            select_answers(answers, split, keep_truncated=keep),
+            select_answers(answers, "heldout", keep_truncated=keep),
         )
     record = run.record(PROMPTS)
     assert record is not None

@@ -12,7 +12,8 @@ from leyden.train.artifact import MODEL, train_model
 def run_sft(run: Run, intent: Intent) -> Record:
     """Make ``sft/model``, with metrics and checkpoints beside it."""
     answers = open_store(run.folder(TEACH))
-    data = select_answers(answers, "sft")
+    keep = run.recipe.sft.keep_truncated
+    data = select_answers(answers, "sft", keep_truncated=keep)
     folder = run.folder(intent.stage)
     point = train_model(
         intent.stage,
@@ -20,7 +21,7 @@ def run_sft(run: Run, intent: Intent) -> Record:
         tokenizer=run.place("sft_teacher"),
         stop_ids=stop_ids(run),
         data=data,
-        heldout=select_answers(answers, "heldout"),
+        heldout=select_answers(answers, "heldout", keep_truncated=keep),
         settings=run.recipe.sft,
         seed=run.recipe.seed,
         folder=folder,
