@@ -119,7 +119,7 @@ def main() -> None:
     base = make_model(width=64, inner=170, num_layers=2, seed=1)
     clean = {"slip": 0.03, "learn_slips": False, "style": "even", "longest": MAX_TERMS}
     train(base, encode, steps=scaled(4000), learning_rate=3e-3, seed=10, **clean)
-    noisy = {"slip": 0.1, "learn_slips": True, "style": "even", "longest": MAX_TERMS}
+    noisy = {"slip": 0.15, "learn_slips": True, "style": "even", "longest": MAX_TERMS}
     train(base, encode, steps=scaled(200), learning_rate=1e-3, seed=11, **noisy)
     save(base, tokenizer, args.out / "base")
 
