@@ -3,9 +3,10 @@
     python examples/minimal_loop.py examples/tiny/models/teacher examples/tiny/models/base
 
 A teacher writes answers, the student learns them (SFT), the student writes its own, the same
-teacher scores every token of them once, and the student trains on those scores alone. The teacher could be
-deleted before the last loop begins. For what a real run needs besides (a store, identity, resuming,
-padding, chunked logits), see the package; a test holds this page's losses against the package's.
+teacher scores every token of them once, and the student trains on those scores alone. The teacher
+could be deleted before the last loop begins. For what a real run needs besides (a store, identity,
+resuming, padding, chunked logits), see the package; a test holds this page's losses against the
+package's.
 
 Shapes: T tokens of one sequence, V vocabulary. One sequence at a time, so that nothing is padded.
 """

@@ -1,10 +1,11 @@
-"""Repeat the demo over untouched seeds, with one teacher and with two, and write the README's table.
+"""Repeat the demo over untouched seeds, with one teacher and with two, and write the README's
+table.
 
     python examples/tiny/seeds.py runs/seeds [--seeds 11 12 ...] [--workers 2]
 
-A seed decides the prompts, the teacher's answers, the rollouts and the order of training; models and
-settings stay. Settings were chosen on seed 101, which is not among those reported. OUT/table.md gets
-means, standard errors over seeds, and paired differences.
+A seed decides the prompts, the teacher's answers, the rollouts and the order of training; models
+and settings stay. Settings were chosen on seed 101, which is not among those reported.
+OUT/table.md gets means, standard errors over seeds, and paired differences.
 """
 
 import argparse
