@@ -100,7 +100,7 @@ def test_distillation_losses_agree(page, finished, tmp_path, objective):
 
 
 def test_sft_losses_agree(page, finished, tmp_path):
-    data = select_answers(open_store(finished / "run/teach"), "sft")
+    data = select_answers(open_store(finished / "run/teach"), "sft", vocab_size=48)
     settings = Sft(steps=3, batch_size=8, learning_rate=3e-4, schedule="constant")
     real = real_losses(tmp_path, MODELS / "base", data, settings)
     mine = page_losses(page, MODELS / "base", data, settings, page.sft_loss)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from leyden.data.scores import sequence_of
+from leyden.data.scores import check_ids, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.errors import StoreError
 from leyden.store.reader import Store
@@ -15,15 +15,21 @@ class Answers:
     store: Store
     rows: tuple[int, ...]
     num_dropped: int
+    vocab_size: int
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> TokenSequence:
-        return sequence_of(self.store[self.rows[index]])
+        row = self.store[self.rows[index]]
+        where = f"{self.store.folder}: row {self.rows[index]}"
+        check_ids(row, vocab_size=self.vocab_size, where=where)
+        return sequence_of(row)
 
 
-def select_answers(store: Store, split: str, *, keep_truncated: bool = False) -> Answers:
+def select_answers(
+    store: Store, split: str, *, vocab_size: int, keep_truncated: bool = False
+) -> Answers:
     """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``."""
     reasons = store.values("finish_reason")
     rows = [i for i, s in enumerate(store.values("split")) if s == split]
@@ -33,4 +39,4 @@ def select_answers(store: Store, split: str, *, keep_truncated: bool = False) ->
             f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
             hint="raise teach.max_new_tokens, or check template.stop_tokens, or sft.keep_truncated",
         )
-    return Answers(store, kept, len(rows) - len(kept))
+    return Answers(store, kept, len(rows) - len(kept), vocab_size)

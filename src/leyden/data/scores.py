@@ -38,6 +38,20 @@ def check_scores(logp_N: np.ndarray, *, num_tokens: int, vocab_size: int, where:
     )
 
 
+def check_ids(row: Row, *, vocab_size: int, where: str) -> None:
+    """Raise AlignmentError on a token id that the model's vocabulary does not have."""
+    for name in ("prompt_ids", "completion_ids", "topk_ids"):
+        ids = row.get(name)
+        if ids is None or not len(ids):
+            continue
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            bad = ids[(ids < 0) | (ids >= vocab_size)][0]
+            raise AlignmentError(
+                f"{where}, {name}: id {bad} is outside the vocabulary of {vocab_size}",
+                hint="this store was made with another tokenizer; make it again with this one",
+            )
+
+
 @dataclass(frozen=True)
 class ScoredRollouts:
     """The rollouts ``rows`` with their scores, aligned and checked at every read."""
@@ -55,6 +69,8 @@ class ScoredRollouts:
         rollout, score = self.rollouts[row], self.scores[row]
         where = f"{self.scores.folder}: row {row} (prompt {score['prompt_id']})"
         check_pair(rollout, score, where)
+        for part in (rollout, score):
+            check_ids(part, vocab_size=self.vocab_size, where=where)
         num_tokens = len(rollout["completion_ids"])
         for name in ("logp_teacher", "logp_reference"):
             check_scores(

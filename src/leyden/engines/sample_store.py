@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leyden.config import Sampling
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
@@ -23,9 +24,19 @@ def run_prompt_set(run: Run) -> dict[str, RenderedPrompt]:
 
 
 def stop_ids(run: Run) -> list[int]:
+    """The tokens that end a completion, as fixed when the prompts were rendered."""
+    return _prompt_counts(run)["stop_ids"]
+
+
+def vocab_size(run: Run) -> int:
+    """Rows of the teacher's embedding; every stored id is below it."""
+    return _prompt_counts(run)["vocab_size"]
+
+
+def _prompt_counts(run: Run) -> dict[str, Any]:
     record = run.record(PROMPTS)
-    assert record is not None
-    return record.counts["stop_ids"]
+    assert record is not None, "the intent of this stage required it"
+    return record.counts
 
 
 def sample_store(

@@ -3,10 +3,10 @@
 from leyden.config import Objective
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
-from leyden.engines.sample_store import stop_ids
+from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import derive_seed, identify_model
 from leyden.lineage import Intent, Record
-from leyden.run import PROMPTS, ROLLOUT, SCORE, TEACH, Run
+from leyden.run import ROLLOUT, SCORE, TEACH, Run
 from leyden.store.reader import open_store
 from leyden.train.artifact import MODEL, train_model
 from leyden.train.loop import Sequences
@@ -37,17 +37,16 @@ def run_distill(run: Run, intent: Intent) -> Record:
 
 def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:
     """Training and held-out sequences: scored rollouts, or teacher answers for the control."""
+    size = vocab_size(run)
     if settings.objective == "sft":
-        answers, keep = open_store(run.folder(TEACH)), run.recipe.sft.keep_truncated
+        answers = open_store(run.folder(TEACH))
+        choose = {"vocab_size": size, "keep_truncated": run.recipe.sft.keep_truncated}
         split = "opd" if run.recipe.teach.answer_opd_prompts else "sft"
         return (
-            select_answers(answers, split, keep_truncated=keep),
-            select_answers(answers, "heldout", keep_truncated=keep),
+            select_answers(answers, split, **choose),
+            select_answers(answers, "heldout", **choose),
         )
-    record = run.record(PROMPTS)
-    assert record is not None
     rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
-    size = record.counts["vocab_size"]
     return (
         open_pair(rollouts, scores, split="opd", vocab_size=size),
         open_pair(rollouts, scores, split="heldout", vocab_size=size),

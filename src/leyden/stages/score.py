@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from leyden.data.render import load_tokenizer, vocabulary_digest
-from leyden.data.scores import check_scores, sequence_of
+from leyden.data.scores import check_ids, check_scores, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConfigError, ConsistencyError
@@ -79,6 +79,9 @@ def score_rows(
     first_row: int = 0,
 ) -> list[dict[str, Any]]:
     """Score rows of a completion store; refuses scores that no model gives."""
+    for offset, row in enumerate(rows):
+        where = f"{run.folder(ROLLOUT)}: row {first_row + offset}"
+        check_ids(row, vocab_size=teacher.model.config.vocab_size, where=where)
     sequences = [sequence_of(row) for row in rows]
     by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k)
     if run.recipe.score.top_k:

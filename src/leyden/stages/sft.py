@@ -1,7 +1,7 @@
 """Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
 
 from leyden.data.answers import select_answers
-from leyden.engines.sample_store import stop_ids
+from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import identify_model
 from leyden.lineage import Intent, Record
 from leyden.run import TEACH, Run
@@ -12,8 +12,8 @@ from leyden.train.artifact import MODEL, train_model
 def run_sft(run: Run, intent: Intent) -> Record:
     """Make ``sft/model``, with metrics and checkpoints beside it."""
     answers = open_store(run.folder(TEACH))
-    keep = run.recipe.sft.keep_truncated
-    data = select_answers(answers, "sft", keep_truncated=keep)
+    choose = {"vocab_size": vocab_size(run), "keep_truncated": run.recipe.sft.keep_truncated}
+    data = select_answers(answers, "sft", **choose)
     folder = run.folder(intent.stage)
     point = train_model(
         intent.stage,
@@ -21,7 +21,7 @@ def run_sft(run: Run, intent: Intent) -> Record:
         tokenizer=run.place("sft_teacher"),
         stop_ids=stop_ids(run),
         data=data,
-        heldout=select_answers(answers, "heldout", keep_truncated=keep),
+        heldout=select_answers(answers, "heldout", **choose),
         settings=run.recipe.sft,
         seed=run.recipe.seed,
         folder=folder,

@@ -1,0 +1,206 @@
+"""Other ways through the same stages: packed, bfloat16, weighted, adopted, another task."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import MODELS, write_small_recipe
+from leyden.cli.main import run
+from leyden.errors import AlignmentError, ConsistencyError, LeydenError
+from leyden.metrics_file import read_metrics
+from leyden.run import Run
+from leyden.store.plan import make_plan
+from leyden.store.reader import open_store
+from leyden.store.schema import COMPLETIONS, scores_schema
+from leyden.store.writer import open_writer
+
+QUICK = ["--evaluate.kl-prompts", "0", "--evaluate.benchmarks", "[]"]
+
+
+def metrics(folder, job):
+    return read_metrics(folder / job / "metrics.jsonl")
+
+
+def redistil(copied, arms: str, *flags) -> int:
+    """Train other arms on the finished run's scores."""
+    shutil.rmtree(copied / "run/distill")
+    shutil.rmtree(copied / "run/evaluate")
+    command = ["run", str(copied / "small.toml"), "--out", str(copied / "run"), *QUICK]
+    shutil.copy(copied / "small.toml", copied / "arms.toml")
+    text = (copied / "small.toml").read_text()
+    head, tail = text.index("[distill.arms.sampled]"), text.index("[evaluate]")
+    (copied / "small.toml").write_text(text[:head] + arms + "\n" + text[tail:])
+    return run([*command, *flags])
+
+
+def test_packed_and_padded_training_agree(copied):
+    arm = '[distill.arms.a]\nobjective = "topk_tail"\nlearning_rate = 3e-4\n'
+    assert redistil(copied, arm) == 0
+    padded = metrics(copied / "run", "distill/a")
+    shutil.move(copied / "arms.toml", copied / "small.toml")
+    assert redistil(copied, arm, "--execution.layout", "packed") == 0
+    packed = metrics(copied / "run", "distill/a")
+    for a, b in zip(padded, packed, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        'importance = "token"',
+        'importance = "prefix"',
+        'importance = "sequence"\nimportance_cap = 1.5',
+        "kl_to_reference = 0.1",
+        'objective = "topk_tail"\nimportance = "prefix"\nkl_to_reference = 0.1',
+        'objective = "topk"',
+    ],
+)
+def test_every_option_trains_and_is_measured(copied, fields):
+    assert redistil(copied, f"[distill.arms.a]\n{fields}\nlearning_rate = 1e-4\n") == 0
+    last = metrics(copied / "run", "distill/a")[-1]
+    assert np.isfinite(last["loss"]) and 0 < last["weight_ess"] <= 1 + 1e-6
+    weighted = "importance" in fields
+    assert (abs(last["weight_ess"] - 1) > 1e-9) == weighted
+
+
+def test_bfloat16_scores_within_its_rounding(copied, tmp_path):
+    """The same rollouts scored in bfloat16: a bound on the error, far below another model's gap."""
+    exact = [row["logp_teacher"] for row in open_store(copied / "run/score")]
+    for job in ("score", "distill", "evaluate"):
+        shutil.rmtree(copied / "run" / job)
+    command = ["run", str(copied / "small.toml"), "--out", str(copied / "run"), *QUICK]
+    assert run([*command, "--execution.dtype", "bfloat16"]) == 0
+    rounded = [row["logp_teacher"] for row in open_store(copied / "run/score")]
+    gaps = np.concatenate([np.abs(a - b) for a, b in zip(exact, rounded, strict=True)])
+    assert 0 < gaps.mean() < 0.05
+
+
+def test_an_adopted_student_is_declared(copied, tmp_path, capsys):
+    recipe = tmp_path / "adopt.toml"
+    text = (copied / "small.toml").read_text()
+    control = text.index("[distill.arms.control]"), text.index("[evaluate]")
+    text = text[: control[0]] + text[control[1] :]
+    models = f'reference = "{copied}/run/sft/model"\nreference_teacher = "{copied}/models/teacher"'
+    recipe.write_text(text.replace("[prompts]", f"{models}\n[prompts]"))
+    command = ["run", str(recipe), "--out", str(tmp_path / "r"), *QUICK]
+    assert run(command) == 0
+    capsys.readouterr()
+    assert run(["status", str(tmp_path / "r"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["teacher_consistency"] == "declared"
+    assert "teach" not in {stage["name"] for stage in found["stages"]}
+    other = recipe.read_text().replace(
+        'models/teacher"\n[prompts]', 'models/other_teacher"\n[prompts]'
+    )
+    recipe.write_text(other)
+    assert run([*command[:3], str(tmp_path / "r2"), *QUICK]) == 1
+    assert "is not the teacher" in capsys.readouterr().err
+
+
+def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
+    """Letters instead of sums, plain template, exact grader, several samples per problem."""
+    recipe = write_small_recipe(tmp_path)
+    rows = [{"q": f"{a}{b}", "a": a} for a in "abcdefgh" for b in "ijklmnop"]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    file = f'file = "{tmp_path}/own.jsonl", prompt_field = "q"'
+    problems = f'[{{name="own", grader="exact", samples_per_prompt=3, max_new_tokens=16, problems={{{file}, answer_field="a", limit=5}}}}]'  # noqa: E501
+    flags = [
+        f"--prompts.sft={{{file}, limit=20}}",
+        f"--prompts.opd={{{file}, skip=20}}",
+        '--template={kind="plain", plain="say {prompt}:"}',
+        "--teach.max-new-tokens=16",
+        "--rollout.max-new-tokens=16",
+        "--sft.keep-truncated=true",
+        "--evaluate.kl-prompts=0",
+        f"--evaluate.benchmarks={problems}",
+    ]
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *flags]) == 0
+    (row, *_) = open_store(tmp_path / "r/evaluate/teacher/samples/own")
+    assert len(row["prompt_ids"]) == len("say ai:")
+
+
+def rewrite(folder, change) -> None:
+    """A store with the same rows after ``change``, properly committed and sealed: only its content
+    is wrong, as if another program had written it."""
+    rows = list(open_store(folder))
+    change(rows)
+    shutil.rmtree(folder)
+    schema = COMPLETIONS if "finish_reason" in rows[0] else scores_schema(4)
+    plan = make_plan(
+        [r["prompt_id"] for r in rows], samples=1, rows_per_unit=99, seed=0, purpose=""
+    )
+    writer = open_writer(folder, schema, plan, origin="elsewhere")
+    writer.commit(plan[0], rows, seconds=0.0)
+    writer.seal()
+
+
+BROKEN = {
+    "nan": lambda v: np.where(np.arange(len(v)) == 1, np.nan, v),
+    "a probability above one": lambda v: np.where(np.arange(len(v)) == 1, 0.5, v),
+    "exactly 0": np.zeros_like,
+    "-ln 48": lambda v: np.full_like(v, -np.log(48)),
+}
+
+
+@pytest.mark.parametrize("problem", BROKEN)
+def test_training_refuses_scores_that_no_model_gives(copied, problem):
+    from leyden.data.scores import open_pair
+
+    def change(rows):
+        rows[3]["logp_teacher"] = BROKEN[problem](rows[3]["logp_teacher"])
+
+    rewrite(copied / "run/score", change)
+    data = open_pair(
+        open_store(copied / "run/rollout"),
+        open_store(copied / "run/score"),
+        split="opd",
+        vocab_size=48,
+    )
+    data[2]
+    with pytest.raises(AlignmentError, match="row 3 .*logp_teacher") as caught:
+        data[3]
+    assert problem in str(caught.value)
+
+
+def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
+    from leyden.data.scores import open_pair
+
+    def swap(rows):
+        rows[0]["completion_crc32"] += 1
+        rows[1]["topk_ids"] = rows[1]["topk_ids"] + 48
+
+    rewrite(copied / "run/score", swap)
+    pair = open_store(copied / "run/rollout"), open_store(copied / "run/score")
+    data = open_pair(*pair, split="opd", vocab_size=48)
+    with pytest.raises(AlignmentError, match="another completion"):
+        data[0]
+    with pytest.raises(AlignmentError, match="topk_ids: id .* outside the vocabulary of 48"):
+        data[1]
+
+
+def test_resumed_scoring_notices_another_model(copied, monkeypatch):
+    """The probe: the first stored row is scored again, by what is loaded now."""
+    from leyden.engines.transformers import TransformersEngine
+    from leyden.stages.score import run_score
+
+    opened = Run.open(copied / "run")
+    last = sorted((copied / "run/score/commits").iterdir())[-1]
+    last.unlink()
+    (copied / "run/score/SEALED.json").unlink()
+    intent = opened.intent("score")
+    run_score(opened, intent)
+    last.unlink()
+    (copied / "run/score/SEALED.json").unlink()
+    real = TransformersEngine.load
+    monkeypatch.setattr(
+        TransformersEngine, "load", lambda folder, execution: real(MODELS / "base", execution)
+    )
+    with pytest.raises(ConsistencyError, match="row 0 now scores"):
+        run_score(opened, intent)
+
+
+def test_every_user_error_has_a_hint():
+    with pytest.raises(TypeError):
+        LeydenError("no hint")
