@@ -27,6 +27,7 @@ from leyden.recipe import write_recipe
 from leyden.run import (
     DISTILL,
     EVALUATE,
+    PROBLEMS,
     PROMPTS,
     RECIPE,
     ROLLOUT,
@@ -116,7 +117,7 @@ def stage_function(stage: str) -> Callable[[Run, Intent], Record]:
     """The stage's function; imported here, so that nothing else loads torch."""
     from leyden.stages.distill import run_distill
     from leyden.stages.evaluate import run_evaluate
-    from leyden.stages.prompts import run_prompts
+    from leyden.stages.prompts import run_problems, run_prompts
     from leyden.stages.rollout import run_rollout
     from leyden.stages.score import run_score
     from leyden.stages.sft import run_sft
@@ -129,6 +130,7 @@ def stage_function(stage: str) -> Callable[[Run, Intent], Record]:
 
     functions = {
         PROMPTS: run_prompts,
+        PROBLEMS: run_problems,
         TEACH: run_teach,
         SFT: run_sft,
         ROLLOUT: run_rollout,

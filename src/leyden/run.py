@@ -19,7 +19,8 @@ from leyden.lineage import Intent, Record, read_record, require_record
 from leyden.recipe import load_recipe
 
 RECIPE = "recipe.toml"
-PROMPTS, TEACH, SFT, ROLLOUT, SCORE = "prompts", "teach", "sft", "rollout", "score"
+PROMPTS, PROBLEMS = "prompts", "problems"
+TEACH, SFT, ROLLOUT, SCORE = "teach", "sft", "rollout", "score"
 DISTILL, EVALUATE = "distill", "evaluate"
 BENCHMARK = "bench-"  # a benchmark's prompts are the split bench-NAME
 Advance = Callable[[int], None]
@@ -67,7 +68,10 @@ class Run:
         adopted = self.recipe.models.reference is not None
         first = [PROMPTS, ROLLOUT, SCORE] if adopted else [PROMPTS, TEACH, SFT, ROLLOUT, SCORE]
         arms = [f"{DISTILL}/{arm}" for arm in self.arms()]
-        return first + arms + [f"{EVALUATE}/{model}" for model in self.models()]
+        return first + arms + self._problems() + [f"{EVALUATE}/{m}" for m in self.models()]
+
+    def _problems(self) -> list[str]:
+        return [PROBLEMS] if self.recipe.evaluate.benchmarks else []
 
     def models(self) -> list[str]:
         """The models that are evaluated."""
@@ -99,9 +103,10 @@ class Run:
             return [*sft, TEACH if self.arms()[name].objective == "sft" else SCORE]
         if stage == EVALUATE:
             made_by = {"teacher": [], "base": [], "reference": sft}
-            return [PROMPTS, *made_by.get(name, [f"{DISTILL}/{name}"])]
+            return [PROMPTS, *self._problems(), *made_by.get(name, [f"{DISTILL}/{name}"])]
         return {
             PROMPTS: [],
+            PROBLEMS: [PROMPTS],
             TEACH: [PROMPTS],
             SFT: [TEACH],
             ROLLOUT: [PROMPTS, *sft],
@@ -135,6 +140,7 @@ class Run:
             return ["teacher", *own]
         return {
             PROMPTS: ["sft_teacher"],
+            PROBLEMS: [],
             TEACH: ["sft_teacher"],
             SFT: ["base"],
             ROLLOUT: adopted,
@@ -146,12 +152,10 @@ class Run:
         stage, _, name = job.partition("/")
         recipe = self.recipe
         if stage == PROMPTS:
+            return {"prompts": recipe.prompts.identity(), "template": recipe.template.identity()}
+        if stage == PROBLEMS:
             problems = {b.name: b.problems.identity() for b in recipe.evaluate.benchmarks}
-            return {
-                "prompts": recipe.prompts.identity(),
-                "template": recipe.template.identity(),
-                "evaluate.benchmarks": problems,
-            }
+            return {"template": recipe.template.identity(), "evaluate.benchmarks": problems}
         if stage == DISTILL:
             return {"seed": recipe.seed, f"distill.arms.{name}": self.arms()[name].identity()}
         return {"seed": recipe.seed, stage: getattr(recipe, stage).identity()}
@@ -160,10 +164,14 @@ class Run:
         """Files outside the run whose content ``job`` depends on, each with its own name."""
         benchmarks = self.recipe.evaluate.benchmarks
         if job == PROMPTS:
-            sources = [self.recipe.prompts.sft, self.recipe.prompts.opd]
-            sources += [benchmark.problems for benchmark in benchmarks]
-            return {s.file: Path(s.file) for s in sources if Path(s.file).is_file()}
+            return _existing([self.recipe.prompts.sft.file, self.recipe.prompts.opd.file])
+        if job == PROBLEMS:
+            return _existing([benchmark.problems.file for benchmark in benchmarks])
         if job.startswith(EVALUATE):
-            graders = [b.grader.rpartition(":")[0] for b in benchmarks if ":" in b.grader]
-            return {grader: Path(grader) for grader in graders if Path(grader).is_file()}
+            return _existing([b.grader.rpartition(":")[0] for b in benchmarks if ":" in b.grader])
         return {}
+
+
+def _existing(files: list[str]) -> dict[str, Path]:
+    """A missing file is reported by the stage that reads it."""
+    return {file: Path(file) for file in files if Path(file).is_file()}

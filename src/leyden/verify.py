@@ -10,7 +10,7 @@ from leyden.files import read_json
 from leyden.identity import fingerprint, identify_model
 from leyden.lineage import Record
 from leyden.pipeline import check_run
-from leyden.run import EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.run import EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.store.reader import Store, open_store
 
 
@@ -29,7 +29,7 @@ def verify_run(run: Run) -> Iterator[str]:
 
 def _verify(run: Run, job: str, record: Record) -> str:
     folder, stage = run.folder(job), job.partition("/")[0]
-    if stage == PROMPTS:
+    if stage in (PROMPTS, PROBLEMS):
         return f"{len(read_prompt_set(folder, expected=record.fingerprint))} prompts as recorded"
     if stage in (TEACH, ROLLOUT, SCORE):
         store = open_store(folder)

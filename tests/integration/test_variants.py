@@ -159,7 +159,7 @@ def test_training_refuses_scores_that_no_model_gives(copied, problem):
         vocab_size=48,
     )
     data[2]
-    with pytest.raises(AlignmentError, match="row 3 .*logp_teacher") as caught:
+    with pytest.raises(AlignmentError, match=r"row 3 .*logp_teacher") as caught:
         data[3]
     assert problem in str(caught.value)
 
@@ -176,7 +176,7 @@ def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
     data = open_pair(*pair, split="opd", vocab_size=48)
     with pytest.raises(AlignmentError, match="another completion"):
         data[0]
-    with pytest.raises(AlignmentError, match="topk_ids: id .* outside the vocabulary of 48"):
+    with pytest.raises(AlignmentError, match=r"topk_ids: id .* outside the vocabulary of 48"):
         data[1]
 
 

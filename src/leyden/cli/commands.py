@@ -14,7 +14,7 @@ from leyden.hub import model_folder
 from leyden.identity import fingerprint, identify_model
 from leyden.pipeline import prepare_run, run_jobs, supersede
 from leyden.recipe import load_recipe, parse_overrides
-from leyden.run import PROMPTS, Run
+from leyden.run import EVALUATE, PROBLEMS, PROMPTS, Run
 from leyden.status import run_status
 from leyden.verify import verify_run
 
@@ -73,7 +73,8 @@ class _Stage:
             raise ConfigError(
                 f"{run.root}: its recipe has no stage {name}", hint="see its recipe.toml"
             )
-        run_jobs(run, [PROMPTS, *jobs], announce=screen.announce)
+        first = [PROMPTS] + [job for job in run.jobs() if job == PROBLEMS and name == EVALUATE]
+        run_jobs(run, [*first, *jobs], announce=screen.announce)
 
 
 @dataclass(frozen=True)

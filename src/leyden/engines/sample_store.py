@@ -16,11 +16,11 @@ from leyden.store.schema import COMPLETIONS
 from leyden.store.writer import open_writer
 
 
-def run_prompt_set(run: Run) -> dict[str, RenderedPrompt]:
-    """The run's rendered prompts by id, checked against their record."""
-    record = run.record(PROMPTS)
+def run_prompt_set(run: Run, job: str = PROMPTS) -> dict[str, RenderedPrompt]:
+    """The prompts (or problems) rendered for the run, by id, checked against their record."""
+    record = run.record(job)
     assert record is not None, "the intent of this stage required it"
-    return read_prompt_set(run.folder(PROMPTS), expected=record.fingerprint)
+    return read_prompt_set(run.folder(job), expected=record.fingerprint)
 
 
 def stop_ids(run: Run) -> list[int]:
@@ -46,13 +46,14 @@ def sample_store(
     sampling: Sampling,
     splits: Sequence[str],
     *,
+    source: str = PROMPTS,
     folder: Path | None = None,
     samples: int | None = None,
     purpose: str = "",
 ) -> tuple[Store, float]:
     """Sample ``model`` on the prompts of ``splits``; the sealed store and its device-seconds."""
     folder = folder or run.folder(intent.stage)
-    prompts = run_prompt_set(run)
+    prompts = run_prompt_set(run, source)
     units = make_plan(
         [p.id for p in prompts.values() if p.split in splits],
         samples=samples or sampling.samples_per_prompt,

@@ -15,7 +15,7 @@ from leyden.files import write_atomic, write_json
 from leyden.identity import fingerprint
 from leyden.lineage import Intent, Record
 from leyden.modeling import load_model
-from leyden.run import BENCHMARK, Run
+from leyden.run import BENCHMARK, PROBLEMS, Run
 from leyden.store.reader import Row, Store
 
 SCORES, SAMPLES, GRADES = "scores.json", "samples", "grades"
@@ -34,6 +34,7 @@ def run_evaluate(run: Run, intent: Intent) -> Record:
             run.place(model),
             benchmark,
             [BENCHMARK + benchmark.name],
+            source=PROBLEMS,
             folder=folder / SAMPLES / benchmark.name,
             purpose=f"evaluate/{benchmark.name}",
         )
@@ -49,7 +50,7 @@ def run_evaluate(run: Run, intent: Intent) -> Record:
 
 def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict[str, Any]:
     """Grade every sample, keep the verdicts, and sum them up."""
-    grader, prompts = load_grader(benchmark.grader), run_prompt_set(run)
+    grader, prompts = load_grader(benchmark.grader), run_prompt_set(run, PROBLEMS)
     tokenizer = load_tokenizer(run.place("sft_teacher"))
     verdicts: dict[str, list[bool]] = {}
     lines = []

