@@ -20,6 +20,11 @@ def truncate_metrics(path: Path, step: int) -> None:
     write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
 
 
+def trained_tokens(path: Path) -> int:
+    """Completion tokens that carried loss, over all optimizer steps."""
+    return sum(m["tokens"] for m in read_metrics(path) if m["split"] == "train")
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a metrics file; none where there is no file."""
     if not path.exists():

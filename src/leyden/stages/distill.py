@@ -6,6 +6,7 @@ from leyden.data.scores import open_pair
 from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import derive_seed, identify_model
 from leyden.lineage import Intent, Record
+from leyden.metrics_file import METRICS, trained_tokens
 from leyden.run import ROLLOUT, SCORE, TEACH, Run
 from leyden.store.reader import open_store
 from leyden.train.artifact import MODEL, train_model
@@ -30,7 +31,12 @@ def run_distill(run: Run, intent: Intent) -> Record:
         execution=run.recipe.execution,
         progress=run.progress,
     )
-    counts = {"rows": len(data), "steps": point.step, "objective": settings.objective}
+    counts = {
+        "rows": len(data),
+        "tokens": trained_tokens(folder / METRICS),
+        "steps": point.step,
+        "objective": settings.objective,
+    }
     digest = identify_model(folder / MODEL).digest
     return Record(intent, digest, counts, point.device_seconds)
 

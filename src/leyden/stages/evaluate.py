@@ -1,6 +1,7 @@
 """Stage 6: one model answers the benchmarks, and its distance to the teacher is measured."""
 
 import json
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -96,6 +97,7 @@ def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], floa
         folder=run.folder(intent.stage) / SAMPLES / "divergence",
         purpose="evaluate/divergence",
     )
+    began = time.monotonic()
     found = measure_divergence(
         load_model(run.place(model), device=execution.device, dtype=execution.dtype),
         load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
@@ -103,4 +105,4 @@ def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], floa
         batch_tokens=execution.batch_tokens,
         chunk=execution.logprob_chunk_tokens,
     )
-    return asdict(found), seconds
+    return asdict(found), seconds + time.monotonic() - began

@@ -4,6 +4,7 @@ from leyden.data.answers import select_answers
 from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import identify_model
 from leyden.lineage import Intent, Record
+from leyden.metrics_file import METRICS, trained_tokens
 from leyden.run import TEACH, Run
 from leyden.store.reader import open_store
 from leyden.train.artifact import MODEL, train_model
@@ -28,6 +29,11 @@ def run_sft(run: Run, intent: Intent) -> Record:
         execution=run.recipe.execution,
         progress=run.progress,
     )
-    counts = {"rows": len(data), "dropped_truncated": data.num_dropped, "steps": point.step}
+    counts = {
+        "rows": len(data),
+        "tokens": trained_tokens(folder / METRICS),
+        "dropped_truncated": data.num_dropped,
+        "steps": point.step,
+    }
     digest = identify_model(folder / MODEL).digest
     return Record(intent, digest, counts, point.device_seconds)

@@ -51,7 +51,7 @@ class Training:
         point = load_latest(self.folder / CHECKPOINTS, self.student, optimizer)
         if self.ranks.leads:
             truncate_metrics(self.folder / METRICS, point.step)
-        began = time.monotonic() - point.device_seconds
+        began = time.monotonic() - point.device_seconds / self.ranks.world
         if point.step == 0:
             self._log_heldout(0)
         for step in range(point.step, self.settings.steps):
@@ -60,7 +60,7 @@ class Training:
             last = done == self.settings.steps
             if last or (every and done % every == 0):
                 self._log_heldout(done)
-            point = ResumePoint(done, time.monotonic() - began)
+            point = ResumePoint(done, (time.monotonic() - began) * self.ranks.world)
             if last or done % self.settings.checkpoint_every == 0:
                 self._checkpoint(optimizer, point)
         return point
