@@ -8,7 +8,7 @@ content.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 
 WHERE: JsonDict = {"identity": False}
@@ -239,14 +239,23 @@ class Distill(Objective):
         """Arm name -> its complete settings."""
         shared = self.model_dump(exclude={"arms"})
         arms = self.arms or {self.objective: {}}
-        return {
-            name: Objective.model_validate(shared | override) for name, override in arms.items()
-        }
+        return {name: _resolve_arm(name, shared | override) for name, override in arms.items()}
 
     @model_validator(mode="after")
     def _arms_are_valid(self):
         self.resolved_arms()
         return self
+
+
+def _resolve_arm(name: str, settings: dict[str, Any]) -> Objective:
+    try:
+        return Objective.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["arms", name, *map(str, first["loc"])])
+        if first["type"] == "value_error":
+            raise ValueError(f"{key}: {first['ctx']['error']}") from error
+        raise ValueError(f"{key} = {first['input']!r}: {first['msg']}") from error
 
 
 class Benchmark(Sampling):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from conftest import write_small_recipe
 from leyden.cli.main import run
+from leyden.metrics_file import read_metrics
 from leyden.store.reader import open_store
 
 MODELS = ["teacher", "base", "reference", "sampled", "tail", "control"]
@@ -99,6 +100,15 @@ def test_the_first_distillation_step_starts_at_the_reference(finished):
         assert abs(first["drift_mean"]) < 1e-5 and first["drift_rms"] < 1e-4
         assert first["weight_mean"] == pytest.approx(1)
         assert math.isfinite(first["advantage_min"])
+
+
+def test_every_stored_token_is_trained(finished):
+    """32 training rollouts are one epoch of four steps of eight: not a token more or less."""
+    store = open_store(finished / "run/rollout")
+    stored = sum(len(row["completion_ids"]) for row in store if row["split"] == "opd")
+    metrics = read_metrics(finished / "run/distill/sampled/metrics.jsonl")
+    steps = [m["tokens"] for m in metrics if m["split"] == "train"]
+    assert sum(steps[:4]) == stored
 
 
 def test_a_trained_model_is_a_complete_hugging_face_folder(finished):

@@ -40,7 +40,7 @@ def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
         (["--sft.learning_rate", "nan"], "sft.learning_rate"),
         (["--teach.top_p", "1.5"], "teach.top_p = 1.5 is not valid"),
         (["--score.top_k", "0"], "needs stored top-k"),
-        (["--distill.arms.sampled.importance", "tokens"], "importance"),
+        (["--distill.arms.sampled.importance", "tokens"], "arms.sampled.importance"),
         (["--distill.arms.tail.importance", "token"], "no meaning for objective"),
         (["--distill.arms.sampled.importance_cap", "2.0"], "importance_cap is set"),
         (["--models.sft_teacher", "x"], "did not write the SFT data"),
