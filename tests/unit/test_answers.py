@@ -1,4 +1,4 @@
-"""From store to training: ids as sampled, stop tokens kept, truncated answers dropped and counted."""
+"""From store to training: ids as sampled, stop tokens kept, truncated answers dropped."""
 
 import numpy as np
 import pytest
