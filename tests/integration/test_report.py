@@ -56,7 +56,9 @@ def test_several_runs_stand_side_by_side(finished, tmp_path):
     out = tmp_path / "two.html"
     folder = str(finished / "run")
     assert run(["report", folder, folder, "--out", str(out)]) == 0
-    assert out.read_text().count("<h1>small</h1>") == 2
+    html = out.read_text()
+    assert html.count("<h1>small</h1>") == 2
+    assert "2 runs side by side" in html and html.count("verified</span></td>") >= 2
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

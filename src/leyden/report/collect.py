@@ -55,6 +55,23 @@ def collect_run(run: Run) -> dict[str, Any]:
     }
 
 
+def compare(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per benchmark, every model's score in every run; None where a run lacks it."""
+    tables = [status["scores"] for status in statuses]
+    models = dict.fromkeys(model for table in tables for model in table)
+    names = dict.fromkeys(n for table in tables for scores in table.values() for n in scores)
+    return [
+        {
+            "name": name,
+            "rows": [
+                {"model": model, "scores": [table.get(model, {}).get(name) for table in tables]}
+                for model in models
+            ],
+        }
+        for name in names
+    ]
+
+
 def _accuracy(status: dict[str, Any], colours: dict[str, int]) -> dict[str, str]:
     """Benchmark -> chart of every model's accuracy."""
     names = {name for scores in status["scores"].values() for name in scores}

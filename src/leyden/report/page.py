@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leyden.errors import StoreError
 from leyden.files import write_atomic
-from leyden.report.collect import collect_run
+from leyden.report.collect import collect_run, compare
 from leyden.run import Run
 
 PAGE = "report.html"
@@ -22,7 +22,9 @@ def write_report(runs: list[Run], out: Path | None) -> Path:
     loader = PackageLoader("leyden", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["colour"] = token_colour
-    html = environment.get_template("page.html.j2").render(runs=[collect_run(r) for r in runs])
+    shown = [collect_run(run) for run in runs]
+    page = environment.get_template("page.html.j2")
+    html = page.render(runs=shown, comparison=compare([run["status"] for run in shown]))
     path = out or runs[0].root / PAGE
     write_atomic(path, html.encode())
     return path
