@@ -32,11 +32,11 @@ class Axis:
     def place(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 4) -> list[float]:
-        """Round numbers inside the range."""
+    def ticks(self, count: int = 3) -> list[float]:
+        """Round numbers inside the range, about ``count`` to twice as many."""
         raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+        step = max(m * power for m in (1, 2, 5) if m * power <= raw * 1.001)
         first = math.ceil(self.low / step - 1e-9)
         return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
