@@ -17,6 +17,7 @@ Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 
 
@@ -171,9 +172,9 @@ class Optimisation(Section):
     """Linear warm-up."""
     weight_decay: NonNegative = 0.1
     """AdamW weight decay of matrices; vectors are not decayed."""
-    beta1: Fraction = 0.9
+    beta1: Beta = 0.9
     """AdamW."""
-    beta2: Fraction = 0.98
+    beta2: Beta = 0.98
     """AdamW; 0.98 is the paper's."""
     grad_clip: Positive = 1.0
     """Clip the gradient's global norm here."""
@@ -265,8 +266,21 @@ class Benchmark(Sampling):
     """Shown in tables."""
     problems: PromptFile
     """JSON lines with a prompt and, where the grader needs it, an answer."""
-    grader: str = "math"
+    grader: str = Field(default="math", json_schema_extra=WHERE)
     """``exact``, ``math`` (math-verify), or ``path/file.py:function`` taking (row, completion)."""
+
+    def identity(self) -> dict[str, Any]:
+        """With the grader's name, not where it lies: its file counts by content."""
+        return super().identity() | {"grader": self.grader.rpartition("/")[2]}
+
+    @model_validator(mode="after")
+    def _grader_has_an_answer(self):
+        if self.grader in ("exact", "math") and self.problems.answer_field is None:
+            raise ValueError(
+                f"benchmark {self.name!r}: grader = {self.grader!r} compares with an answer; "
+                "set problems.answer_field"
+            )
+        return self
 
 
 class Evaluate(Section):
@@ -331,11 +345,17 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _fits_together(self):
         for name, arm in self.distill.resolved_arms().items():
+            if self.execution.ranks > arm.batch_size:
+                raise ValueError(f"execution.ranks exceeds distill.arms.{name}.batch_size")
+            if arm.objective == "topk" and self.score.top_k == 1:
+                raise ValueError(f"distill.arms.{name}: 'topk' over one id is always zero")
             if arm.objective.startswith("topk") and not self.score.top_k:
                 raise ValueError(
                     f"distill.arms.{name}: objective = {arm.objective!r} needs stored top-k "
                     "scores, and score.top_k is 0"
                 )
+        if self.execution.ranks > self.sft.batch_size:
+            raise ValueError("execution.ranks exceeds sft.batch_size")
         if self.models.sft_teacher and not self.score.allow_inconsistent_teacher:
             raise ValueError(
                 "models.sft_teacher is set, so the scoring teacher did not write the SFT data; "

@@ -111,5 +111,28 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """A JSON file that must be an object with ``keys``."""
+    found = read_json(path)
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing or not isinstance(found, dict):
+        what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
+        raise StoreError(f"{path}: damaged: {what}", hint="restore the file, or redo its stage")
+    return found
+
+
+def whole_files(folder: Path, pattern: str) -> list[Path]:
+    """Files that match, without what a writer has not finished (or was killed over)."""
+    return sorted(p for p in folder.glob(pattern) if not p.name.startswith(TEMPORARY))
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every file of ``folder`` and the folder itself."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")

@@ -4,6 +4,7 @@ A model's identity is sha256 over its parts, each a hash of its own, so that a m
 which part differs. Nothing here loads a model: torch and transformers stay out.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import EngineError
-from leyden.files import create_once, read_json
+from leyden.errors import EngineError, StoreError
+from leyden.files import create_once, read_json, read_object
 
 VOLATILE = {  # config.json keys that say how a model was saved or runs, not what it computes
     "_name_or_path", "_attn_implementation", "_attn_implementation_internal",
@@ -73,7 +74,8 @@ def hash_file(path: Path) -> str:
     if cached.exists():
         return cached.read_text()
     digest = _hash_bytes_of(real)
-    create_once(cached, digest.encode())
+    with contextlib.suppress(StoreError):  # a cache that cannot be written only costs time
+        create_once(cached, digest.encode())
     return digest
 
 
@@ -110,7 +112,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise EngineError(
             f"{folder}: has no config.json", hint="give a folder in the Hugging Face format"
         )
-    return read_json(folder / "config.json")
+    return read_object(folder / "config.json")
 
 
 def _weights_part(folder: Path) -> str:
@@ -120,9 +122,11 @@ def _weights_part(folder: Path) -> str:
             f"{folder}: has no *.safetensors weights",
             hint="save the model with save_pretrained(); pickled weights are not read",
         )
-    hashes = {file.name: hash_file(file) for file in files}
-    adapter = folder / "adapter_config.json"
-    return fingerprint(hashes | ({adapter.name: read_json(adapter)} if adapter.exists() else {}))
+    hashes: dict[str, Any] = {file.name: hash_file(file) for file in files}
+    for name in ("adapter_config.json", "model.safetensors.index.json"):
+        if (folder / name).exists():
+            hashes[name] = read_object(folder / name)
+    return fingerprint(hashes)
 
 
 def tokenizer_part(folder: Path) -> str:
@@ -133,21 +137,21 @@ def tokenizer_part(folder: Path) -> str:
             file = folder / name
             content[name] = read_json(file) if name.endswith(".json") else hash_file(file)
     if (folder / "tokenizer_config.json").is_file():
-        settings = read_json(folder / "tokenizer_config.json")
+        settings = read_object(folder / "tokenizer_config.json")
         content["settings"] = {k: v for k, v in settings.items() if k not in TOKENIZER_VOLATILE}
     return _part(content)
 
 
 def read_template(folder: Path) -> Any:
-    """The chat template's text (or named texts), or None."""
+    """What tells the chat template (or named templates) apart from another, or None."""
     files = sorted([*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")])
-    templates: Mapping[str, Any] = {f.name: f.read_text(encoding="utf-8") for f in files}
+    templates: Mapping[str, Any] = {f.name: hash_file(f) for f in files if f.is_file()}
     settings = folder / "tokenizer_config.json"
-    inline = read_json(settings).get("chat_template") if settings.is_file() else None
+    inline = read_object(settings).get("chat_template") if settings.is_file() else None
     return {**templates, "inline": inline} if templates or inline else None
 
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     generation = folder / "generation_config.json"
-    found = {**config, **(read_json(generation) if generation.is_file() else {})}
+    found = {**config, **(read_object(generation) if generation.is_file() else {})}
     return {key: found[key] for key in STOP_KEYS if found.get(key) is not None}

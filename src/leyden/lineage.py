@@ -74,7 +74,7 @@ def read_record(folder: Path) -> Record | None:
     try:
         values["intent"] = _intent(values["intent"], path)
         return Record(**values)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -83,16 +83,25 @@ def require_record(folder: Path, *, wanted_by: str) -> Record:
     if record is None:
         raise StoreError(
             f"{folder}: {wanted_by} needs this stage finished, and it is not",
-            hint=f"run `leyden {folder.name} RUN` first, or `leyden run` for all of them",
+            hint="run the stages before it first, or `leyden run RECIPE` for all of them",
         )
     return record
+
+
+def require_same(path: Path, found: str, recorded: str) -> None:
+    """The content of ``path`` must have the fingerprint that its record says."""
+    if found != recorded:
+        raise StoreError(
+            f"{path}: its content is {found[:12]}, recorded {recorded[:12]}",
+            hint="restore it from a copy, or redo its stage",
+        )
 
 
 def _intent(values: dict[str, Any], path: Path) -> Intent:
     try:
         values["models"] = {r: ModelIdentity(**parts) for r, parts in values["models"].items()}
         return Intent(**values)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 

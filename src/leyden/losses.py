@@ -90,16 +90,20 @@ def _running_sum(values_N: Tensor, sequence_N: Tensor) -> Tensor:
 
 
 def token_weights(
-    lengths_N: Tensor, *, reduction: str, num_sequences: int, num_tokens: int
+    lengths_N: Tensor,
+    *,
+    reduction: str,
+    num_sequences: int,
+    num_tokens: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The weight of each token in the global mean, float32 [N]; the batch's weighted sum is the
-    loss.
+    """The weight of each token in the global mean, [N]; the batch's weighted sum is the loss.
 
     ``lengths_N``: completion tokens of the token's own sequence. ``num_sequences`` and
     ``num_tokens`` count the *global* batch, over all micro-batches and ranks, so no split changes
     the result.
     """
     if reduction == "sequence_mean":  # 1/B sum_seq 1/len sum_t
-        return 1.0 / (lengths_N.float() * num_sequences)
+        return 1.0 / (lengths_N.to(dtype) * num_sequences)
     share = {"token_mean": 1.0 / num_tokens, "sequence_sum": 1.0 / num_sequences}[reduction]
-    return torch.full(lengths_N.shape, share, device=lengths_N.device)
+    return torch.full(lengths_N.shape, share, dtype=dtype, device=lengths_N.device)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from leyden.errors import StoreError
 from leyden.files import disk_errors, write_atomic
 
 METRICS = "metrics.jsonl"
@@ -30,4 +31,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path}: damaged: {error}", hint="redo its stage") from error

@@ -3,6 +3,7 @@
 The only file that knows how Transformers models are built.
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise EngineError("execution.device = 'cuda', and torch sees no GPU", hint="use 'auto'")
-    return torch.device(name)
+    own = f":{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else ""
+    return torch.device(name + own)
 
 
 def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
@@ -52,20 +54,29 @@ def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     return model
 
 
-def head_of(model: PreTrainedModel) -> Head:
+def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
+    """The head over the ids below ``vocab_size``; models of one tokenizer pad it differently."""
     linear = model.get_output_embeddings()
     assert linear is not None, "check_head refused this model"
-    return Head(linear.weight, getattr(linear, "bias", None))
+    bias = getattr(linear, "bias", None)
+    return Head(linear.weight[:vocab_size], None if bias is None else bias[:vocab_size])
 
 
-def hidden_states(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """The N states that predict the batch's completion tokens, [N, D]."""
-    output = model.base_model(
-        input_ids=batch.ids_BT,
-        attention_mask=batch.attention_mask_BT,
-        position_ids=batch.position_ids_BT,
-        use_cache=False,
-    )
+def hidden_states(
+    model: PreTrainedModel, batch: TokenBatch, *, compute_dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The N states that predict the batch's completion tokens, [N, D].
+
+    A float32 model computes in ``compute_dtype`` by autocast; a bfloat16 model needs none.
+    """
+    low = compute_dtype != model.dtype and model.dtype == torch.float32
+    with torch.autocast(model.device.type, compute_dtype, enabled=low):
+        output = model.base_model(
+            input_ids=batch.ids_BT,
+            attention_mask=batch.attention_mask_BT,
+            position_ids=batch.position_ids_BT,
+            use_cache=False,
+        )
     return output.last_hidden_state.flatten(0, 1)[batch.predict_N]
 
 

@@ -12,17 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from leyden.checks import (
+    check_job,
+    check_rendering,
+    check_run,
+    check_unchanged,
+    teacher_consistency,
+)
 from leyden.errors import EngineError, StoreError
 from leyden.files import disk_errors
-from leyden.lineage import (
-    Intent,
-    Record,
-    check_drift,
-    check_one_teacher,
-    read_intent,
-    write_intent,
-    write_record,
-)
+from leyden.lineage import Intent, Record, read_intent, write_intent, write_record
 from leyden.recipe import write_recipe
 from leyden.run import (
     DISTILL,
@@ -41,72 +40,64 @@ SUPERSEDED = "superseded"
 PACKAGES = ("leyden", "torch", "transformers", "pyarrow", "numpy")
 
 
-def check_run(run: Run) -> None:
-    """Refuse before any model is loaded: drift of every begun job, then the one-teacher rule."""
-    for role in ("teacher", "base"):
-        run.identity(role)
-    for job in run.jobs():
-        if all(run.record(parent) is not None for parent in run.parents(job)):
-            check_job(run, job)
-    teacher_consistency(run)
+def run_recipe(run: Run, *, redo: str | None = None, announce: Callable[[str, str], None]) -> None:
+    """Make or continue a whole run. ``redo`` names a job to make again, with all made from it.
 
-
-def check_job(run: Run, job: str) -> None:
-    """Refuse when ``job`` was begun from something else than the recipe and its parents are now."""
-    begun = read_intent(run.folder(job))
-    if begun is None:
-        return
-    wanted = run.intent(job)
-    if job in (PROMPTS, TEACH) and run.record(job) is not None:
-        # A finished answer keeps its author; whether the author may score is the one-teacher rule.
-        wanted = replace(wanted, models=begun.models)
-    check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
-
-
-def teacher_consistency(run: Run) -> str:
-    """The one-teacher rule as it stands now; empty while no SFT data exists."""
-    if run.recipe.models.reference:
-        wrote, declared = run.identity("sft_teacher"), True
-    else:
-        answers = run.record(TEACH)
-        if answers is None:
-            return ""
-        wrote, declared = answers.intent.models["sft_teacher"], False
-    return check_one_teacher(
-        wrote,
-        run.identity("teacher"),
-        allowed=run.recipe.score.allow_inconsistent_teacher,
-        declared=declared,
-    )
+    ``announce(job, state)`` is told "moved to superseded/", "done before", "running" and "done".
+    """
+    with disk_errors(run.root):
+        run.root.mkdir(parents=True, exist_ok=True)
+        if any(run.root.iterdir()) and not (run.root / RECIPE).exists():
+            raise StoreError(
+                f"{run.root}: is not empty and not a run folder",
+                hint="give a new folder with --out",
+            )
+    with lock(run.root) as held:
+        if redo is not None:
+            _supersede(run, redo, announce)
+        check_run(run, run.jobs())
+        write_recipe(run.recipe, run.root / RECIPE)
+        _do_jobs(run, run.jobs(), announce, held)
 
 
 def run_jobs(run: Run, jobs: list[str], *, announce: Callable[[str, str], None]) -> None:
-    """Do ``jobs`` in order. ``announce(job, state)`` is told "done before", "running" or "done"."""
-    with lock(run.root):
-        check_run(run)
-        for job in jobs:
-            if run.record(job) is not None:
-                check_job(run, job)
-                announce(job, "done before")
-                continue
-            announce(job, "running")
-            do_job(run, job)
-            announce(job, "done")
+    """Do ``jobs`` of an existing run in order; what they read must be finished."""
+    with lock(run.root) as held:
+        check_run(run, jobs)
+        _do_jobs(run, jobs, announce, held)
 
 
-def do_job(run: Run, job: str) -> None:
-    """One job, from intent to record; training over several ranks runs in processes of its own."""
-    intent = run.intent(job)
-    folder = run.folder(job)
-    check_drift(folder, intent, redo=", ".join(run.descendants(job)))
+def _do_jobs(run: Run, jobs: list[str], announce: Callable[[str, str], None], held: int) -> None:
+    for job in jobs:
+        if run.record(job) is not None:
+            check_job(run, job)
+            announce(job, "done before")
+            continue
+        announce(job, "running")
+        do_job(run, job, held=held)
+        announce(job, "done")
+
+
+def do_job(run: Run, job: str, *, held: int | None = None) -> None:
+    """One job, from intent to record; training over several ranks runs in processes of its own.
+
+    ``held`` is the descriptor of the run's lock, which those processes keep open.
+    """
+    run.identities.clear()
+    check_job(run, job)
+    intent, folder = run.intent(job), run.folder(job)
+    if job == TEACH:
+        check_rendering(run)
     consistency = teacher_consistency(run) if job == SCORE else ""
     if read_intent(folder) is None:
         write_intent(folder, intent)
     stage = job.partition("/")[0]
     if stage in (SFT, DISTILL) and run.recipe.execution.ranks > 1:
-        _launch_ranks(run, job)
+        _launch_ranks(run, job, held)
         return
-    finish(run, replace(stage_function(stage)(run, intent), teacher_consistency=consistency))
+    record = stage_function(stage)(run, intent)
+    check_unchanged(run, job)
+    finish(run, replace(record, teacher_consistency=consistency))
 
 
 def finish(run: Run, record: Record) -> None:
@@ -141,12 +132,13 @@ def stage_function(stage: str) -> Callable[[Run, Intent], Record]:
     return with_threads
 
 
-def _launch_ranks(run: Run, job: str) -> None:
-    """Run ``leyden.worker`` once per rank under torchrun."""
+def _launch_ranks(run: Run, job: str, held: int | None) -> None:
+    """Run ``leyden.worker`` once per rank under torchrun; they hold the lock if we die."""
     ranks = str(run.recipe.execution.ranks)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, "--nproc-per-node", ranks, "-m", "leyden.worker", str(run.root), job]
-    code = subprocess.run(command, check=False).returncode
+    keep = () if held is None else (held,)
+    code = subprocess.run(command, check=False, pass_fds=keep).returncode
     if code != 0:
         raise EngineError(
             f"{job}: a training process ended with code {code}",
@@ -154,35 +146,36 @@ def _launch_ranks(run: Run, job: str) -> None:
         )
 
 
-def prepare_run(run: Run) -> None:
-    """Make the run folder, or check that the recipe fits what it holds; keep the recipe."""
-    with disk_errors(run.root):
-        run.root.mkdir(parents=True, exist_ok=True)
-        if any(run.root.iterdir()) and not (run.root / RECIPE).exists():
-            raise StoreError(
-                f"{run.root}: is not empty and not a run folder",
-                hint="give a new folder with --out",
-            )
-        check_run(run)
-        write_recipe(run.recipe, run.root / RECIPE)
+def planned(run: Run, *, redo: str | None = None) -> list[tuple[str, str]]:
+    """(job, "do" or "skip: done") for what `run` would do now; checks as it would."""
+    again = run.descendants(redo) if redo else []
+    if redo is None and run.root.exists():
+        check_run(run, run.jobs())
+    done = {job for job in run.jobs() if job not in again and run.record(job) is not None}
+    return [(job, "skip: done" if job in done else "do") for job in run.jobs()]
 
 
-def supersede(run: Run, job: str) -> list[str]:
-    """Move ``job`` and all made from it to ``superseded/``; nothing is deleted."""
-    moved = [name for name in run.descendants(job) if run.folder(name).exists()]
+def _supersede(run: Run, job: str, announce: Callable[[str, str], None]) -> None:
+    """Move ``job`` and all made from it to ``superseded/``, if what remains has not drifted."""
+    again = run.descendants(job)
+    for other in run.jobs():
+        finished = all(run.record(parent) is not None for parent in run.parents(other))
+        if other not in again and finished:
+            check_job(run, other)
     home = run.root / SUPERSEDED
     number = 1 + sum(1 for _ in home.glob("*")) if home.exists() else 1
     with disk_errors(run.root):
-        for name in moved:
-            target = home / f"{number:03d}" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(run.folder(name), target)
-    return moved
+        for name in again:
+            if run.folder(name).exists():
+                target = home / f"{number:03d}" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(run.folder(name), target)
+                announce(name, "moved to superseded/")
 
 
 @contextmanager
-def lock(root: Path) -> Iterator[None]:
-    """One process at a time works on a run's jobs."""
+def lock(root: Path) -> Iterator[int]:
+    """One process at a time works on a run's jobs; yields the lock's file descriptor."""
     with disk_errors(root), open(root / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,7 +184,7 @@ def lock(root: Path) -> Iterator[None]:
                 f"{root}: another leyden process works on this run",
                 hint="wait for it, or stop it; the run resumes from what is committed",
             ) from error
-        yield
+        yield file.fileno()
 
 
 def environment(run: Run) -> dict[str, object]:

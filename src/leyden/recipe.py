@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from leyden.config import Recipe
 from leyden.errors import ConfigError
+from leyden.files import write_atomic
 
 
 def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe:
@@ -46,7 +47,9 @@ def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as TOML (absent optional values are left out)."""
     text = tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
-    path.write_text(text, encoding="utf-8")
+    data = text.encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_atomic(path, data)
 
 
 def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
@@ -70,18 +73,26 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
 
 def _override(values: dict[str, Any], key: str, text: str) -> None:
     """Set a dotted key; the text is read as a TOML value, or taken as a string."""
-    *sections, field = key.replace("-", "_").split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
+    *sections, field = key.split(".")
+    inside = ""
+    for name in sections:
+        section = _spelled(name, values, inside)
+        values, inside = values.setdefault(section, {}), section
         if not isinstance(values, dict):
             raise ConfigError(
                 f"--{key}: {section} is not a section of the recipe",
                 hint="tables in arrays, such as benchmarks, are edited in the file",
             )
+    field = _spelled(field, values, inside)
     try:
         values[field] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         values[field] = text
+
+
+def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
+    """A flag's dashes are a field's underscores; names of arms are the user's own."""
+    return name if name in values or inside == "arms" else name.replace("-", "_")
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:

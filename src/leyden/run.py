@@ -5,7 +5,7 @@ follows from the recipe, the records of the jobs it reads and the models it uses
 anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from leyden.config import Objective, Recipe
 from leyden.errors import StoreError
 from leyden.hub import model_folder
 from leyden.identity import ModelIdentity, hash_file, identify_model
-from leyden.lineage import Intent, Record, read_record, require_record
+from leyden.lineage import Intent, Record, read_record, require_record, require_same
 from leyden.recipe import load_recipe
 
 RECIPE = "recipe.toml"
@@ -121,15 +121,24 @@ class Run:
                 found.append(later)
         return found
 
-    def intent(self, job: str) -> Intent:
-        """What ``job`` is to be made from now. Its parents must be finished."""
-        inputs = {
-            parent: require_record(self.folder(parent), wanted_by=job).fingerprint
-            for parent in self.parents(job)
-        }
+    def intent(self, job: str, *, known: Mapping[str, ModelIdentity] | None = None) -> Intent:
+        """What ``job`` is to be made from now. Its parents must be finished.
+
+        ``known`` identities are taken as they are, without looking at the model.
+        """
+        inputs = {parent: self._fingerprint(parent, job) for parent in self.parents(job)}
         inputs |= {name: hash_file(path) for name, path in self._files(job).items()}
-        models = {role: self.identity(role) for role in self.outside_models(job)}
+        roles, known = self.outside_models(job), known or {}
+        models = {role: known.get(role) or self.identity(role) for role in roles}
         return Intent(job, self._settings(job), inputs, models)
+
+    def _fingerprint(self, parent: str, wanted_by: str) -> str:
+        """The recorded fingerprint of ``parent``; a model must still be what was recorded."""
+        record = require_record(self.folder(parent), wanted_by=wanted_by)
+        if parent.partition("/")[0] in (SFT, DISTILL):
+            found = identify_model(self.folder(parent) / "model").digest
+            require_same(self.folder(parent) / "model", found, record.fingerprint)
+        return record.fingerprint
 
     def outside_models(self, job: str) -> list[str]:
         """Roles of the models that ``job`` uses and the run did not make."""
@@ -164,14 +173,16 @@ class Run:
         """Files outside the run whose content ``job`` depends on, each with its own name."""
         benchmarks = self.recipe.evaluate.benchmarks
         if job == PROMPTS:
-            return _existing([self.recipe.prompts.sft.file, self.recipe.prompts.opd.file])
+            prompts = self.recipe.prompts
+            return _existing({"prompts.sft": prompts.sft.file, "prompts.opd": prompts.opd.file})
         if job == PROBLEMS:
-            return _existing([benchmark.problems.file for benchmark in benchmarks])
+            return _existing({f"problems of {b.name}": b.problems.file for b in benchmarks})
         if job.startswith(EVALUATE):
-            return _existing([b.grader.rpartition(":")[0] for b in benchmarks if ":" in b.grader])
+            own = {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in benchmarks}
+            return _existing({name: file for name, file in own.items() if file})
         return {}
 
 
-def _existing(files: list[str]) -> dict[str, Path]:
+def _existing(files: dict[str, str]) -> dict[str, Path]:
     """A missing file is reported by the stage that reads it."""
-    return {file: Path(file) for file in files if Path(file).is_file()}
+    return {name: Path(file) for name, file in files.items() if Path(file).is_file()}

@@ -2,24 +2,25 @@
 
 from typing import Any
 
+from leyden.artifacts import open_artifact, tokenizer_folder
 from leyden.data.render import load_tokenizer
 from leyden.data.scores import check_pair
 from leyden.errors import ConfigError
 from leyden.run import ROLLOUT, SCORE, TEACH, Run
-from leyden.store.reader import Row, Store, open_store
+from leyden.store.reader import Row, Store
 
 
 def show_row(run: Run, stage: str, index: int) -> dict[str, Any]:
     """Row ``index`` of ``teach``, ``rollout`` or ``score`` (the rollout with its scores)."""
     if stage not in (TEACH, ROLLOUT, SCORE):
         raise ConfigError(f"stage {stage!r} has no rows to show", hint="teach, rollout or score")
-    store = open_store(run.folder(TEACH if stage == TEACH else ROLLOUT))
+    store = open_artifact(run, TEACH if stage == TEACH else ROLLOUT)
     row = _row(store, index)
     scored = stage == SCORE or (stage == ROLLOUT and run.record(SCORE) is not None)
-    score = _row(open_store(run.folder(SCORE)), index) if scored else None
+    score = _row(open_artifact(run, SCORE), index) if scored else None
     if score is not None:
         check_pair(row, score, f"{run.folder(SCORE)}: row {index}")
-    return describe(row, score, load_tokenizer(run.place("sft_teacher")))
+    return describe(row, score, load_tokenizer(tokenizer_folder(run)))
 
 
 def describe(row: Row, score: Row | None, tokenizer: Any) -> dict[str, Any]:

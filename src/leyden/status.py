@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.files import read_json
+from leyden.files import read_json, read_object, whole_files
 from leyden.lineage import read_intent
 from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.store.writer import COMMITS, TIMINGS
@@ -47,8 +47,9 @@ def job_status(run: Run, job: str) -> JobStatus:
     folder = run.folder(job)
     if read_intent(folder) is None:
         return JobStatus(job, WAITING, 0, 0, 0.0)
-    commits = [read_json(path) for path in folder.glob(f"**/{COMMITS}/*.json")]
-    seconds = sum(read_json(p)["device_seconds"] for p in folder.glob(f"**/{TIMINGS}/*.json"))
+    commits = [read_json(path) for path in whole_files(folder, f"**/{COMMITS}/*.json")]
+    timings = [read_json(path) for path in whole_files(folder, f"**/{TIMINGS}/*.json")]
+    seconds = sum(timing["device_seconds"] for timing in timings)
     rows, tokens = (sum(c.get(key, 0) for c in commits) for key in ("rows", "tokens"))
     return JobStatus(job, BROKEN, rows, tokens, seconds)
 
@@ -84,7 +85,7 @@ def divergences(run: Run) -> dict[str, Any]:
 
 def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
     return {
-        model: read_json(_scores_file(run, model))
+        model: read_object(_scores_file(run, model), "benchmarks")
         for model in run.models()
         if run.record(f"{EVALUATE}/{model}") is not None
     }

@@ -1,22 +1,21 @@
 """Check a finished run against itself: hashes, alignment, lineage, one teacher."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from leyden.artifacts import open_artifact, vocab_size
+from leyden.checks import check_run
 from leyden.data.prompt_set import read_prompt_set
-from leyden.data.scores import PER_TOKEN, check_pair, check_scores
-from leyden.errors import StoreError
+from leyden.data.scores import PER_TOKEN, check_pair, check_scores, check_top_k
 from leyden.files import read_json
 from leyden.identity import fingerprint, identify_model
-from leyden.lineage import Record
-from leyden.pipeline import check_run
+from leyden.lineage import Record, require_same
 from leyden.run import EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
-from leyden.store.reader import Store, open_store
+from leyden.store.reader import Store, check_plan, open_store
 
 
 def verify_run(run: Run) -> Iterator[str]:
     """Yield a sentence per check passed; raise the LeydenError of the first that fails."""
-    check_run(run)
+    check_run(run, [])
     yield "lineage: every finished stage was made from what the recipe and its parents are now"
     for job in run.jobs():
         record = run.record(job)
@@ -32,23 +31,24 @@ def _verify(run: Run, job: str, record: Record) -> str:
     if stage in (PROMPTS, PROBLEMS):
         return f"{len(read_prompt_set(folder, expected=record.fingerprint))} prompts as recorded"
     if stage in (TEACH, ROLLOUT, SCORE):
-        store = open_store(folder)
-        _same(folder, store.fingerprint, record)
+        store = open_artifact(run, job)
+        check_plan(store)
         rows = sum(1 for _ in store)  # reading a row checks its crc32
         if stage == SCORE:
             _verify_scores(run, store)
         return f"{rows} rows, every shard and row as committed"
     if stage == EVALUATE:
-        _same(folder, fingerprint(read_json(folder / "scores.json")), record)
+        scores = folder / "scores.json"
+        require_same(scores, fingerprint(read_json(scores)), record.fingerprint)
         samples = [open_store(path) for path in sorted((folder / "samples").glob("*"))]
         return f"scores as recorded, {sum(sum(1 for _ in s) for s in samples)} samples as committed"
-    _same(folder / "model", identify_model(folder / "model").digest, record)
+    model = folder / "model"
+    require_same(model, identify_model(model).digest, record.fingerprint)
     return f"model {record.fingerprint[:12]}" + (" (reference policy)" if stage == SFT else "")
 
 
 def _verify_scores(run: Run, scores: Store) -> None:
-    rollouts, prompts = open_store(run.folder(ROLLOUT)), run.record(PROMPTS)
-    assert prompts is not None
+    rollouts, size = open_artifact(run, ROLLOUT), vocab_size(run)
     for index in range(len(scores)):
         rollout, score = rollouts[index], scores[index]
         where = f"{scores.folder}: row {index}"
@@ -57,14 +57,7 @@ def _verify_scores(run: Run, scores: Store) -> None:
             check_scores(
                 score[name],
                 num_tokens=len(rollout["completion_ids"]),
-                vocab_size=prompts.counts["vocab_size"],
+                vocab_size=size,
                 where=f"{where}, {name}",
             )
-
-
-def _same(path: Path, found: str, record: Record) -> None:
-    if found != record.fingerprint:
-        raise StoreError(
-            f"{path}: its content is {found[:12]}, recorded {record.fingerprint[:12]}",
-            hint="restore it from a copy, or redo its stage",
-        )
+        check_top_k(score, num_tokens=len(rollout["completion_ids"]), where=where)

@@ -14,9 +14,10 @@ LAYERS = [
     {"identity", "hub"},
     {"lineage", "recipe", "metrics_file"},
     {"run"},
-    {"store"},
+    {"store", "checks"},
     {"data", "losses", "logprobs"},
-    {"modeling"},
+    {"modeling", "artifacts"},
+    {"vocabulary"},
     {"engines", "train", "evals"},
     {"stages"},
     {"pipeline", "status", "show"},
@@ -93,7 +94,7 @@ def test_only_the_command_line_prints():
     [
         "import leyden.cli.main",
         "import leyden.store.reader, leyden.store.writer",
-        "import leyden.status, leyden.lineage, leyden.pipeline",
+        "import leyden.status, leyden.lineage, leyden.pipeline, leyden.verify",
         "import leyden; leyden.load_recipe, leyden.open_store, leyden.identify_model",
     ],
 )

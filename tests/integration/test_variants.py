@@ -164,6 +164,21 @@ def test_training_refuses_scores_that_no_model_gives(copied, problem):
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["teacher_topk_logp", "reference_topk_logp"])
+@pytest.mark.parametrize("value", [0.0, np.nan, 0.5])
+def test_training_refuses_top_k_that_no_model_gives(copied, column, value):
+    from leyden.data.scores import open_pair
+
+    def change(rows):
+        rows[3][column] = np.full_like(rows[3][column], value)
+
+    rewrite(copied / "run/score", change)
+    pair = open_store(copied / "run/rollout"), open_store(copied / "run/score")
+    data = open_pair(*pair, split="opd", vocab_size=48)
+    with pytest.raises(AlignmentError, match=f"row 3 .*{column}"):
+        data[3]
+
+
 def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
     from leyden.data.scores import open_pair
 
@@ -195,7 +210,7 @@ def test_resumed_scoring_notices_another_model(copied, monkeypatch):
     (copied / "run/score/SEALED.json").unlink()
     real = TransformersEngine.load
     monkeypatch.setattr(
-        TransformersEngine, "load", lambda folder, execution: real(MODELS / "base", execution)
+        TransformersEngine, "load", lambda folder, *a, **k: real(MODELS / "base", *a, **k)
     )
     with pytest.raises(ConsistencyError, match="row 0 now scores"):
         run_score(opened, intent)

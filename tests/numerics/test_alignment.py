@@ -9,6 +9,9 @@ from leyden.config import Execution, Objective, Optimisation
 from leyden.data.batches import collate
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
+from leyden.errors import EngineError
+from leyden.modeling import hidden_states
+from leyden.train.loop import Training
 from leyden.train.objective import Totals, compute_loss
 from leyden.train.student import StudentLM
 
@@ -78,15 +81,33 @@ def test_the_engine_scores_what_it_sampled():
         assert (completion.ids[:-1] != 5).all()
 
 
-def test_the_stop_token_is_trained():
-    """The last completion token is the stop token; its loss reaches the weights."""
+STOP = 1
+
+
+@pytest.mark.parametrize("objective", ["sampled", "topk_tail", "sft"])
+def test_the_stop_token_is_trained(objective):
+    """The gradient with the stop token minus the one without it is the stop token's own."""
     model = random_model(3)
-    (sequence,) = random_sequences(1, seed=3)
-    batch = collate([sequence])
-    assert len(batch.target_N) == 1  # nothing but the stop token
-    loss, _ = compute_loss(StudentLM(model, chunk=4), batch, Optimisation(), Totals(1, 1))
-    loss.backward()
-    assert max(p.grad.abs().max().item() for p in model.parameters()) > 1e-3
+    found = []
+    for ends in (True, False):
+        whole = [
+            TokenSequence(s.prompt_ids, np.append(s.completion_ids, STOP).astype(np.int32))
+            for s in random_sequences(4, seed=3)
+        ]
+        sequences = scored(model, whole, **topk_columns(0))
+        for s in sequences:
+            s.columns["logp_teacher"] = s.columns["logp_teacher"] - 1.0
+        cut = slice(None, None if ends else -1)
+        kept = [
+            TokenSequence(
+                s.prompt_ids, s.completion_ids[cut], {k: v[cut] for k, v in s.columns.items()}
+            )
+            for s in sequences
+        ]
+        batch = collate(kept)
+        settings = Objective(objective=objective, reduction="sequence_sum")
+        found.append(gradient(model, batch, settings))
+    assert (found[0] - found[1]).abs().max() > 1e-3
 
 
 def gradient(model, batch, settings) -> torch.Tensor:
@@ -124,13 +145,47 @@ def test_changing_the_teachers_scores_changes_the_gradient(objective):
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
-def test_every_step_is_one_forward(monkeypatch):
-    """No old-policy or reference forward: one backbone call per micro-batch."""
+def test_every_step_is_one_forward(monkeypatch, tmp_path):
+    """No old-policy or reference forward: one backbone call per micro-batch of the real loop."""
     model = random_model(5)
+    sequences = scored(model, random_sequences(4, seed=5), **topk_columns(0))
     calls = []
     real = model.model.forward
     monkeypatch.setattr(model.model, "forward", lambda **k: calls.append(1) or real(**k))
-    sequences = scored(model, random_sequences(4, seed=5), **topk_columns(0))
-    calls.clear()
-    gradient(model, collate(sequences), Objective(objective="topk_tail", kl_to_reference=0.0))
-    assert len(calls) == 1
+    Training(
+        student=StudentLM(model, chunk=4),
+        data=sequences,
+        heldout=[],
+        settings=Objective(objective="topk_tail", steps=3, batch_size=4, importance="prefix"),
+        seed=0,
+        folder=tmp_path,
+        execution=Execution(batch_tokens=1),
+    ).run()
+    assert len(calls) == 3 * 4
+
+
+def test_a_gradient_that_is_not_finite_stops_training(tmp_path):
+    model = random_model(6)
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(EngineError, match="gradient of step 1 is nan"):
+        Training(
+            student=StudentLM(model, chunk=4),
+            data=random_sequences(4),
+            heldout=[],
+            settings=Optimisation(steps=1, batch_size=4),
+            seed=0,
+            folder=tmp_path,
+            execution=Execution(),
+        ).run()
+
+
+def test_log_probs_over_a_smaller_vocabulary_are_renormalised():
+    """Models of one tokenizer may pad their embeddings differently: common ids alone count."""
+    model = random_model(8)
+    batch = collate(random_sequences(3, seed=8))
+    batch.target_N.clamp_(max=39)
+    found = StudentLM(model, chunk=4, vocab_size=40)(batch, batch.target_N)
+    logits = model.lm_head(hidden_states(model, batch))[:, :40]
+    expected = logits.log_softmax(-1).gather(-1, batch.target_N[:, None])[:, 0]
+    torch.testing.assert_close(found, expected)

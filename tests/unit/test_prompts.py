@@ -104,7 +104,7 @@ def test_an_unusable_template_is_refused(tokenizer, template, sentence):
 def test_a_template_that_drops_the_prompt_is_refused(tokenizer):
     tokenizer = load_tokenizer(MODELS / "teacher")
     tokenizer.chat_template = "always the same"
-    with pytest.raises(ConfigError, match="drops or changes"):
+    with pytest.raises(ConfigError, match="drops, changes or repeats"):
         Renderer(tokenizer, Template(), MODELS / "teacher")
 
 

@@ -12,7 +12,7 @@ from leyden.config import Recipe
 from leyden.errors import ConfigError
 from leyden.hub import model_folder
 from leyden.identity import fingerprint, identify_model
-from leyden.pipeline import prepare_run, run_jobs, supersede
+from leyden.pipeline import planned, run_jobs, run_recipe
 from leyden.recipe import load_recipe, parse_overrides
 from leyden.run import EVALUATE, PROBLEMS, PROMPTS, Run
 from leyden.status import run_status
@@ -38,24 +38,16 @@ class RunRecipe:
     def run(self, fields: list[str]) -> None:
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or Path("runs") / recipe.name, recipe, screen.progress)
-        if self.redo is not None:
-            self._redo(run)
-        if self.dry_run:
-            screen.print_plan(run)
-            return
-        prepare_run(run)
-        run_jobs(run, run.jobs(), announce=screen.announce)
-        screen.print_status(run_status(run))
-        screen.write_report([run.root], None)
-
-    def _redo(self, run: Run) -> None:
-        if self.redo not in run.jobs():
+        if self.redo is not None and self.redo not in run.jobs():
             raise ConfigError(
                 f"--redo {self.redo}: no such job", hint=f"one of {', '.join(run.jobs())}"
             )
-        if not self.dry_run and run.root.exists():
-            for job in supersede(run, self.redo):
-                screen.announce(job, "moved to superseded/")
+        if self.dry_run:
+            screen.print_plan(planned(run, redo=self.redo))
+            return
+        run_recipe(run, redo=self.redo, announce=screen.announce)
+        screen.print_status(run_status(run))
+        screen.write_report([run.root], None)
 
 
 @dataclass(frozen=True)
@@ -165,6 +157,8 @@ class Report:
     """Where to write it; RUN/report.html by default."""
 
     def run(self) -> None:
+        if not self.run_folders:
+            raise ConfigError("no run given", hint="leyden report runs/tiny")
         screen.write_report(list(self.run_folders), self.out)
 
 

@@ -60,9 +60,9 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_plan(run: Run) -> None:
-    for job in run.jobs():
-        print(f"{job:22} {'skip: done' if run.record(job) else 'do'}")
+def print_plan(plan: list[tuple[str, str]]) -> None:
+    for job, what in plan:
+        print(f"{job:22} {what}")
 
 
 def print_status(status: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ class Prompt:
 def read_prompts(source: PromptFile) -> list[Prompt]:
     """All prompts of a file in order. Raises ConfigError with the line of the first bad row."""
     path, seen, prompts = Path(source.file), {}, []
-    for number, row in _rows(path):
-        if number <= source.skip:
+    for index, (number, row) in enumerate(_rows(path)):
+        if index < source.skip:
             continue
         if source.limit is not None and len(prompts) == source.limit:
             break
@@ -55,7 +56,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield number, _parse(line, f"{path}:{number}")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ConfigError(
             f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
             hint="the path is relative to the recipe; the file is UTF-8 JSON lines",
@@ -65,7 +66,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+        json.dumps(row, ensure_ascii=False).encode()  # refuses lone surrogates
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON: {error}", hint="mend that line") from error
     if not isinstance(row, dict):
         raise ConfigError(f"{where}: a {type(row).__name__}, not an object", hint="mend that line")

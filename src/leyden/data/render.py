@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from leyden.config import Template
 from leyden.errors import AlignmentError, ConfigError, EngineError
+from leyden.files import read_object
 from leyden.identity import fingerprint
 
 SENTINEL = "\x02leyden-prompt\x03"
@@ -24,10 +25,11 @@ class Renderer:
         self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
     ) -> None:
         self.tokenizer = tokenizer
-        before, sep, after = _template_text(tokenizer, template, folder).partition(SENTINEL)
-        if not sep:
+        text = _template_text(tokenizer, template, folder)
+        before, _, after = text.partition(SENTINEL)
+        if text.count(SENTINEL) != 1:
             raise ConfigError(
-                f"{folder}: the chat template drops or changes the user's message",
+                f"{folder}: the chat template drops, changes or repeats the user's message",
                 hint="set template.kind = 'plain' and template.plain",
             )
         self.before, self.after = before, after
@@ -72,13 +74,25 @@ class Renderer:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers, json and transformers each have errors of their own
         raise EngineError(
             f"{folder}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}",
             hint="the folder needs tokenizer.json and tokenizer_config.json",
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def load_sizes(folder: Path) -> tuple[int, int]:
+    """(rows of the embedding, longest context) of a model, from its config."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+        return int(config.vocab_size), int(config.max_position_embeddings)
+    except Exception as error:  # transformers validates a config with errors of its own
+        raise EngineError(
+            f"{folder}: its config.json cannot be used: {str(error).splitlines()[0]}",
+            hint="the folder must hold a causal language model that Transformers knows",
+        ) from error
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -116,12 +130,15 @@ def _template_text(tokenizer: Any, template: Template, folder: Path) -> str:
             hint="set template.kind = 'plain' and template.plain",
         )
     system = [{"role": "system", "content": template.system}] if template.system else []
-    return tokenizer.apply_chat_template(
-        [*system, {"role": "user", "content": SENTINEL}],
-        tokenize=False,
-        add_generation_prompt=True,
-        **template.arguments,
-    )
+    asked = {**template.arguments, "tokenize": False, "add_generation_prompt": True}
+    messages = [*system, {"role": "user", "content": SENTINEL}]
+    try:
+        return tokenizer.apply_chat_template(messages, **asked)
+    except Exception as error:  # a template is a program: it raises what it likes
+        raise ConfigError(
+            f"{folder}: the chat template failed: {str(error).splitlines()[0]}",
+            hint="check template.system and template.arguments, or set template.kind = 'plain'",
+        ) from error
 
 
 def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ...]:
@@ -136,8 +153,13 @@ def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ..
         return tuple(sorted(vocabulary[t] for t in template.stop_tokens))
     found: set[int] = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     if (folder / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(folder).eos_token_id
+        listed = read_object(folder / "generation_config.json").get("eos_token_id")
         found |= set(listed if isinstance(listed, list) else [listed]) - {None}
+    if not all(isinstance(i, int) for i in found):
+        raise ConfigError(
+            f"{folder}: its end-of-sequence ids are {sorted(map(str, found))}, not numbers",
+            hint="set template.stop_tokens",
+        )
     if not found:
         raise ConfigError(
             f"{folder}: neither tokenizer nor generation config names an end-of-sequence token",

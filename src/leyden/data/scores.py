@@ -11,6 +11,7 @@ from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM
 
 ROUNDING = 1e-4  # a log-prob may exceed zero by this much, in nats
+MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
 CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, not a certain teacher
 PER_TOKEN = ("logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy")
 PER_TOKEN_TAIL = ("teacher_tail_logp", "reference_tail_logp")
@@ -52,6 +53,29 @@ def check_ids(row: Row, *, vocab_size: int, where: str) -> None:
             )
 
 
+def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
+    """Raise AlignmentError where the optional block is not k masses and their rest, per token."""
+    if "topk_ids" not in score:
+        return
+    k, odd = divmod(len(score["topk_ids"]), max(1, num_tokens))
+    for model in ("teacher", "reference"):
+        logp, tail = score[f"{model}_topk_logp"], score[f"{model}_tail_logp"]
+        if odd or k == 0 or len(logp) != k * num_tokens or len(tail) != num_tokens:
+            problem = f"{len(logp)} top-k scores and {len(tail)} tails for {num_tokens} tokens"
+        elif not np.isfinite(logp).all() or np.isnan(tail).any():
+            problem = "a top-k score is not finite"
+        else:
+            mass = np.exp(logp.astype(np.float64)).reshape(num_tokens, k).sum(-1) + np.exp(tail)
+            off = np.abs(mass - 1)
+            if not (off > MASS_TOLERANCE).any():
+                continue
+            problem = f"token {int(off.argmax())} has a mass of {mass[off.argmax()]:.4g}, not 1"
+        raise AlignmentError(
+            f"{where}, {model}_topk_logp: {problem}",
+            hint="score again; these are not a model's log-probs",
+        )
+
+
 @dataclass(frozen=True)
 class ScoredRollouts:
     """The rollouts ``rows`` with their scores, aligned and checked at every read."""
@@ -72,6 +96,7 @@ class ScoredRollouts:
         for part in (rollout, score):
             check_ids(part, vocab_size=self.vocab_size, where=where)
         num_tokens = len(rollout["completion_ids"])
+        check_top_k(score, num_tokens=num_tokens, where=where)
         for name in ("logp_teacher", "logp_reference"):
             check_scores(
                 score[name],

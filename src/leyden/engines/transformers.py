@@ -14,8 +14,9 @@ from leyden.config import Execution, Sampling
 from leyden.data.batches import batched, collate, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.engines.sampling import sample, uniforms
+from leyden.errors import EngineError
 from leyden.logprobs import TokenScores, head_logits, score_tokens
-from leyden.modeling import head_of, hidden_states, load_model
+from leyden.modeling import DTYPES, head_of, hidden_states, load_model
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,20 @@ class Completion:
 class TransformersEngine:
     """One loaded model that samples and scores."""
 
-    def __init__(self, model: PreTrainedModel, execution: Execution) -> None:
+    def __init__(
+        self, model: PreTrainedModel, execution: Execution, vocab_size: int | None = None
+    ) -> None:
         self.model = model
         self.execution = execution
+        self.head = head_of(model, vocab_size)
 
     @classmethod
-    def load(cls, folder: Path, execution: Execution) -> "TransformersEngine":
-        return cls(load_model(folder, device=execution.device, dtype=execution.dtype), execution)
+    def load(
+        cls, folder: Path, execution: Execution, vocab_size: int, *, as_trained: bool = False
+    ) -> "TransformersEngine":
+        """``as_trained`` keeps float32 weights and computes as the trainer does, to the bit."""
+        dtype = "float32" if as_trained else execution.dtype
+        return cls(load_model(folder, device=execution.device, dtype=dtype), execution, vocab_size)
 
     @torch.inference_mode()
     def generate(
@@ -66,14 +74,23 @@ class TransformersEngine:
 
     def _generate(self, requests, sampling, stop_ids, progress) -> list[Completion]:
         state = _Decoding.begin(self.model, [r.prompt_ids for r in requests])
+        head = self.head
         uniform_BL = uniforms([r.seed for r in requests], sampling.max_new_tokens)
         ids: list[list[int]] = [[] for _ in requests]
         logp: list[list[float]] = [[] for _ in requests]
         for step in range(sampling.max_new_tokens):
             uniform_B = torch.from_numpy(uniform_BL[state.rows, step])
             next_B, logp_B = sample(
-                state.logits(), uniform_B, temperature=sampling.temperature, top_p=sampling.top_p
+                head_logits(state.hidden_BD, head),
+                uniform_B,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
             )
+            if not torch.isfinite(logp_B).all():
+                raise EngineError(
+                    f"{self.model.name_or_path}: its log-probs are not finite",
+                    hint="the weights hold NaN or infinity, or the temperature is far too small",
+                )
             tokens = next_B.tolist()
             for row, token, value in zip(state.rows, tokens, logp_B.tolist(), strict=True):
                 ids[row].append(token)
@@ -110,8 +127,8 @@ class TransformersEngine:
         for group in split_by_tokens([len(s) for s in sequences], budget=budget):
             batch = collate([sequences[i] for i in group]).to(self.model.device)
             scores = score_tokens(
-                hidden_states(self.model, batch),
-                head_of(self.model),
+                hidden_states(self.model, batch, compute_dtype=DTYPES[self.execution.dtype]),
+                self.head,
                 batch.target_N,
                 top_k=top_k,
                 at_ids_NK=batch.columns.get("topk_ids"),
@@ -151,10 +168,6 @@ class _Decoding:
         )
         hidden_BD = output.last_hidden_state[:, -1]
         return cls(model, cache, mask_BT, hidden_BD, list(range(len(prompts))))
-
-    def logits(self) -> Tensor:
-        """[B, V] of the rows still going, float32."""
-        return head_logits(self.hidden_BD, head_of(self.model))
 
     def advance(self, next_B: Tensor, going: list[int]) -> None:
         """Append a token to the rows at indices ``going`` and drop the others."""

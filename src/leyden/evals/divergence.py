@@ -25,7 +25,13 @@ class Divergence:
 
 @torch.inference_mode()
 def measure_divergence(
-    student, teacher, sequences: Sequence[TokenSequence], *, batch_tokens: int, chunk: int
+    student,
+    teacher,
+    sequences: Sequence[TokenSequence],
+    *,
+    vocab_size: int,
+    batch_tokens: int,
+    chunk: int,
 ) -> Divergence:
     """KL(student || teacher), full vocabulary, at every completion token of ``sequences``."""
     sums, counts = [], []
@@ -33,9 +39,9 @@ def measure_divergence(
         batch = collate([sequences[i] for i in group]).to(student.device)
         kl_N = reverse_kl(
             hidden_states(student, batch),
-            head_of(student),
+            head_of(student, vocab_size),
             hidden_states(teacher, batch),
-            head_of(teacher),
+            head_of(teacher, vocab_size),
             chunk=chunk,
         )
         lengths = [len(sequences[i].completion_ids) for i in group]

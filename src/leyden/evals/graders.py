@@ -32,13 +32,29 @@ def _load_function(path: Path, function: str) -> Grader:
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"{path}: no such grader file", hint="the path is relative to the recipe")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        raise ConfigError(
+            f"{path}: cannot be imported: {type(error).__name__}: {error}", hint="mend the grader"
+        ) from error
     grader = vars(module).get(function)
     if not callable(grader):
         raise ConfigError(
             f"{path}: has no function {function!r}", hint="name a function of the file"
         )
     return grader
+
+
+def apply_grader(grader: Grader, problem: dict[str, Any], completion: str, *, where: str) -> bool:
+    """The verdict; what a user's grader raises becomes a ConfigError that names ``where``."""
+    try:
+        return bool(grader(problem, completion))
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: the grader raised {type(error).__name__}: {error}",
+            hint="a grader must give a verdict on any text; mend it and run again",
+        ) from error
 
 
 def grade_exact(problem: dict[str, Any], completion: str) -> bool:

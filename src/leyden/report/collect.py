@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leyden.artifacts import open_artifact, tokenizer_folder
 from leyden.data.render import load_tokenizer
 from leyden.metrics_file import METRICS, read_metrics
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
@@ -144,12 +145,12 @@ def _completions(run: Run) -> list[dict[str, Any]]:
     """Scored rollouts from the worst mean advantage to the best, evenly spaced in rank."""
     if run.record(SCORE) is None:
         return []
-    rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
+    rollouts, scores = open_artifact(run, ROLLOUT), open_artifact(run, SCORE)
     means = [(s["logp_teacher"] - s["logp_reference"]).mean() for s in scores]
     ranked = sorted(range(len(means)), key=lambda i: means[i])
     count = min(NUM_COMPLETIONS, len(ranked))
     picked = [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
-    tokenizer = load_tokenizer(run.place("sft_teacher"))
+    tokenizer = load_tokenizer(tokenizer_folder(run))
     shown = [describe(rollouts[i], scores[i], tokenizer) for i in picked]
     return [
         {**row, "row": i, "mean": float(means[i])} for i, row in zip(picked, shown, strict=True)

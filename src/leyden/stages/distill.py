@@ -1,14 +1,13 @@
 """Stage 5: a student per arm trains on the stored scores alone; no teacher is loaded."""
 
+from leyden.artifacts import open_artifact, stop_ids, vocab_size
 from leyden.config import Objective
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
-from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import derive_seed, identify_model
 from leyden.lineage import Intent, Record
 from leyden.metrics_file import METRICS, trained_tokens
 from leyden.run import ROLLOUT, SCORE, TEACH, Run
-from leyden.store.reader import open_store
 from leyden.train.artifact import MODEL, train_model
 from leyden.train.loop import Sequences
 
@@ -21,8 +20,9 @@ def run_distill(run: Run, intent: Intent) -> Record:
     point = train_model(
         intent.stage,
         start=run.place("reference"),
-        tokenizer=run.place("sft_teacher"),
+        tokenizer=run.place("reference"),
         stop_ids=stop_ids(run),
+        vocab_size=vocab_size(run),
         data=data,
         heldout=heldout,
         settings=settings,
@@ -45,14 +45,14 @@ def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:
     """Training and held-out sequences: scored rollouts, or teacher answers for the control."""
     size = vocab_size(run)
     if settings.objective == "sft":
-        answers = open_store(run.folder(TEACH))
+        answers = open_artifact(run, TEACH)
         choose = {"vocab_size": size, "keep_truncated": run.recipe.sft.keep_truncated}
         split = "opd" if run.recipe.teach.answer_opd_prompts else "sft"
         return (
             select_answers(answers, split, **choose),
             select_answers(answers, "heldout", **choose),
         )
-    rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
+    rollouts, scores = open_artifact(run, ROLLOUT), open_artifact(run, SCORE)
     return (
         open_pair(rollouts, scores, split="opd", vocab_size=size),
         open_pair(rollouts, scores, split="heldout", vocab_size=size),

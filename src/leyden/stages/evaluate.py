@@ -5,12 +5,13 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from leyden.artifacts import open_prompts, tokenizer_folder, vocab_size
 from leyden.config import Benchmark, Sampling
 from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of
-from leyden.engines.sample_store import run_prompt_set, sample_store
+from leyden.engines.sample_store import sample_store
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.graders import load_grader
+from leyden.evals.graders import apply_grader, load_grader
 from leyden.evals.statistics import accuracy_interval
 from leyden.files import write_atomic, write_json
 from leyden.identity import fingerprint
@@ -18,6 +19,7 @@ from leyden.lineage import Intent, Record
 from leyden.modeling import load_model
 from leyden.run import BENCHMARK, PROBLEMS, Run
 from leyden.store.reader import Row, Store
+from leyden.vocabulary import check_vocabulary
 
 SCORES, SAMPLES, GRADES = "scores.json", "samples", "grades"
 
@@ -25,6 +27,7 @@ SCORES, SAMPLES, GRADES = "scores.json", "samples", "grades"
 def run_evaluate(run: Run, intent: Intent) -> Record:
     """Make ``evaluate/MODEL``: samples, grades and scores.json."""
     model, folder = intent.stage.partition("/")[2], run.folder(intent.stage)
+    check_vocabulary(run, model)
     scores: dict[str, Any] = {"benchmarks": {}}
     rows = tokens = 0
     seconds = 0.0
@@ -51,15 +54,19 @@ def run_evaluate(run: Run, intent: Intent) -> Record:
 
 def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict[str, Any]:
     """Grade every sample, keep the verdicts, and sum them up."""
-    grader, prompts = load_grader(benchmark.grader), run_prompt_set(run, PROBLEMS)
-    tokenizer = load_tokenizer(run.place("sft_teacher"))
+    grader, prompts = load_grader(benchmark.grader), open_prompts(run, PROBLEMS)
+    tokenizer = load_tokenizer(tokenizer_folder(run))
     verdicts: dict[str, list[bool]] = {}
     lines = []
     for row in store:
         prompt = prompts[row["prompt_id"]]
-        problem = {**prompt.row, "prompt": prompt.text, "answer": prompt.answer}
+        problem = {**prompt.row, "prompt": prompt.text}
+        if prompt.answer is not None:
+            problem["answer"] = prompt.answer
         text = completion_text(tokenizer, row)
-        right = row["finish_reason"] == "stop" and bool(grader(problem, text))
+        right = row["finish_reason"] == "stop" and apply_grader(
+            grader, problem, text, where=f"{benchmark.grader} on {prompt.id}"
+        )
         verdicts.setdefault(prompt.id, []).append(right)
         lines.append(
             {"prompt_id": prompt.id, "sample": row["sample"], "right": right, "text": text}
@@ -95,13 +102,15 @@ def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], floa
         sampling,
         ["heldout"],
         folder=run.folder(intent.stage) / SAMPLES / "divergence",
+        limit=settings.kl_prompts,
         purpose="evaluate/divergence",
     )
     began = time.monotonic()
     found = measure_divergence(
         load_model(run.place(model), device=execution.device, dtype=execution.dtype),
         load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
-        [sequence_of(store[i]) for i in range(min(settings.kl_prompts, len(store)))],
+        [sequence_of(row) for row in store],
+        vocab_size=vocab_size(run),
         batch_tokens=execution.batch_tokens,
         chunk=execution.logprob_chunk_tokens,
     )

@@ -4,14 +4,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import AutoConfig
-
-from leyden.config import PromptFile, Sampling
+from leyden.config import PromptFile
 from leyden.data.prompt_set import RenderedPrompt, write_prompt_set
 from leyden.data.prompts import read_prompts
 from leyden.data.render import (
     Renderer,
     check_same_vocabulary,
+    load_sizes,
     load_tokenizer,
     vocabulary_digest,
 )
@@ -26,10 +25,11 @@ def run_prompts(run: Run, intent: Intent) -> Record:
     tokenizer = load_tokenizer(folder)
     _check_models(run, tokenizer, folder)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
+    _check_top_k(run)
     record = _write(run, intent, _render_all(run, renderer))
     about = {
         "stop_ids": list(renderer.stop_ids),
-        "vocab_size": _vocab_size(folder),
+        "vocab_size": _common_vocabulary(run),
         "vocabulary": vocabulary_digest(tokenizer),
         "template": [renderer.before, renderer.after],
     }
@@ -87,14 +87,13 @@ def _render(renderer: Renderer, source: PromptFile, split: str) -> list[Rendered
 def _check_models(run: Run, tokenizer, folder: Path) -> None:
     """Every model of the run must know the rendering tokenizer's ids by the same names."""
     largest = max(tokenizer.get_vocab().values())
-    roles = ["teacher", "base"] + (["reference"] if run.recipe.models.reference else [])
-    for role in roles:
+    for role in _roles(run):
         place = run.place(role)
         check_same_vocabulary(tokenizer, load_tokenizer(place), names=(str(folder), str(place)))
-        if largest >= _vocab_size(place):
+        if largest >= load_sizes(place)[0]:
             raise AlignmentError(
                 f"{place}: the tokenizer's id {largest} is outside the model's vocabulary of "
-                f"{_vocab_size(place)}",
+                f"{load_sizes(place)[0]}",
                 hint="the model's embeddings and its tokenizer do not belong together",
             )
 
@@ -102,15 +101,15 @@ def _check_models(run: Run, tokenizer, folder: Path) -> None:
 def _check_lengths(run: Run, prompts: list[RenderedPrompt]) -> None:
     """Prompt and completion must fit the recipe's cap and every model's context."""
     recipe = run.recipe
-    caps: dict[str, Sampling] = {
-        "sft": recipe.teach,
-        "opd": recipe.rollout,
-        "heldout": recipe.rollout,
-    }
-    caps |= {BENCHMARK + b.name: b for b in recipe.evaluate.benchmarks}
-    context = min(_context(run.place(role)) for role in ("teacher", "base"))
+    teach, rollout = recipe.teach.max_new_tokens, recipe.rollout.max_new_tokens
+    both = max(teach, rollout)
+    caps = {"sft": teach, "opd": both if recipe.teach.answer_opd_prompts else rollout}
+    measured = recipe.evaluate.kl_max_new_tokens if recipe.evaluate.kl_prompts else 0
+    caps["heldout"] = max(both, measured)
+    caps |= {BENCHMARK + b.name: b.max_new_tokens for b in recipe.evaluate.benchmarks}
+    context = min(load_sizes(run.place(role))[1] for role in _roles(run))
     for prompt in prompts:
-        length, cap = len(prompt.ids), caps[prompt.split].max_new_tokens
+        length, cap = len(prompt.ids), caps[prompt.split]
         if length > recipe.prompts.max_prompt_tokens:
             raise ConfigError(
                 f"prompt {prompt.id} has {length} tokens, over prompts.max_prompt_tokens = "
@@ -125,9 +124,21 @@ def _check_lengths(run: Run, prompts: list[RenderedPrompt]) -> None:
             )
 
 
-def _vocab_size(folder: Path) -> int:
-    return AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+def _roles(run: Run) -> list[str]:
+    """The outside models that must share ids."""
+    models = run.recipe.models
+    optional = ["reference"] * bool(models.reference) + ["sft_teacher"] * bool(models.sft_teacher)
+    return ["teacher", "base", *optional]
 
 
-def _context(folder: Path) -> int:
-    return AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
+def _common_vocabulary(run: Run) -> int:
+    """Ids that every model has; models of one tokenizer may pad their embeddings differently."""
+    return min(load_sizes(run.place(role))[0] for role in _roles(run))
+
+
+def _check_top_k(run: Run) -> None:
+    top_k, size = run.recipe.score.top_k, _common_vocabulary(run)
+    if top_k >= size:
+        raise ConfigError(
+            f"score.top_k = {top_k} is not below the vocabulary of {size}", hint="lower score.top_k"
+        )

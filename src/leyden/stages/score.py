@@ -7,26 +7,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from leyden.data.render import load_tokenizer, vocabulary_digest
+from leyden.artifacts import open_artifact, vocab_size
 from leyden.data.scores import check_ids, check_scores, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
-from leyden.errors import AlignmentError, ConfigError, ConsistencyError
+from leyden.errors import ConsistencyError
 from leyden.lineage import Intent, Record
 from leyden.logprobs import TokenScores
-from leyden.run import PROMPTS, ROLLOUT, Run
+from leyden.run import ROLLOUT, Run
 from leyden.store.plan import PlanRow, Unit
 from leyden.store.reader import Row, Store, open_store
 from leyden.store.schema import CHECKSUM, scores_schema
 from leyden.store.writer import StoreWriter, open_writer
+from leyden.vocabulary import check_vocabulary
 
 PROBE_TOLERANCE = 0.05  # nats; beyond rounding of any engine, far below another model's gap
 
 
 def run_score(run: Run, intent: Intent) -> Record:
     """Make ``score/``, row for row with ``rollout/``; the one-teacher rule was checked before."""
-    rollouts = open_store(run.folder(ROLLOUT))
-    _check_vocabulary(run)
+    rollouts = open_artifact(run, ROLLOUT)
+    check_vocabulary(run, "teacher")
     units = _units_like(rollouts, run.recipe.execution.rows_per_unit)
     writer = open_writer(
         run.folder(intent.stage),
@@ -54,9 +55,10 @@ def _score_pending(run: Run, writer: StoreWriter, rollouts: Store, advance) -> N
     pending = {unit.name for unit in writer.pending()}
     if not pending:
         return
-    teacher = TransformersEngine.load(run.place("teacher"), run.recipe.execution)
-    reference = TransformersEngine.load(run.place("reference"), run.recipe.execution)
-    _check_top_k(run, teacher)
+    execution, size = run.recipe.execution, vocab_size(run)
+    teacher = TransformersEngine.load(run.place("teacher"), execution, size)
+    place = run.place("reference")
+    reference = TransformersEngine.load(place, execution, size, as_trained=True)
     start = 0
     for unit in writer.units:
         rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
@@ -81,7 +83,7 @@ def score_rows(
     """Score rows of a completion store; refuses scores that no model gives."""
     for offset, row in enumerate(rows):
         where = f"{run.folder(ROLLOUT)}: row {first_row + offset}"
-        check_ids(row, vocab_size=teacher.model.config.vocab_size, where=where)
+        check_ids(row, vocab_size=vocab_size(run), where=where)
     sequences = [sequence_of(row) for row in rows]
     by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k)
     if run.recipe.score.top_k:
@@ -93,11 +95,11 @@ def score_rows(
     by_reference = reference.score(sequences)
     scored = []
     for offset, (row, t, r) in enumerate(zip(rows, by_teacher, by_reference, strict=True)):
-        for role, scores, engine in (("teacher", t, teacher), ("reference", r, reference)):
+        for role, scores in (("teacher", t), ("reference", r)):
             check_scores(
                 scores.logp_N.numpy(),
                 num_tokens=len(row["completion_ids"]),
-                vocab_size=engine.model.config.vocab_size,
+                vocab_size=vocab_size(run),
                 where=f"{run.folder('score')}: row {first_row + offset}, logp_{role}",
             )
         scored.append(_row(row, t, r))
@@ -123,27 +125,6 @@ def _row(row: Row, teacher: TokenScores, reference: TokenScores) -> dict[str, An
             "reference_tail_logp": reference.top_k.tail_N.numpy(),
         }
     return found
-
-
-def _check_vocabulary(run: Run) -> None:
-    """Ids mean the same to the scoring teacher as to the tokenizer that made them."""
-    record = run.record(PROMPTS)
-    assert record is not None
-    found = vocabulary_digest(load_tokenizer(run.place("teacher")))
-    if found != record.counts["vocabulary"]:
-        raise AlignmentError(
-            f"{run.place('teacher')}: numbers its tokens otherwise than the tokenizer that "
-            "rendered the prompts",
-            hint="score with a teacher of the same vocabulary",
-        )
-
-
-def _check_top_k(run: Run, teacher: TransformersEngine) -> None:
-    top_k, size = run.recipe.score.top_k, teacher.model.config.vocab_size
-    if top_k >= size:
-        raise ConfigError(
-            f"score.top_k = {top_k} is not below the vocabulary of {size}", hint="lower score.top_k"
-        )
 
 
 def _probe(run, writer: StoreWriter, row: Row, teacher, reference) -> None:

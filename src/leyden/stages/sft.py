@@ -1,18 +1,19 @@
 """Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
 
+from leyden.artifacts import open_artifact, stop_ids, vocab_size
 from leyden.data.answers import select_answers
-from leyden.engines.sample_store import stop_ids, vocab_size
 from leyden.identity import identify_model
 from leyden.lineage import Intent, Record
 from leyden.metrics_file import METRICS, trained_tokens
 from leyden.run import TEACH, Run
-from leyden.store.reader import open_store
 from leyden.train.artifact import MODEL, train_model
+from leyden.vocabulary import check_vocabulary
 
 
 def run_sft(run: Run, intent: Intent) -> Record:
     """Make ``sft/model``, with metrics and checkpoints beside it."""
-    answers = open_store(run.folder(TEACH))
+    check_vocabulary(run, "base")
+    answers = open_artifact(run, TEACH)
     choose = {"vocab_size": vocab_size(run), "keep_truncated": run.recipe.sft.keep_truncated}
     data = select_answers(answers, "sft", **choose)
     folder = run.folder(intent.stage)
@@ -21,6 +22,7 @@ def run_sft(run: Run, intent: Intent) -> Record:
         start=run.place("base"),
         tokenizer=run.place("sft_teacher"),
         stop_ids=stop_ids(run),
+        vocab_size=vocab_size(run),
         data=data,
         heldout=select_answers(answers, "heldout", **choose),
         settings=run.recipe.sft,

@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 
 from leyden.errors import StoreError
-from leyden.files import disk_errors, read_json
+from leyden.files import disk_errors, read_object
+from leyden.lineage import require_same
+from leyden.store.plan import PLAN, plan_digest, read_plan
 from leyden.store.schema import CHECKSUM, FORMAT_VERSION, row_checksum
-from leyden.store.writer import SEALED, STORE, shard_path
+from leyden.store.writer import COMMITS, SEALED, STORE, dataset_fingerprint, shard_path
 
 Row = dict[str, Any]
 
@@ -58,11 +60,15 @@ class Store:
         return self.shards[0][1].schema
 
 
-def open_store(folder: Path) -> Store:
-    """Open a sealed store and check every shard's sha256. Raises StoreError naming the file."""
+def open_store(folder: Path, *, expected: str | None = None) -> Store:
+    """Open a sealed store and check every shard's sha256, and its fingerprint if ``expected``.
+
+    Raises StoreError naming the file.
+    """
     if not (folder / SEALED).exists():
         raise StoreError(f"{folder}: is not sealed", hint="run its stage again to finish it")
-    about, seal = read_json(folder / STORE), read_json(folder / SEALED)
+    about = read_object(folder / STORE, "format_version", "plan")
+    seal = read_object(folder / SEALED, "units", "tokens")
     if about.get("format_version") != FORMAT_VERSION:
         raise StoreError(
             f"{folder / STORE}: format version {about.get('format_version')}, expected "
@@ -72,7 +78,23 @@ def open_store(folder: Path) -> Store:
     paths = [(shard_path(folder, unit, digest), digest) for unit, digest in seal["units"]]
     shards = tuple((path, _open_shard(path, digest)) for path, digest in paths)
     ends = tuple(accumulate(table.num_rows for _, table in shards))
-    return Store(folder, seal["dataset_fingerprint"], seal["tokens"], shards, ends)
+    found = dataset_fingerprint(shards[0][1].schema, seal["units"])
+    require_same(folder, found, expected or found)
+    return Store(folder, found, seal["tokens"], shards, ends)
+
+
+def check_plan(store: Store) -> None:
+    """The plan and the commit records must say what the sealed shards say."""
+    folder, about = store.folder, read_object(store.folder / STORE, "plan")
+    units = read_plan(folder)
+    if plan_digest(units) != about["plan"]:
+        raise _damaged(folder / PLAN, f"it is not the plan that {STORE} names")
+    for unit, (path, table) in zip(units, store.shards, strict=True):
+        commit = read_object(folder / COMMITS / f"{unit.name}.json", "sha256", "rows")
+        if shard_path(folder, unit.name, commit["sha256"]) != path:
+            raise _damaged(folder / COMMITS / f"{unit.name}.json", "it names another shard")
+        if not commit["rows"] == table.num_rows == len(unit.rows):
+            raise _damaged(path, f"it has {table.num_rows} rows, planned {len(unit.rows)}")
 
 
 def _open_shard(path: Path, digest: str) -> pa.Table:

@@ -23,9 +23,11 @@ from leyden.files import (
     create_once,
     disk_errors,
     read_json,
+    read_object,
     remove_temporaries,
     sync_folder,
     temporary_name,
+    whole_files,
     write_json,
 )
 from leyden.identity import fingerprint
@@ -46,7 +48,7 @@ class StoreWriter:
 
     def pending(self) -> list[Unit]:
         """Units without a commit, in plan order."""
-        done = {path.stem for path in (self.folder / COMMITS).glob("*.json")}
+        done = {path.stem for path in whole_files(self.folder / COMMITS, "*.json")}
         return [unit for unit in self.units if unit.name not in done]
 
     def commit(self, unit: Unit, rows: Sequence[dict[str, Any]], *, seconds: float) -> None:
@@ -96,7 +98,7 @@ class StoreWriter:
         totals = {
             key: sum(commit[key] for commit in commits.values()) for key in ("rows", "tokens")
         }
-        digest = fingerprint({"schema": str(self.schema), "shards": shards})
+        digest = dataset_fingerprint(self.schema, shards)
         self._sweep({shard_path(self.folder, name, sha).name for name, sha in shards})
         seal = {"units": shards, "dataset_fingerprint": digest, **totals}
         create_once(self.folder / SEALED, _json(seal))
@@ -112,7 +114,7 @@ class StoreWriter:
 
     def device_seconds(self) -> float:
         """Seconds that all committed units took, over every process that worked on them."""
-        files = sorted((self.folder / TIMINGS).glob("*.json"))
+        files = whole_files(self.folder / TIMINGS, "*.json")
         return float(sum(read_json(file)["device_seconds"] for file in files))
 
 
@@ -136,7 +138,7 @@ def open_writer(
         }
         write_json(header, about)
         return StoreWriter(folder, schema, tuple(units))
-    about, planned = read_json(header), read_plan(folder)
+    about, planned = read_object(header, "plan", "origin"), read_plan(folder)
     if about["plan"] != plan_digest(planned):
         raise StoreError(f"{folder / PLAN}: does not match {STORE}", hint="redo the stage")
     if about["origin"] != origin or _rows(planned) != _rows(units):
@@ -148,6 +150,11 @@ def open_writer(
 
 def _rows(units: Sequence[Unit]) -> list[Any]:
     return [row for unit in units for row in unit.rows]
+
+
+def dataset_fingerprint(schema: pa.Schema, shards: Sequence[Sequence[str]]) -> str:
+    """Hash of what a store holds: its columns and the (unit, sha256) of every shard, in order."""
+    return fingerprint({"schema": _described(schema), "shards": [list(s) for s in shards]})
 
 
 def shard_path(folder: Path, unit: str, digest: str) -> Path:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import GenerationConfig
 
 from leyden.config import Execution, Optimisation
-from leyden.files import TEMPORARY, disk_errors, sync_folder
+from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.identity import TOKENIZER_FILES
 from leyden.modeling import DTYPES, load_model
 from leyden.run import Progress
@@ -26,6 +27,7 @@ def train_model(
     start: Path,
     tokenizer: Path,
     stop_ids: Sequence[int],
+    vocab_size: int,
     data: Sequences,
     heldout: Sequences,
     settings: Optimisation,
@@ -35,10 +37,13 @@ def train_model(
     progress: Progress,
 ) -> ResumePoint:
     """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files."""
-    ranks = Ranks.join()
+    ranks = Ranks.join(execution.device)
     model = load_model(start, device=execution.device, dtype="float32")
     student = StudentLM(
-        model, chunk=execution.logprob_chunk_tokens, compute_dtype=DTYPES[execution.dtype]
+        model,
+        vocab_size=vocab_size,
+        chunk=execution.logprob_chunk_tokens,
+        compute_dtype=DTYPES[execution.dtype],
     )
     with progress(name, settings.steps, "steps") as advance:
         training = Training(
@@ -66,12 +71,14 @@ def save_model(model, folder: Path, tokenizer: Path, stop_ids: Sequence[int]) ->
     with disk_errors(folder):
         for stale in (aside, folder):
             shutil.rmtree(stale, ignore_errors=True)
-        model.generation_config.eos_token_id = list(stop_ids)
+        # A fresh one: the base model's own may hold sampling settings that cannot be saved alone.
+        model.generation_config = GenerationConfig(eos_token_id=list(stop_ids))
         model.save_pretrained(aside)
         copied = [*TOKENIZER_FILES, "tokenizer_config.json", "chat_template.jinja"]
         for name in copied:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, aside / name)
+        sync_tree(aside)
         os.replace(aside, folder)
         sync_folder(folder.parent)
 

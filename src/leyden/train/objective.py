@@ -42,6 +42,7 @@ def compute_loss(
         reduction=settings.reduction,
         num_sequences=totals.num_sequences,
         num_tokens=totals.num_tokens,
+        dtype=loss_N.dtype,
     )
     loss = (weights_N * loss_N).sum()
     sums |= {"loss": loss.detach(), "token_loss": loss_N.detach().sum()}

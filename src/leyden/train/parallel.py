@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from leyden.modeling import pick_device
 from leyden.train.metrics import Sums
 
 
@@ -16,16 +17,17 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    device: str = "cpu"
 
     @classmethod
-    def join(cls) -> "Ranks":
+    def join(cls, device: str) -> "Ranks":
         """Join the group that torchrun describes in the environment, or be alone."""
-        world = int(os.environ.get("WORLD_SIZE", "1"))
+        world, place = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
         if world == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), world)
+            dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), world, str(place))
 
     @property
     def leads(self) -> bool:
@@ -38,7 +40,7 @@ class Ranks:
     def sum_number(self, value: int) -> int:
         if self.world == 1:
             return value
-        total = torch.tensor(value, dtype=torch.int64)
+        total = torch.tensor(value, dtype=torch.int64, device=self.device)
         dist.all_reduce(total)
         return int(total)
 

@@ -1,0 +1,176 @@
+"""Guards of models, checkpoints and odd files: each refuses, with a sentence."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from conftest import MODELS, random_model, write_small_recipe
+from leyden.cli.main import run
+from leyden.config import Benchmark, Optimisation, PromptFile, Sampling
+from leyden.data.prompts import read_prompts
+from leyden.engines.transformers import GenerateRequest, TransformersEngine
+from leyden.errors import ConfigError, EngineError, StoreError
+from leyden.evals.graders import apply_grader, load_grader
+from leyden.modeling import load_model
+from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
+from leyden.train.optimizer import make_optimizer
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copytree(MODELS / "base", tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_missing_weights_are_refused(model):
+    tensors = load_file(model / "model.safetensors")
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match="1 weights are missing or misshapen"):
+        load_model(model, device="cpu", dtype="float32")
+
+
+def test_a_model_with_capped_logits_is_refused(tmp_path):
+    config = Gemma2Config(
+        vocab_size=48, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=2, final_logit_softcapping=0.1,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(EngineError, match="not hidden states times a head"):
+        load_model(tmp_path, device="cpu", dtype="float32")
+
+
+def test_a_model_that_gives_nan_samples_nothing():
+    model = random_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    from leyden.config import Execution
+
+    engine = TransformersEngine(model, Execution())
+    with pytest.raises(EngineError, match="log-probs are not finite"):
+        engine.generate([GenerateRequest([5, 6], 0)], Sampling(max_new_tokens=4), [1])
+
+
+def test_a_damaged_checkpoint_is_refused_and_an_incomplete_one_ignored(tmp_path):
+    model = random_model()
+    optimizer = make_optimizer(model, Optimisation())
+    for step in (2, 4):
+        save_checkpoint(tmp_path, model, optimizer, ResumePoint(step, 1.0))
+    (tmp_path / "step-000006").mkdir()
+    assert load_latest(tmp_path, model, optimizer).step == 4
+    path = tmp_path / "step-000004" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"step-000004/model\.safetensors: damaged"):
+        load_latest(tmp_path, model, optimizer)
+
+
+def test_old_checkpoints_are_dropped(tmp_path):
+    model = random_model()
+    for step in (1, 2, 3):
+        save_checkpoint(
+            tmp_path, model, make_optimizer(model, Optimisation()), ResumePoint(step, 0.0)
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+
+
+DAMAGE = {
+    "config.json": ["[]", "{", '{"model_type": "nonsense"}'],
+    "tokenizer.json": ["[]", "{"],
+    "tokenizer_config.json": ["[]"],
+    "generation_config.json": ["[]", '{"eos_token_id": "one"}'],
+    "chat_template.jinja": ["{% if %}", "{{ raise_exception('no') }}"],
+}
+CASES = [(name, text) for name, texts in DAMAGE.items() for text in texts]
+
+
+@pytest.mark.parametrize(("name", "text"), CASES)
+def test_a_damaged_model_folder_is_a_sentence(tmp_path, capsys, name, text):
+    recipe = write_small_recipe(tmp_path)
+    (tmp_path / "models/teacher" / name).write_text(text)
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
+    errors = capsys.readouterr().err
+    assert "error: " in errors and "hint: " in errors
+
+
+def bad_prompt_files():
+    whole = gzip.compress(b'{"prompt": "a"}\n' * 200)
+    return {
+        "cut.jsonl.gz": whole[: len(whole) // 2],
+        "noise.jsonl.gz": whole[:10] + b"\xff" * 40,
+        "surrogate.jsonl": b'{"prompt": "\\ud800"}',
+        "number.jsonl": b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}",
+    }
+
+
+@pytest.mark.parametrize("name", bad_prompt_files())
+def test_an_unreadable_prompt_file_is_a_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(bad_prompt_files()[name])
+    with pytest.raises(ConfigError, match=name):
+        read_prompts(PromptFile(file=str(tmp_path / name)))
+
+
+def test_graders_that_raise_are_sentences(tmp_path):
+    (tmp_path / "g.py").write_text("def grade(problem, completion): return problem['x']")
+    grader = load_grader(f"{tmp_path}/g.py:grade")
+    with pytest.raises(ConfigError, match="g on p: the grader raised KeyError"):
+        apply_grader(grader, {}, "", where="g on p")
+    (tmp_path / "g.py").write_text("def")
+    with pytest.raises(ConfigError, match="cannot be imported: SyntaxError"):
+        load_grader(f"{tmp_path}/g.py:grade")
+
+
+def test_a_grader_that_compares_needs_an_answer():
+    with pytest.raises(ValueError, match=r"set problems\.answer_field"):
+        Benchmark(name="b", grader="math", problems=PromptFile(file="x"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "right"),
+    [
+        ("72", "so the total is \\boxed{72}.", True),
+        ("72", "72 clips", True),
+        ("\\frac{1}{2}", "The answer is $0.5$", True),
+        ("72", "\\boxed{71}", False),
+        ("72", "", False),
+    ],
+)
+def test_the_math_grader_compares_values(answer, completion, right):
+    assert load_grader("math")({"answer": answer}, completion) is right
+
+
+BROKEN_RUNS = {
+    "teach/SEALED.json": "{}",
+    "teach/store.json": "[]",
+    "teach/intent.json": '{"models": []}',
+    "evaluate/base/scores.json": "{}",
+    "sft/metrics.jsonl": "{bad\n",
+    "score/record.json": "{",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_RUNS)
+def test_a_damaged_run_folder_is_a_sentence(copied, capsys, name):
+    (copied / "run" / name).write_text(BROKEN_RUNS[name])
+    codes = [run([command, str(copied / "run")]) for command in ("status", "verify", "report")]
+    assert 1 in codes
+    errors = capsys.readouterr().err
+    assert name in errors and "hint: " in errors
+
+
+def test_a_writers_temporary_files_are_not_counted(copied, capsys):
+    folder = copied / "run/score"
+    (folder / "record.json").unlink()
+    commit = sorted((folder / "commits").iterdir())[0]
+    shutil.copy(commit, folder / "commits" / ".tmp-abc-000000.json")
+    (folder / "commits" / ".tmp-def-000001.json").write_text("")
+    capsys.readouterr()
+    assert run(["status", str(copied / "run"), "--json"]) == 0
+    stages = {s["name"]: s for s in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["score"]["rows"] == 40 and stages["score"]["state"] == "unfinished"
