@@ -87,11 +87,12 @@ def test_interrupt_is_a_sentence_and_resumes(unstarted):
 
 def test_two_processes_do_not_work_on_one_run(unstarted):
     folder, _ = unstarted
-    first = subprocess.Popen(command(folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    long = [*command(folder), "--sft.steps", "5000"]
+    first = subprocess.Popen(long, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         while not (folder / "run" / "teach").exists():
             time.sleep(0.05)
-        second = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+        second = subprocess.run(long, capture_output=True, text=True, check=False)
     finally:
         first.kill()
         first.wait()
