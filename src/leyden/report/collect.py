@@ -52,6 +52,7 @@ def collect_run(run: Run) -> dict[str, Any]:
         ),
         "lengths": _lengths(run, colours),
         "completions": _completions(run),
+        "tail": _tail(run),
         "lineage": _lineage(run),
     }
 
@@ -155,6 +156,18 @@ def _completions(run: Run) -> list[dict[str, Any]]:
     return [
         {**row, "row": i, "mean": float(means[i])} for i, row in zip(picked, shown, strict=True)
     ]
+
+
+def _tail(run: Run) -> dict[str, float] | None:
+    """How much of the sampled loss rests on tokens far below the teacher's taste."""
+    record = run.record(SCORE)
+    if record is None:
+        return None
+    counts = record.counts
+    return {
+        "tokens": counts["tokens_below_minus_10"],
+        "loss": counts["their_share_of_sampled_loss"],
+    }
 
 
 def _lineage(run: Run) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from leyden.artifacts import open_artifact, vocab_size
 from leyden.data.scores import check_ids, check_scores, sequence_of
@@ -14,6 +15,7 @@ from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConsistencyError
 from leyden.lineage import Intent, Record
 from leyden.logprobs import TokenScores
+from leyden.losses import sampled_loss
 from leyden.run import ROLLOUT, Run
 from leyden.store.plan import PlanRow, Unit
 from leyden.store.reader import Row, Store, open_store
@@ -21,6 +23,7 @@ from leyden.store.schema import CHECKSUM, scores_schema
 from leyden.store.writer import StoreWriter, open_writer
 from leyden.vocabulary import check_vocabulary
 
+TAU = 10.0  # the paper's clip, nats
 PROBE_TOLERANCE = 0.05  # nats; beyond rounding of any engine, far below another model's gap
 
 
@@ -143,13 +146,19 @@ def _probe(run, writer: StoreWriter, row: Row, teacher, reference) -> None:
 
 
 def _summary(store: Store) -> dict[str, float]:
-    """Means over tokens: the advantage at the reference, and the teacher's mass inside top k."""
-    tokens, advantage, covered = 0, 0.0, 0.0
-    for row in store:
-        tokens += len(row["logp_teacher"])
-        advantage += float((row["logp_teacher"] - row["logp_reference"]).sum(dtype=np.float64))
-        if "teacher_tail_logp" in row:
-            covered += float((1 - np.exp(row["teacher_tail_logp"])).sum(dtype=np.float64))
-    found = {"mean_advantage": advantage / tokens}
-    has_topk = "topk_ids" in store.schema.names
-    return found | ({"teacher_covered_mass": covered / tokens} if has_topk else {})
+    """Over all tokens, at the reference policy: the mean advantage, the share of tokens whose
+    advantage is below -10 nats and their share of the sampled loss, and the teacher's mass inside
+    the top k."""
+    gaps = [row["logp_teacher"].astype(np.float64) - row["logp_reference"] for row in store]
+    advantage_N = torch.from_numpy(np.concatenate(gaps))
+    loss_N = sampled_loss(advantage_N * 0, advantage_N, clip=TAU)
+    far_N = advantage_N < -TAU
+    found = {
+        "mean_advantage": float(advantage_N.mean()),
+        "tokens_below_minus_10": float(far_N.double().mean()),
+        "their_share_of_sampled_loss": float(loss_N[far_N].sum() / loss_N.sum().clamp_min(1e-30)),
+    }
+    if "topk_ids" in store.schema.names:
+        tails = np.concatenate([row["teacher_tail_logp"] for row in store]).astype(np.float64)
+        found["teacher_covered_mass"] = float(1 - np.exp(tails).mean())
+    return found
