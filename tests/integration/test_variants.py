@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, write_small_recipe
 from leyden.cli.main import run
@@ -119,6 +121,52 @@ def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *flags]) == 0
     (row, *_) = open_store(tmp_path / "r/evaluate/teacher/samples/own")
     assert len(row["prompt_ids"]) == len("say ai:")
+
+
+def test_scores_are_at_temperature_one_however_rollouts_were_sampled(tmp_path):
+    """Sampled at T 0.7, top-p 0.9: the sampler's log-probs say so, the reference's do not."""
+    recipe = write_small_recipe(tmp_path)
+    flags = ["--rollout.temperature", "0.7", "--rollout.top-p", "0.9", *QUICK]
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *flags]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "r/sft/model").double()
+    rollouts, scores = open_store(tmp_path / "r/rollout"), open_store(tmp_path / "r/score")
+    for index in (0, 9, 17):
+        ids = [*rollouts[index]["prompt_ids"], *rollouts[index]["completion_ids"]]
+        first = len(rollouts[index]["prompt_ids"])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, first - 1 : -1]
+        rows, tokens = range(len(logits)), ids[first:]
+        plain = logits.log_softmax(-1)[rows, tokens].numpy()
+        np.testing.assert_allclose(scores[index]["logp_reference"], plain, atol=2e-4)
+        p = (logits / 0.7).softmax(-1)
+        above = (p * (p > p[rows, tokens][:, None])).sum(-1)  # mass of likelier tokens
+        assert (above < 0.9).all()  # each token was inside the nucleus
+        order = p.sort(-1, descending=True).values
+        kept = (order * (order.cumsum(-1) - order < 0.9)).sum(-1)
+        tempered = (p[rows, tokens] / kept).log().numpy()
+        np.testing.assert_allclose(rollouts[index]["logp_sampler"], tempered, atol=2e-4)
+
+
+def test_a_teacher_with_a_padded_embedding_runs_through(tmp_path):
+    """64 rows for 48 tokens: ids beyond the common vocabulary are neither sampled nor scored."""
+    recipe = write_small_recipe(tmp_path)
+    folder = tmp_path / "models/teacher"
+    teacher = AutoModelForCausalLM.from_pretrained(folder)
+    teacher.resize_token_embeddings(64, mean_resizing=False)
+    with torch.no_grad():
+        teacher.get_input_embeddings().weight[48:] = teacher.get_input_embeddings().weight[5] * 1.1
+    teacher.save_pretrained(folder)
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 0
+    for row in open_store(tmp_path / "r/score"):
+        assert row["topk_ids"].max() < 48
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    config = tmp_path / "models/base/config.json"
+    config.write_text(config.read_text().replace('"vocab_size": 48', '"vocab_size": 40'))
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
+    assert "id 47 is outside the model's vocabulary of 40" in capsys.readouterr().err
 
 
 def rewrite(folder, change) -> None:
