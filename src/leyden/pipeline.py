@@ -47,7 +47,8 @@ def run_recipe(run: Run, *, redo: str | None = None, announce: Callable[[str, st
     """
     with disk_errors(run.root):
         run.root.mkdir(parents=True, exist_ok=True)
-        if any(run.root.iterdir()) and not (run.root / RECIPE).exists():
+        own = (path.name.startswith(".") for path in run.root.iterdir())  # the lock, temporaries
+        if not all(own) and not (run.root / RECIPE).exists():
             raise StoreError(
                 f"{run.root}: is not empty and not a run folder",
                 hint="give a new folder with --out",

@@ -307,6 +307,18 @@ def test_models_of_different_tokenizers_are_refused(tmp_path, capsys):
     assert "different tokenizers" in capsys.readouterr().err
 
 
+def test_a_run_refused_at_first_can_be_started_again(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    command = ["run", str(recipe), "--out", str(tmp_path / "r")]
+    assert run([*command, "--models.teacher", "./nowhere"]) == 1
+    assert run([*command, "--score.top_k", "48"]) == 1
+    assert "is not below the vocabulary" in capsys.readouterr().err
+    (tmp_path / "r" / "notes.txt").write_text("mine")
+    (tmp_path / "r" / "recipe.toml").unlink()
+    assert run(command) == 1
+    assert "not a run folder" in capsys.readouterr().err
+
+
 def test_unreadable_weights_are_a_sentence(tmp_path, capsys):
     recipe = write_small_recipe(tmp_path)
     (tmp_path / "models/teacher/model.safetensors").write_bytes(b"not safetensors")
