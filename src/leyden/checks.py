@@ -1,6 +1,7 @@
 """What must hold before a job may run: nothing drifted, one teacher. No model is loaded."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from leyden.errors import ConsistencyError, EngineError
 from leyden.lineage import check_drift, check_one_teacher, read_intent
@@ -26,9 +27,9 @@ def check_run(run: Run, jobs: list[str]) -> None:
 def check_job(run: Run, job: str) -> None:
     """Refuse when ``job`` was begun from something else than the recipe and its parents are now."""
     begun = read_intent(run.folder(job))
-    if begun is None:
-        return
     finished = run.record(job) is not None
+    if begun is None or not (finished or holds_work(run.folder(job))):
+        return
     # What a finished job used may be gone: nothing more will be made of it.
     kept = {r: i for r, i in begun.models.items() if finished and not _present(run, r)}
     wanted = run.intent(job, known=kept)
@@ -38,6 +39,13 @@ def check_job(run: Run, job: str) -> None:
     check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
     if job == TEACH and not finished:
         check_rendering(run)
+
+
+def holds_work(folder: Path) -> bool:
+    """Whether an unfinished job has committed anything that a changed recipe would waste."""
+    return any(
+        True for p in ("**/commits/*.json", "checkpoints/*/state.json") for _ in folder.glob(p)
+    )
 
 
 def _present(run: Run, role: str) -> bool:

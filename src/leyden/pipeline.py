@@ -17,6 +17,7 @@ from leyden.checks import (
     check_rendering,
     check_run,
     check_unchanged,
+    holds_work,
     teacher_consistency,
 )
 from leyden.errors import EngineError, StoreError
@@ -90,6 +91,9 @@ def do_job(run: Run, job: str, *, held: int | None = None) -> None:
     if job == TEACH:
         check_rendering(run)
     consistency = teacher_consistency(run) if job == SCORE else ""
+    if not holds_work(folder):  # what an attempt left that made nothing
+        with disk_errors(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     if read_intent(folder) is None:
         write_intent(folder, intent)
     stage = job.partition("/")[0]

@@ -319,6 +319,22 @@ def test_a_run_refused_at_first_can_be_started_again(tmp_path, capsys):
     assert "not a run folder" in capsys.readouterr().err
 
 
+def test_a_mended_prompt_file_needs_no_redo(tmp_path, capsys):
+    """A stage that failed before it made anything may be begun again from something else."""
+    recipe = write_small_recipe(tmp_path)
+    prompts = tmp_path / "own.jsonl"
+    prompts.write_text('{"prompt": "1+2="}\n{bad\n')
+    flags = ["--prompts.opd", f'{{file = "{prompts}"}}', "--prompts.heldout", "1"]
+    flags += ["--evaluate.kl-prompts", "0"]
+    command = ["run", str(recipe), "--out", str(tmp_path / "r"), *flags]
+    assert run(command) == 1
+    assert "own.jsonl:2: not valid JSON" in capsys.readouterr().err
+    prompts.write_text("".join(json.dumps({"prompt": f"{i}+2="}) + "\n" for i in range(9)))
+    assert run([*command, "--teach.max_new_tokens", "300"]) == 1
+    assert "context of 256" in capsys.readouterr().err
+    assert run(command) == 0
+
+
 def test_unreadable_weights_are_a_sentence(tmp_path, capsys):
     recipe = write_small_recipe(tmp_path)
     (tmp_path / "models/teacher/model.safetensors").write_bytes(b"not safetensors")
