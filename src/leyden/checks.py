@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.errors import ConsistencyError, EngineError
+from leyden.errors import ConsistencyError
 from leyden.lineage import check_drift, check_one_teacher, read_intent
 from leyden.run import PROMPTS, SCORE, TEACH, Run
 
@@ -31,8 +31,7 @@ def check_job(run: Run, job: str) -> None:
     if begun is None or not (finished or holds_work(run.folder(job))):
         return
     # What a finished job used may be gone: nothing more will be made of it.
-    kept = {r: i for r, i in begun.models.items() if finished and not _present(run, r)}
-    wanted = run.intent(job, known=kept)
+    wanted = run.intent(job, finished=begun if finished else None)
     if job in (PROMPTS, TEACH) and finished and run.recipe.models.sft_teacher is None:
         # A finished answer keeps its author; whether the author may score is the one-teacher rule.
         wanted = replace(wanted, models=begun.models)
@@ -46,13 +45,6 @@ def holds_work(folder: Path) -> bool:
     return any(
         True for p in ("**/commits/*.json", "checkpoints/*/state.json") for _ in folder.glob(p)
     )
-
-
-def _present(run: Run, role: str) -> bool:
-    try:
-        return run.place(role).is_dir()
-    except EngineError:
-        return False
 
 
 def check_rendering(run: Run) -> None:

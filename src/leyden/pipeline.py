@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +41,16 @@ SUPERSEDED = "superseded"
 PACKAGES = ("leyden", "torch", "transformers", "pyarrow", "numpy")
 
 
-def run_recipe(run: Run, *, redo: str | None = None, announce: Callable[[str, str], None]) -> None:
-    """Make or continue a whole run. ``redo`` names a job to make again, with all made from it.
+def run_recipe(
+    run: Run,
+    *,
+    redo: Sequence[str] = (),
+    until: str | None = None,
+    announce: Callable[[str, str], None],
+) -> None:
+    """Make or continue a whole run, or the part of it up to the stage or job ``until``.
 
+    ``redo`` names jobs, or stages for all their jobs, to make again with all made from them.
     ``announce(job, state)`` is told "moved to superseded/", "done before", "running" and "done".
     """
     with disk_errors(run.root):
@@ -55,11 +62,20 @@ def run_recipe(run: Run, *, redo: str | None = None, announce: Callable[[str, st
                 hint="give a new folder with --out",
             )
     with lock(run.root) as held:
-        if redo is not None:
-            _supersede(run, redo, announce)
+        if redo:
+            _check_kept(run, run.descendants(*redo))
+            _supersede(run, run.descendants(*redo), announce)
         check_run(run, run.jobs())
         write_recipe(run.recipe, run.root / RECIPE)
-        _do_jobs(run, run.jobs(), announce, held)
+        _do_jobs(run, jobs_until(run, until), announce, held)
+
+
+def jobs_until(run: Run, until: str | None) -> list[str]:
+    """All jobs, or those up to the last one of the stage (or job) ``until``."""
+    jobs = run.jobs()
+    if until is None:
+        return jobs
+    return jobs[: 1 + max(i for i, job in enumerate(jobs) if until in (job, job.partition("/")[0]))]
 
 
 def run_jobs(run: Run, jobs: list[str], *, announce: Callable[[str, str], None]) -> None:
@@ -106,7 +122,10 @@ def do_job(run: Run, job: str, *, held: int | None = None) -> None:
 
 
 def finish(run: Run, record: Record) -> None:
-    write_record(run.folder(record.intent.stage), replace(record, environment=environment(run)))
+    """Write the record, and drop the resume points that nobody will resume from."""
+    folder = run.folder(record.intent.stage)
+    write_record(folder, replace(record, environment=environment(run)))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def stage_function(stage: str) -> Callable[[Run, Intent], Record]:
@@ -151,22 +170,24 @@ def _launch_ranks(run: Run, job: str, held: int | None) -> None:
         )
 
 
-def planned(run: Run, *, redo: str | None = None) -> list[tuple[str, str]]:
+def planned(run: Run, *, redo: Sequence[str] = ()) -> list[tuple[str, str]]:
     """(job, "do" or "skip: done") for what `run` would do now; checks as it would."""
-    again = run.descendants(redo) if redo else []
-    if redo is None and run.root.exists():
-        check_run(run, run.jobs())
+    again = run.descendants(*redo)
+    _check_kept(run, again)
     done = {job for job in run.jobs() if job not in again and run.record(job) is not None}
     return [(job, "skip: done" if job in done else "do") for job in run.jobs()]
 
 
-def _supersede(run: Run, job: str, announce: Callable[[str, str], None]) -> None:
-    """Move ``job`` and all made from it to ``superseded/``, if what remains has not drifted."""
-    again = run.descendants(job)
-    for other in run.jobs():
-        finished = all(run.record(parent) is not None for parent in run.parents(other))
-        if other not in again and finished:
-            check_job(run, other)
+def _check_kept(run: Run, again: Sequence[str]) -> None:
+    """What is not made ``again`` must not have drifted."""
+    for job in run.jobs():
+        finished = all(run.record(parent) is not None for parent in run.parents(job))
+        if job not in again and finished:
+            check_job(run, job)
+
+
+def _supersede(run: Run, again: Sequence[str], announce: Callable[[str, str], None]) -> None:
+    """Move the artifacts of the jobs ``again`` to ``superseded/``; nothing is deleted."""
     home = run.root / SUPERSEDED
     number = 1 + sum(1 for _ in home.glob("*")) if home.exists() else 1
     with disk_errors(run.root):

@@ -128,7 +128,12 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
         known = _fields_at(first["loc"][:-1])
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        hint += "; as a flag: --section.field VALUE" if len(first["loc"]) == 1 else ""
         return ConfigError(f"{source}: unknown key {key} = {found!r}", hint=hint)
+    if first["loc"] and first["loc"][-1] == "[key]":
+        return ConfigError(
+            f"{source}: {found!r} is not a name", hint="lower-case letters, digits, - and _"
+        )
     if kind == "missing":
         return ConfigError(
             f"{source}: {key} is required and missing", hint=f"add {key} to the recipe"

@@ -5,14 +5,14 @@ follows from the recipe, the records of the jobs it reads and the models it uses
 anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from leyden.config import Objective, Recipe
-from leyden.errors import StoreError
+from leyden.errors import EngineError, StoreError
 from leyden.hub import model_folder
 from leyden.identity import ModelIdentity, hash_file, identify_model
 from leyden.lineage import Intent, Record, read_record, require_record, require_same
@@ -66,9 +66,10 @@ class Run:
     def jobs(self) -> list[str]:
         """Every job of the recipe, in an order in which each finds what it reads."""
         adopted = self.recipe.models.reference is not None
-        first = [PROMPTS, ROLLOUT, SCORE] if adopted else [PROMPTS, TEACH, SFT, ROLLOUT, SCORE]
+        first = [PROMPTS, *self._problems()]  # whatever can be wrong in a file shows at once
+        middle = [ROLLOUT, SCORE] if adopted else [TEACH, SFT, ROLLOUT, SCORE]
         arms = [f"{DISTILL}/{arm}" for arm in self.arms()]
-        return first + arms + self._problems() + [f"{EVALUATE}/{m}" for m in self.models()]
+        return first + middle + arms + [f"{EVALUATE}/{model}" for model in self.models()]
 
     def _problems(self) -> list[str]:
         return [PROBLEMS] if self.recipe.evaluate.benchmarks else []
@@ -113,31 +114,47 @@ class Run:
             SCORE: [*sft, ROLLOUT],
         }[stage]
 
-    def descendants(self, job: str) -> list[str]:
-        """``job`` and every job made from it, in order."""
-        found = [job]
-        for later in self.jobs():
-            if any(parent in found for parent in self.parents(later)):
-                found.append(later)
+    def descendants(self, *names: str) -> list[str]:
+        """The jobs (or all jobs of the stages) ``names`` and every job made from them, in order."""
+        found: list[str] = []
+        for job in self.jobs():
+            asked = job in names or job.partition("/")[0] in names
+            if asked or any(parent in found for parent in self.parents(job)):
+                found.append(job)
         return found
 
-    def intent(self, job: str, *, known: Mapping[str, ModelIdentity] | None = None) -> Intent:
+    def intent(self, job: str, *, finished: Intent | None = None) -> Intent:
         """What ``job`` is to be made from now. Its parents must be finished.
 
-        ``known`` identities are taken as they are, without looking at the model.
+        A model or file that is gone counts as what ``finished``, the job's own intent, says of it.
         """
         inputs = {parent: self._fingerprint(parent, job) for parent in self.parents(job)}
         inputs |= {name: hash_file(path) for name, path in self._files(job).items()}
-        roles, known = self.outside_models(job), known or {}
-        models = {role: known.get(role) or self.identity(role) for role in roles}
+        models = {
+            role: self.identity(role)
+            for role in self.outside_models(job)
+            if finished is None or role not in finished.models or self._present(role)
+        }
+        if finished is not None:
+            inputs, models = finished.inputs | inputs, finished.models | models
         return Intent(job, self._settings(job), inputs, models)
+
+    def _present(self, role: str) -> bool:
+        try:
+            return self.place(role).is_dir()
+        except EngineError:
+            return False
 
     def _fingerprint(self, parent: str, wanted_by: str) -> str:
         """The recorded fingerprint of ``parent``; a model must still be what was recorded."""
         record = require_record(self.folder(parent), wanted_by=wanted_by)
         if parent.partition("/")[0] in (SFT, DISTILL):
-            found = identify_model(self.folder(parent) / "model").digest
-            require_same(self.folder(parent) / "model", found, record.fingerprint)
+            model = self.folder(parent) / "model"
+            if not model.is_dir():
+                raise StoreError(
+                    f"{model}: the model is gone", hint=f"`leyden run RECIPE --redo {parent}`"
+                )
+            require_same(model, identify_model(model).digest, record.fingerprint)
         return record.fingerprint
 
     def outside_models(self, job: str) -> list[str]:

@@ -238,6 +238,41 @@ def test_redo_checks_and_locks_before_it_moves(copied, capsys):
     assert not (copied / "run/superseded").exists()
 
 
+def test_redo_takes_a_whole_stage(copied):
+    """A shared field of two arms: one command, named by the stage."""
+    flags = ["--distill.steps", "5"]
+    assert again(copied, *flags, "--redo", "distill/tail") == 1
+    assert again(copied, *flags, "--redo", "distill") == 0
+    assert len(list((copied / "run/superseded/001/distill").iterdir())) == 3
+
+
+def test_a_finished_run_outlives_its_prompt_files(copied, capsys):
+    moved = copied / "own"
+    moved.mkdir()
+    recipe = copied / "run/recipe.toml"
+    recipe.write_text(recipe.read_text().replace("prompts/sft.jsonl", "prompts/gone.jsonl"))
+    assert run(["verify", str(copied / "run")]) == 0
+
+
+def test_a_wrong_grader_is_told_before_anything_is_sampled(tmp_path, capsys):
+    recipe = write_small_recipe(tmp_path)
+    recipe.write_text(recipe.read_text().replace("task.py:grade", "nowhere.py:grade"))
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
+    assert "no such grader file" in capsys.readouterr().err
+    assert not (tmp_path / "r/teach").exists()
+
+
+def test_until_makes_the_folder_that_stage_commands_continue(tmp_path):
+    recipe = write_small_recipe(tmp_path)
+    out = str(tmp_path / "r")
+    assert run(["run", str(recipe), "--out", out, "--until", "prompts"]) == 0
+    assert not (tmp_path / "r/teach").exists()
+    assert run(["sft", out]) == 1
+    for stage in ("teach", "sft", "rollout", "score", "distill", "evaluate"):
+        assert run([stage, out]) == 0
+    assert (tmp_path / "r/evaluate/tail/record.json").exists()
+
+
 def test_dry_run_says_what_redo_would_do(copied, capsys):
     assert again(copied, "--redo", "score", "--dry-run") == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())

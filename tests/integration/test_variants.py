@@ -147,6 +147,18 @@ def test_scores_are_at_temperature_one_however_rollouts_were_sampled(tmp_path):
         np.testing.assert_allclose(rollouts[index]["logp_sampler"], tempered, atol=2e-4)
 
 
+def test_text_the_tokenizer_does_not_know_is_counted_and_said(tmp_path, caplog):
+    recipe = write_small_recipe(tmp_path)
+    rows = [{"prompt": f"{i}+1="} for i in range(9)] + [{"prompt": "é+<eos>="}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    flags = ["--prompts.opd", f'{{file = "{tmp_path}/own.jsonl"}}', "--prompts.heldout", "2"]
+    command = ["run", str(recipe), "--out", str(tmp_path / "r"), "--until", "prompts"]
+    assert run([*command, *flags, "--evaluate.kl-prompts", "0"]) == 0
+    assert "1 of 34 prompts hold characters" in caplog.text
+    record = json.loads((tmp_path / "r/prompts/record.json").read_text())
+    assert record["counts"]["with_unknown_tokens"] == 1
+
+
 def test_a_teacher_with_a_padded_embedding_runs_through(tmp_path):
     """64 rows for 48 tokens: ids beyond the common vocabulary are neither sampled nor scored."""
     recipe = write_small_recipe(tmp_path)

@@ -30,24 +30,30 @@ class RunRecipe:
     """A TOML recipe."""
     out: Path | None = None
     """The run's folder; runs/NAME by default."""
-    redo: str | None = None
-    """Make this job and all that follows again; what was there moves to superseded/."""
+    redo: tuple[str, ...] = ()
+    """Jobs (distill/NAME) or stages (distill) to make again, with all that follows; what was there
+    moves to superseded/."""
+    until: str | None = None
+    """Stop after this stage or job."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say what would be done."""
 
     def run(self, fields: list[str]) -> None:
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or Path("runs") / recipe.name, recipe, screen.progress)
-        if self.redo is not None and self.redo not in run.jobs():
-            raise ConfigError(
-                f"--redo {self.redo}: no such job", hint=f"one of {', '.join(run.jobs())}"
-            )
+        known = {name for job in run.jobs() for name in (job, job.partition("/")[0])}
+        for name in (*self.redo, *([self.until] if self.until else [])):
+            if name not in known:
+                raise ConfigError(
+                    f"{name}: no such stage or job", hint=f"one of {', '.join(sorted(known))}"
+                )
         if self.dry_run:
             screen.print_plan(planned(run, redo=self.redo))
             return
-        run_recipe(run, redo=self.redo, announce=screen.announce)
+        run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)
         screen.print_status(run_status(run))
-        screen.write_report([run.root], None)
+        if self.until is None:
+            screen.write_report([run.root], None)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode()  # refuses lone surrogates
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid JSON: {error}", hint="mend that line") from error
+        raise ConfigError(
+            f"{where}: not valid JSON: {error}", hint="a prompt file holds one JSON object per line"
+        ) from error
     if not isinstance(row, dict):
         raise ConfigError(f"{where}: a {type(row).__name__}, not an object", hint="mend that line")
     return row

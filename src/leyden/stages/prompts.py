@@ -1,5 +1,6 @@
 """Before the stages: read prompt and problem files and render them to ids, once."""
 
+import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from leyden.data.render import (
     vocabulary_digest,
 )
 from leyden.errors import AlignmentError, ConfigError
+from leyden.evals.graders import load_grader
 from leyden.lineage import Intent, Record
 from leyden.run import BENCHMARK, Run
 
@@ -41,19 +43,37 @@ def run_problems(run: Run, intent: Intent) -> Record:
     folder = run.place("sft_teacher")
     renderer = Renderer(load_tokenizer(folder), run.recipe.template, folder)
     benchmarks = run.recipe.evaluate.benchmarks
+    for benchmark in benchmarks:
+        load_grader(benchmark.grader)  # a grader that cannot be loaded is told now, not at the end
     rendered = [_render(renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
     return _write(run, intent, [prompt for prompts in rendered for prompt in prompts])
 
 
 def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt]) -> Record:
     _check_lengths(run, prompts)
+    unknown = _warn_of_unknown(prompts, load_tokenizer(run.place("sft_teacher")).unk_token_id)
     digest = write_prompt_set(run.folder(intent.stage), prompts)
     counts = {
         "rows": len(prompts),
         "tokens": sum(len(p.ids) for p in prompts),
         "splits": dict(Counter(p.split for p in prompts)),
+        "with_unknown_tokens": unknown,
     }
     return Record(intent, digest, counts, device_seconds=0.0)
+
+
+def _warn_of_unknown(prompts: list[RenderedPrompt], unknown_id: int | None) -> int:
+    """How many prompts hold text that the tokenizer can only write as its unknown token."""
+    found = [p for p in prompts if unknown_id in p.ids]
+    if found:
+        logging.getLogger(__name__).warning(
+            "%d of %d prompts hold characters that the tokenizer does not know, first %s: %r",
+            len(found),
+            len(prompts),
+            found[0].id,
+            found[0].text[:60],
+        )
+    return len(found)
 
 
 def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
