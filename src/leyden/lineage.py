@@ -120,7 +120,10 @@ def check_drift(folder: Path, wanted: Intent, *, redo: str) -> None:
     begun = read_intent(folder)
     if begun is None or begun.digest == wanted.digest:
         return
-    hint = f"undo the change, or `leyden run RECIPE --redo {wanted.stage}` to make again: {redo}"
+    whole, _, one = wanted.stage.partition("/")
+    every = f" (or --redo {whole} for every {whole} job)" if one else ""
+    hint = f"undo the change, or `leyden run RECIPE --redo {wanted.stage}`{every} to make again: "
+    hint += redo
     for key, old, new in _changes(begun.settings, wanted.settings):
         raise ConfigError(
             f"{folder}: made with {key} = {old!r}, and the recipe now says {new!r}", hint=hint
