@@ -215,11 +215,13 @@ def lock(root: Path) -> Iterator[int]:
 
 def environment(run: Run) -> dict[str, object]:
     """What the record tells people about the machine; never compared."""
+    from leyden.modeling import pick_device
+
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.platform(),
-        "device": run.recipe.execution.device,
+        "device": str(pick_device(run.recipe.execution.device)),
         "dtype": run.recipe.execution.dtype,
         "threads": run.recipe.execution.threads or os.cpu_count(),
         "ranks": run.recipe.execution.ranks,

@@ -6,6 +6,7 @@ from leyden.artifacts import open_artifact, vocab_size
 from leyden.checks import check_run
 from leyden.data.prompt_set import read_prompt_set
 from leyden.data.scores import PER_TOKEN, check_pair, check_scores, check_top_k
+from leyden.errors import LeydenError, StoreError
 from leyden.files import read_json
 from leyden.identity import fingerprint, identify_model
 from leyden.lineage import Record, require_same
@@ -14,19 +15,38 @@ from leyden.store.reader import Store, check_plan, open_store
 
 
 def verify_run(run: Run) -> Iterator[str]:
-    """Yield a sentence per check passed; raise the LeydenError of the first that fails."""
-    check_run(run, [])
-    yield "lineage: every finished stage was made from what the recipe and its parents are now"
-    for job in run.jobs():
-        record = run.record(job)
-        if record is not None:
-            yield f"{job}: {_verify(run, job, record)}"
+    """Yield a sentence per check; after the last, raise a StoreError if any of them failed."""
+    failed: list[LeydenError] = []
+    for name, check in {"lineage": _lineage, **dict.fromkeys(run.jobs(), _verify)}.items():
+        try:
+            said = check(run, name)
+        except LeydenError as error:
+            failed.append(error)
+            said = f"FAILED: {error}"
+        if said:
+            yield f"{name}: {said}"
+    if failed:
+        raise StoreError(
+            f"{run.root}: {len(failed)} of the checks failed, first: {failed[0]}",
+            hint=failed[0].hint,
+        )
     scored = run.record(SCORE)
     if scored is not None:
         yield f"one teacher: {scored.teacher_consistency}"
 
 
-def _verify(run: Run, job: str, record: Record) -> str:
+def _lineage(run: Run, name: str) -> str:
+    check_run(run, [])
+    return "every finished stage was made from what the recipe and its parents are now"
+
+
+def _verify(run: Run, job: str) -> str:
+    """What was found in order; nothing to say of a job that is not finished."""
+    record = run.record(job)
+    return "" if record is None else _verify_artifact(run, job, record)
+
+
+def _verify_artifact(run: Run, job: str, record: Record) -> str:
     folder, stage = run.folder(job), job.partition("/")[0]
     if stage in (PROMPTS, PROBLEMS):
         return f"{len(read_prompt_set(folder, expected=record.fingerprint))} prompts as recorded"

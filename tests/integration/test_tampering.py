@@ -281,6 +281,18 @@ def test_dry_run_says_what_redo_would_do(copied, capsys):
     assert again(copied, "--sft.steps", "9", "--dry-run") == 1
 
 
+def test_verify_goes_on_after_a_failure_and_names_every_one(copied, capsys):
+    for stage in ("teach", "score"):
+        shard = sorted((copied / "run" / stage / "shards").iterdir())[0]
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    perturb(copied / "run/distill/tail/model/model.safetensors")
+    assert run(["verify", str(copied / "run")]) == 1
+    shown = capsys.readouterr()
+    for name in ("lineage", "teach", "score", "distill/tail"):
+        assert f"\n{name}: FAILED" in "\n" + shown.out
+    assert "rollout: 40 rows" in shown.out and "hint: " in shown.err
+
+
 @pytest.mark.parametrize("stage", ["teach", "rollout", "score"])
 def test_a_flipped_byte_is_found_and_named(copied, capsys, stage):
     shard = sorted((copied / "run" / stage / "shards").iterdir())[0]

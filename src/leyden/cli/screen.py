@@ -1,6 +1,8 @@
 """What people see: progress and notices on stderr, data on stdout."""
 
 import json
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +34,7 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar on stderr with rate and time left."""
+    """A bar on stderr with rate and time left; in a log file a line every tenth."""
     columns = [
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
@@ -41,10 +43,27 @@ def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     ]
     console = Console(stderr=True)
-    quiet = not console.is_terminal  # a log file wants lines, not bars
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bars:
+    if not console.is_terminal:
+        yield tenths(name, total, unit)
+        return
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=total, unit=unit)
         yield lambda amount: bars.advance(task, amount)
+
+
+def tenths(name: str, total: int, unit: str) -> Advance:
+    """Prints a line whenever another tenth is done, not faster than every ten seconds."""
+    done, said, began = 0, time.monotonic(), time.monotonic()
+
+    def advance(amount: int) -> None:
+        nonlocal done, said
+        before, done, now = done, done + amount, time.monotonic()
+        if 10 * done // total > 10 * before // total and now - said >= 10:
+            said = now
+            line = f"{name:22} {done}/{total} {unit}, {now - began:.0f} s"
+            print(line, file=sys.stderr, flush=True)
+
+    return advance
 
 
 def announce(job: str, state: str) -> None:
