@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a LeydenError, one sentence and a hint; 2 usage; 130 interrupted.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -55,6 +56,8 @@ def run(arguments: list[str]) -> int:
     except LeydenError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(
             "interrupted; what is committed is kept\nhint: the same command resumes",
