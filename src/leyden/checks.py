@@ -36,8 +36,6 @@ def check_job(run: Run, job: str) -> None:
         # A finished answer keeps its author; whether the author may score is the one-teacher rule.
         wanted = replace(wanted, models=begun.models)
     check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
-    if job == TEACH and not finished:
-        check_rendering(run)
 
 
 def holds_work(folder: Path) -> bool:

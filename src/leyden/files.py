@@ -40,7 +40,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write aside, fsync, rename, fsync the folder: readers see all of the old or the new."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes | memoryview) -> None:
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -135,4 +135,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """How every JSON file of a run is written: sorted, indented, the same bytes every time."""
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"

@@ -13,7 +13,6 @@ from leyden.show import describe
 from leyden.status import run_status
 from leyden.store.reader import open_store
 
-FIRST_ARM = 3  # palette: 0 teacher, 1 base, 2 reference, then the arms
 NUM_COMPLETIONS = 12
 CURVES = [  # metric, title, what it means
     ("loss", "Loss", "Of the arm's own objective; dashed: held-out rollouts."),

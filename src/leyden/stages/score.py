@@ -17,7 +17,7 @@ from leyden.lineage import Intent, Record
 from leyden.logprobs import TokenScores
 from leyden.losses import sampled_loss
 from leyden.run import ROLLOUT, Run
-from leyden.store.plan import PlanRow, Unit
+from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Row, Store, open_store
 from leyden.store.schema import CHECKSUM, scores_schema
 from leyden.store.writer import StoreWriter, open_writer
@@ -50,8 +50,7 @@ def _units_like(rollouts: Store, rows_per_unit: int) -> list[Unit]:
     """The rollout's rows in order; scoring draws nothing, so the seeds are zero."""
     keys = zip(rollouts.values("prompt_id"), rollouts.values("sample"), strict=True)
     rows = [PlanRow(prompt_id, sample, 0) for prompt_id, sample in keys]
-    starts = range(0, len(rows), rows_per_unit)
-    return [Unit(f"{i:06d}", tuple(rows[s : s + rows_per_unit])) for i, s in enumerate(starts)]
+    return cut_units(rows, rows_per_unit)
 
 
 def _score_pending(run: Run, writer: StoreWriter, rollouts: Store, advance) -> None:

@@ -49,6 +49,11 @@ def make_plan(
         for prompt_id in prompt_ids
         for sample in range(samples)
     ]
+    return cut_units(rows, rows_per_unit)
+
+
+def cut_units(rows: Sequence[PlanRow], rows_per_unit: int) -> list[Unit]:
+    """Consecutive rows as numbered units."""
     starts = range(0, len(rows), rows_per_unit)
     return [
         Unit(f"{i:06d}", tuple(rows[start : start + rows_per_unit]))

@@ -9,7 +9,6 @@ bytes every time.
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ import pyarrow as pa
 from leyden.errors import StoreError
 from leyden.files import (
     create_once,
-    disk_errors,
+    json_bytes,
     read_json,
     read_object,
     remove_temporaries,
-    sync_folder,
-    temporary_name,
     whole_files,
+    write_atomic,
     write_json,
 )
 from leyden.identity import fingerprint
@@ -62,27 +60,15 @@ class StoreWriter:
             json.dumps({"device_seconds": seconds}).encode(),
         )
         record = {"sha256": digest, "rows": len(rows), **_statistics(table)}
-        create_once(self.folder / COMMITS / f"{unit.name}.json", _json(record))
+        create_once(self.folder / COMMITS / f"{unit.name}.json", json_bytes(record))
 
     def _write_shard(self, unit: Unit, table: pa.Table) -> str:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, self.schema) as writer:
             writer.write_table(table)
-        data = sink.getvalue()
+        data = memoryview(sink.getvalue())
         digest = hashlib.sha256(data).hexdigest()
-        path = shard_path(self.folder, unit.name, digest)
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_name(path)
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(path.parent)
+        write_atomic(shard_path(self.folder, unit.name, digest), data)
         return digest
 
     def seal(self) -> str:
@@ -101,7 +87,7 @@ class StoreWriter:
         digest = dataset_fingerprint(self.schema, shards)
         self._sweep({shard_path(self.folder, name, sha).name for name, sha in shards})
         seal = {"units": shards, "dataset_fingerprint": digest, **totals}
-        create_once(self.folder / SEALED, _json(seal))
+        create_once(self.folder / SEALED, json_bytes(seal))
         return digest
 
     def _sweep(self, wanted: set[str]) -> None:
@@ -177,7 +163,3 @@ def _statistics(table: pa.Table) -> dict[str, Any]:
                 mean = float(np.mean(values, dtype=np.float64))
                 found[name] = {"mean": mean, "min": low, "max": high}
     return found
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
