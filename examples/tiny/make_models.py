@@ -9,6 +9,8 @@ from answers full of slips and is often wrong.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +81,9 @@ def make_batch(
     return ids_BT, labels_BT
 
 
-def train(model, encode, *, steps: int, learning_rate: float, seed: int, **batch) -> None:
+def train(model, tokenizer, *, steps: float, learning_rate: float, seed: int, **batch) -> None:
+    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+    steps = max(1, round(steps))
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98))
     warmup = max(1, steps // 20)
@@ -106,31 +110,41 @@ def save(model, tokenizer, folder: Path) -> None:
     print(f"wrote {folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
+def make_base(out: Path, scale: float) -> None:
+    torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    base = make_model(width=64, inner=170, num_layers=2, seed=1)
+    clean = {"slip": 0.03, "learn_slips": False, "style": "even", "longest": MAX_TERMS}
+    train(base, tokenizer, steps=4000 * scale, learning_rate=3e-3, seed=10, **clean)
+    noisy = {"slip": 0.15, "learn_slips": True, "style": "even", "longest": MAX_TERMS}
+    train(base, tokenizer, steps=200 * scale, learning_rate=1e-3, seed=11, **noisy)
+    save(base, tokenizer, out / "base")
+
+
+def make_teachers(out: Path, scale: float) -> None:
+    torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    teacher = make_model(width=96, inner=256, num_layers=3, seed=2)
+    careful = {"slip": 0.06, "learn_slips": False, "longest": TEACHER_MAX_TERMS}
+    large, small = {"style": "large", **careful}, {"style": "small", **careful}
+    train(teacher, tokenizer, steps=3000 * scale, learning_rate=3e-3, seed=12, **large)
+    save(teacher, tokenizer, out / "teacher")
+
+    train(teacher, tokenizer, steps=500 * scale, learning_rate=1e-3, seed=13, **small)
+    save(teacher, tokenizer, out / "other_teacher")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps-scale", type=float, default=1.0)
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    tokenizer = make_tokenizer()
-    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
-    scaled = lambda steps: max(1, round(steps * args.steps_scale))  # noqa: E731
-
-    base = make_model(width=64, inner=170, num_layers=2, seed=1)
-    clean = {"slip": 0.03, "learn_slips": False, "style": "even", "longest": MAX_TERMS}
-    train(base, encode, steps=scaled(4000), learning_rate=3e-3, seed=10, **clean)
-    noisy = {"slip": 0.15, "learn_slips": True, "style": "even", "longest": MAX_TERMS}
-    train(base, encode, steps=scaled(200), learning_rate=1e-3, seed=11, **noisy)
-    save(base, tokenizer, args.out / "base")
-
-    teacher = make_model(width=96, inner=256, num_layers=3, seed=2)
-    careful = {"slip": 0.06, "learn_slips": False, "longest": TEACHER_MAX_TERMS}
-    large, small = {"style": "large", **careful}, {"style": "small", **careful}
-    train(teacher, encode, steps=scaled(3000), learning_rate=3e-3, seed=12, **large)
-    save(teacher, tokenizer, args.out / "teacher")
-
-    train(teacher, encode, steps=scaled(500), learning_rate=1e-3, seed=13, **small)
-    save(teacher, tokenizer, args.out / "other_teacher")
+    with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(make, args.out, args.steps_scale) for make in (make_teachers, make_base)
+        ]
+        for job in jobs:
+            job.result()
 
 
 if __name__ == "__main__":

@@ -81,6 +81,16 @@ def test_the_override_is_recorded_and_shown(unscored, capsys):
     assert json.loads(capsys.readouterr().out)["teacher_consistency"] == "overridden"
 
 
+@pytest.mark.parametrize(
+    ("change", "part"), [(one_template_character, "template"), (one_tokenizer_entry, "tokenizer")]
+)
+def test_prompts_are_answered_only_as_they_were_rendered(copied, capsys, change, part):
+    forget(copied, "teach", "sft", "rollout", "score", "distill", "evaluate")
+    change(copied / "models")
+    assert again(copied) == 1
+    assert f"rendered with a teacher whose {part} changed since" in capsys.readouterr().err
+
+
 def test_the_teacher_may_not_change_halfway_through_its_answers(copied, capsys):
     forget(copied, "sft", "rollout", "score", "distill", "evaluate")
     (copied / "run/teach/record.json").unlink()

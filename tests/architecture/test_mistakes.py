@@ -1,0 +1,221 @@
+"""The mistakes that offline distillation has been seen to make, and whether our guards matter.
+
+Each row takes one guard out of a copy of the package and asks its tests to fail. A guard whose
+tests still pass is not tested.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from conftest import ROOT
+
+NUMERICS, UNIT, RUNS = "tests/numerics/", "tests/unit/", "tests/integration/"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """``guard`` stands once in ``file``; with ``instead`` in its place, ``tests`` must fail."""
+
+    name: str
+    file: str
+    guard: str
+    instead: str
+    tests: str
+
+
+MISTAKES = [
+    Mistake(
+        "the student scored one token late",
+        "data/batches.py",
+        "np.arange(first - 1, first + len(sequence.completion_ids) - 1)",
+        "np.arange(first, first + len(sequence.completion_ids))",
+        NUMERICS + "test_alignment.py",
+    ),
+    Mistake(
+        "padding counted as context",
+        "modeling.py",
+        "position_ids=batch.position_ids_BT",
+        "position_ids=None",
+        NUMERICS + "test_alignment.py",
+    ),
+    Mistake(
+        "trained tokens are not the sampled ones",
+        "data/scores.py",
+        'return TokenSequence(row["prompt_ids"], row["completion_ids"], columns or {})',
+        'return TokenSequence(row["prompt_ids"], row["completion_ids"][::-1], columns or {})',
+        UNIT + "test_answers.py",
+    ),
+    Mistake(
+        "the stop token is not part of the answer",
+        "engines/transformers.py",
+        "np.array(i, np.int32)",
+        "np.array(i[:-1] if i[-1] in stop_ids else i, np.int32)",
+        RUNS + "test_run.py::test_rollouts_end_in_the_stop_token_and_are_never_retokenised",
+    ),
+    Mistake(
+        "the template changed between stages",
+        "data/prompt_set.py",
+        "if found != expected:",
+        "if False:",
+        UNIT + "test_answers.py",
+    ),
+    Mistake(
+        "the teacher that answers reads prompts otherwise than the one that rendered",
+        "checks.py",
+        "if part in RENDERING]",
+        "if part in ()]",
+        RUNS + "test_tampering.py::test_prompts_are_answered_only_as_they_were_rendered",
+    ),
+    Mistake(
+        "the sampler's tempered log-probs taken for the reference's",
+        "stages/score.py",
+        '"logp_reference": reference.logp_N.numpy(),',
+        '"logp_reference": row["logp_sampler"],',
+        RUNS + "test_variants.py::test_scores_are_at_temperature_one_however_rollouts_were_sampled",
+    ),
+    Mistake(
+        "student logits tempered in training",
+        "train/student.py",
+        "token_logprobs(hidden_ND, head",
+        "token_logprobs(hidden_ND / 0.8, head",
+        NUMERICS + "test_alignment.py",
+    ),
+    Mistake(
+        "the loss normalised per micro-batch",
+        "train/objective.py",
+        "num_tokens=totals.num_tokens",
+        "num_tokens=len(loss_N)",
+        NUMERICS + "test_splits.py",
+    ),
+    Mistake(
+        "a missing score became 0.0",
+        "data/scores.py",
+        "len(logp_N) >= CERTAIN_TOKENS and not logp_N.any()",
+        "False",
+        UNIT + "test_scores.py",
+    ),
+    Mistake(
+        "scores that are not finite",
+        "data/scores.py",
+        "not np.isfinite(logp_N).all()",
+        "False",
+        UNIT + "test_scores.py",
+    ),
+    Mistake(
+        "scores above zero",
+        "data/scores.py",
+        "(logp_N > ROUNDING).any()",
+        "False",
+        UNIT + "test_scores.py",
+    ),
+    Mistake(
+        "scores of a model without weights",
+        "data/scores.py",
+        "len(logp_N) >= 2 and np.allclose(",
+        "False and np.allclose(",
+        UNIT + "test_scores.py",
+    ),
+    Mistake(
+        "the scores are never checked before training",
+        "data/scores.py",
+        "check_scores(\n                score[name],",
+        "(lambda *a, **k: None)(\n                score[name],",
+        RUNS + "test_variants.py::test_training_refuses_scores_that_no_model_gives",
+    ),
+    Mistake(
+        "teacher scores loaded but never used",
+        "train/objective.py",
+        'settings, model="teacher")',
+        'settings, model="reference")',
+        NUMERICS + "test_alignment.py",
+    ),
+    Mistake(
+        "forwards whose coefficient is zero",
+        "train/objective.py",
+        "logp_NK = student(batch, ids_NK)",
+        "logp_NK = student(batch, ids_NK) + 0 * student(batch, ids_NK)",
+        NUMERICS + "test_alignment.py::test_every_step_is_one_forward",
+    ),
+    Mistake(
+        "log-softmax in bfloat16",
+        "logprobs.py",
+        "return torch.promote_types(dtype, torch.float32)",
+        "return dtype",
+        NUMERICS + "test_logprobs.py",
+    ),
+    Mistake(
+        "logits of a whole batch in memory",
+        "logprobs.py",
+        "[slice(start, start + chunk) for start in range(0, num_tokens, chunk)]",
+        "[slice(0, num_tokens)]",
+        NUMERICS + "test_logprobs.py",
+    ),
+    Mistake(
+        "tokens sampled, then not used",
+        "data/scores.py",
+        'rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)',
+        'rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)[1:]',
+        RUNS + "test_run.py::test_every_stored_token_is_trained",
+    ),
+    Mistake(
+        "truncated answers kept as SFT targets",
+        "data/answers.py",
+        'if keep_truncated or reasons[i] == "stop"',
+        "if True",
+        UNIT + "test_answers.py",
+    ),
+    Mistake(
+        "two teachers, and nobody noticed",
+        "lineage.py",
+        "if wrote.digest == scores.digest:",
+        "if True:",
+        RUNS + "test_tampering.py::test_another_teacher_may_not_score",
+    ),
+    Mistake(
+        "a new SFT model under the old name",
+        "run.py",
+        "require_same(model, identify_model(model).digest, record.fingerprint)",
+        "pass",
+        RUNS + "test_tampering.py",
+    ),
+    Mistake(
+        "scores of another completion",
+        "data/scores.py",
+        'if not same or rollout[CHECKSUM] != score["completion_crc32"]:',
+        "if False:",
+        RUNS + "test_variants.py::test_scores_of_another_completion_and_foreign_ids_are_refused",
+    ),
+    Mistake(
+        "resumed into a store of other rows",
+        "store/writer.py",
+        'if about["origin"] != origin or _rows(planned) != _rows(units):',
+        "if False:",
+        UNIT + "test_store.py",
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name.replace(" ", "-"))
+def test_a_guard_taken_out_is_missed(mistake, tmp_path):
+    package = tmp_path / "leyden"
+    shutil.copytree(ROOT / "src/leyden", package)
+    path = package / mistake.file
+    source = path.read_text()
+    assert source.count(mistake.guard) == 1, f"{mistake.file} has no longer: {mistake.guard}"
+    path.write_text(source.replace(mistake.guard, mistake.instead))
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    found = subprocess.run(
+        [*pytest_, "-m", "not slow", *mistake.tests.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1, found.stdout[-2000:]
