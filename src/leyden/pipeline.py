@@ -53,14 +53,7 @@ def run_recipe(
     ``redo`` names jobs, or stages for all their jobs, to make again with all made from them.
     ``announce(job, state)`` is told "moved to superseded/", "done before", "running" and "done".
     """
-    with disk_errors(run.root):
-        run.root.mkdir(parents=True, exist_ok=True)
-        own = (path.name.startswith(".") for path in run.root.iterdir())  # the lock, temporaries
-        if not all(own) and not (run.root / RECIPE).exists():
-            raise StoreError(
-                f"{run.root}: is not empty and not a run folder",
-                hint="give a new folder with --out",
-            )
+    _prepare_folder(run.root)
     with lock(run.root) as held:
         if redo:
             _check_kept(run, run.descendants(*redo))
@@ -68,6 +61,20 @@ def run_recipe(
         check_run(run, run.jobs())
         write_recipe(run.recipe, run.root / RECIPE)
         _do_jobs(run, jobs_until(run, until), announce, held)
+
+
+def _prepare_folder(root: Path) -> None:
+    """Make the run's folder, or refuse a place that holds something else."""
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"{root}: is a file, not a folder", hint="give a folder with --out")
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        own = (path.name.startswith(".") for path in root.iterdir())  # the lock, temporaries
+        if not all(own) and not (root / RECIPE).exists():
+            raise StoreError(
+                f"{root}: is not empty and not a run folder",
+                hint="give a new folder with --out",
+            )
 
 
 def jobs_until(run: Run, until: str | None) -> list[str]:

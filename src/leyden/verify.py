@@ -1,14 +1,15 @@
 """Check a finished run against itself: hashes, alignment, lineage, one teacher."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from leyden.artifacts import open_artifact, vocab_size
 from leyden.checks import check_run
 from leyden.data.prompt_set import read_prompt_set
 from leyden.data.scores import PER_TOKEN, check_pair, check_scores, check_top_k
 from leyden.errors import LeydenError, StoreError
-from leyden.files import read_json
-from leyden.identity import fingerprint, identify_model
+from leyden.files import read_object
+from leyden.identity import fingerprint, hash_file, identify_model
 from leyden.lineage import Record, require_same
 from leyden.run import EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.store.reader import Store, check_plan, open_store
@@ -58,13 +59,27 @@ def _verify_artifact(run: Run, job: str, record: Record) -> str:
             _verify_scores(run, store)
         return f"{rows} rows, every shard and row as committed"
     if stage == EVALUATE:
-        scores = folder / "scores.json"
-        require_same(scores, fingerprint(read_json(scores)), record.fingerprint)
-        samples = [open_store(path) for path in sorted((folder / "samples").glob("*"))]
-        return f"scores as recorded, {sum(sum(1 for _ in s) for s in samples)} samples as committed"
+        return f"scores and {_verify_scores_file(folder, record)} samples as recorded"
     model = folder / "model"
     require_same(model, identify_model(model).digest, record.fingerprint)
     return f"model {record.fingerprint[:12]}" + (" (reference policy)" if stage == SFT else "")
+
+
+def _verify_scores_file(folder: Path, record: Record) -> int:
+    """scores.json, the grades and the samples behind them; how many samples there are."""
+    path = folder / "scores.json"
+    scores = read_object(path, "benchmarks")
+    require_same(path, fingerprint(scores), record.fingerprint)
+    for name, score in scores["benchmarks"].items():
+        grades = folder / "grades" / f"{name}.jsonl"
+        require_same(grades, hash_file(grades) if grades.exists() else "missing", score["grades"])
+    made = {**scores["benchmarks"], "divergence": scores.get("divergence")}
+    stores = [
+        open_store(folder / "samples" / name, expected=score["store"])
+        for name, score in made.items()
+        if score is not None
+    ]
+    return sum(sum(1 for _ in store) for store in stores)
 
 
 def _verify_scores(run: Run, scores: Store) -> None:

@@ -291,6 +291,19 @@ def test_dry_run_says_what_redo_would_do(copied, capsys):
     assert again(copied, "--sft.steps", "9", "--dry-run") == 1
 
 
+@pytest.mark.parametrize("what", ["samples/sums", "samples/divergence", "grades/sums.jsonl"])
+def test_evaluation_samples_and_grades_belong_to_their_scores(copied, capsys, what):
+    """Another model's, sealed and whole, in their place."""
+    mine, other = copied / "run/evaluate/tail" / what, copied / "run/evaluate/base" / what
+    if mine.is_dir():
+        shutil.rmtree(mine)
+        shutil.copytree(other, mine)
+    else:
+        shutil.copyfile(other, mine)
+    assert run(["verify", str(copied / "run")]) == 1
+    assert f"evaluate/tail/{what}: its content is" in capsys.readouterr().err
+
+
 def test_verify_goes_on_after_a_failure_and_names_every_one(copied, capsys):
     for stage in ("teach", "score"):
         shard = sorted((copied / "run" / stage / "shards").iterdir())[0]
@@ -345,6 +358,7 @@ def test_a_new_sft_model_is_not_silently_ignored(copied, capsys):
         (["--models.base", "./models"], "has no config.json"),
         (["--prompts.max_prompt_tokens", "5"], "over prompts.max_prompt_tokens = 5"),
         (["--teach.max_new_tokens", "300"], "exceeds the models' context of 256"),
+        (["--out", __file__], "is a file, not a folder"),
         (["--prompts.heldout", "40"], "leaves none of the 40 OPD prompts"),
         (["--score.top_k", "48"], "is not below the vocabulary of 48"),
     ],

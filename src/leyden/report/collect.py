@@ -14,8 +14,8 @@ from leyden.status import run_status
 from leyden.store.reader import open_store
 
 NUM_COMPLETIONS = 12
+LOSS = ("loss", "Loss", "Dashed: held-out rollouts.")
 CURVES = [  # metric, title, what it means
-    ("loss", "Loss", "Of the arm's own objective; dashed: held-out rollouts."),
     ("advantage_mean", "Advantage, mean", "Teacher minus student, nats per token."),
     ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
     ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
@@ -45,10 +45,8 @@ def collect_run(run: Run) -> dict[str, Any]:
         "colours": colours,
         "accuracy": _accuracy(status, colours),
         "divergence": _divergence(status, colours),
-        "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, CURVES[:1]),
-        "curves": _curves(
-            {arm: _metrics(run, f"distill/{arm}") for arm in run.arms()}, colours, CURVES
-        ),
+        "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, [LOSS]),
+        "curves": _arm_curves(run, colours),
         "lengths": _lengths(run, colours),
         "completions": _completions(run),
         "tail": _tail(run),
@@ -98,6 +96,22 @@ def _divergence(status: dict[str, Any], colours: dict[str, int]) -> str:
 
 def _metrics(run: Run, job: str) -> list[dict[str, Any]]:
     return read_metrics(run.folder(job) / METRICS)
+
+
+def _arm_curves(run: Run, colours: dict[str, int]) -> list[Curve]:
+    """A loss chart per objective, since each has its own scale; then what all arms share."""
+    metrics = {arm: _metrics(run, f"distill/{arm}") for arm in run.arms()}
+    charts: list[Curve] = []
+    for objective in dict.fromkeys(settings.objective for settings in run.arms().values()):
+        own = {arm: metrics[arm] for arm, s in run.arms().items() if s.objective == objective}
+        charts += _curves(own, colours, [(LOSS[0], f"{LOSS[1]}: {objective}", LOSS[2])])
+    weighted = any(settings.importance != "none" for settings in run.arms().values())
+    return charts + _curves(metrics, colours, CURVES if weighted else _without_weights(CURVES))
+
+
+def _without_weights(wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Importance weights that are all one need no chart."""
+    return [curve for curve in wanted if not curve[0].startswith("weight")]
 
 
 def _curves(

@@ -14,7 +14,7 @@ from leyden.evals.divergence import measure_divergence
 from leyden.evals.graders import apply_grader, load_grader
 from leyden.evals.statistics import accuracy_interval
 from leyden.files import write_atomic, write_json
-from leyden.identity import fingerprint
+from leyden.identity import fingerprint, hash_file
 from leyden.lineage import Intent, Record
 from leyden.modeling import load_model
 from leyden.run import BENCHMARK, PROBLEMS, Run
@@ -81,6 +81,8 @@ def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict
         "samples": len(store),
         "truncated": store.values("finish_reason").count("length"),
         "mean_tokens": store.num_tokens / len(store),
+        "store": store.fingerprint,
+        "grades": hash_file(path),
     }
 
 
@@ -114,4 +116,4 @@ def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], floa
         batch_tokens=execution.batch_tokens,
         chunk=execution.logprob_chunk_tokens,
     )
-    return asdict(found), seconds + time.monotonic() - began
+    return asdict(found) | {"store": store.fingerprint}, seconds + time.monotonic() - began
