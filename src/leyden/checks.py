@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.errors import ConsistencyError
-from leyden.lineage import check_drift, check_one_teacher, read_intent
+from leyden.errors import ConsistencyError, StoreError
+from leyden.lineage import INTENT, check_drift, check_numerics, check_one_teacher, read_intent
 from leyden.run import PROMPTS, SCORE, TEACH, Run
 
 RENDERING = ("tokenizer", "template", "stop tokens")  # parts of a model that decide prompt ids
@@ -13,29 +13,46 @@ RENDERING = ("tokenizer", "template", "stop tokens")  # parts of a model that de
 def check_run(run: Run, jobs: list[str]) -> None:
     """Refuse missing models of ``jobs``, drift of any begun job, and a second teacher."""
     run.identities.clear()
+    check_kept(run, run.jobs())
+    check_ready(run, [job for job in jobs if run.record(job) is None])
+
+
+def check_kept(run: Run, jobs: list[str]) -> None:
+    """What ``jobs`` have made or begun must not have drifted."""
     for job in jobs:
-        if run.record(job) is None:
-            for role in run.outside_models(job):
-                run.identity(role)
-    for job in run.jobs():
         if all(run.record(parent) is not None for parent in run.parents(job)):
             check_job(run, job)
-    if run.record(SCORE) is None:
-        teacher_consistency(run)
+
+
+def check_ready(run: Run, jobs: list[str]) -> None:
+    """The models that ``jobs`` will use are there, and those that must be one teacher are."""
+    for job in jobs:
+        for role in run.outside_models(job):
+            run.identity(role)
+    if SCORE in jobs:
+        teacher_consistency(run, answers_stay=TEACH not in jobs)
 
 
 def check_job(run: Run, job: str) -> None:
     """Refuse when ``job`` was begun from something else than the recipe and its parents are now."""
-    begun = read_intent(run.folder(job))
-    finished = run.record(job) is not None
-    if begun is None or not (finished or holds_work(run.folder(job))):
+    begun, record = read_intent(run.folder(job)), run.record(job)
+    working = record is None and holds_work(run.folder(job))
+    if record is None and not working:
         return
+    if begun is None or (record is not None and record.intent.digest != begun.digest):
+        raise StoreError(
+            f"{run.folder(job) / INTENT}: missing, or not of what was made here",
+            hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
+        )
     # What a finished job used may be gone: nothing more will be made of it.
-    wanted = run.intent(job, finished=begun if finished else None)
-    if job in (PROMPTS, TEACH) and finished and run.recipe.models.sft_teacher is None:
+    wanted = run.intent(job, finished=None if working else begun)
+    own_teacher = not (run.recipe.models.sft_teacher or run.recipe.models.reference)
+    if job in (PROMPTS, TEACH) and not working and own_teacher:
         # A finished answer keeps its author; whether the author may score is the one-teacher rule.
         wanted = replace(wanted, models=begun.models)
     check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
+    if working:
+        check_numerics(run.folder(job), begun, wanted)
 
 
 def holds_work(folder: Path) -> bool:
@@ -59,20 +76,15 @@ def check_rendering(run: Run) -> None:
         )
 
 
-def teacher_consistency(run: Run) -> str:
-    """The one-teacher rule as it stands now; empty while no SFT data exists."""
-    if run.recipe.models.reference:
-        wrote, declared = run.identity("sft_teacher"), True
-    else:
-        answers = run.record(TEACH)
-        if answers is None:
-            return ""
-        wrote, declared = answers.intent.models["sft_teacher"], False
+def teacher_consistency(run: Run, *, answers_stay: bool = True) -> str:
+    """The one-teacher rule as it stands now. While there are no answers, or they will not stay,
+    the teacher that is to write them counts."""
+    answers = run.record(TEACH) if answers_stay else None
     return check_one_teacher(
-        wrote,
+        answers.intent.models["sft_teacher"] if answers else run.identity("sft_teacher"),
         run.identity("teacher"),
         allowed=run.recipe.score.allow_inconsistent_teacher,
-        declared=declared,
+        declared=run.recipe.models.reference is not None,
     )
 
 

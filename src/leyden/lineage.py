@@ -6,15 +6,16 @@ identities of the models used. Comparing an intent on disk with the one the reci
 finds every drift: an edited recipe, an artifact remade, a model changed under its name.
 """
 
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leyden.errors import ConfigError, ConsistencyError, StoreError
-from leyden.files import read_json, write_json
+from leyden.files import read_object, write_json
 from leyden.identity import ModelIdentity, fingerprint
 
-INTENT, RECORD = "intent.json", "record.json"
+INTENT, RECORD, CHECKSUM = "intent.json", "record.json", "checksum"
 VERIFIED, DECLARED, OVERRIDDEN = "verified", "declared", "overridden"
 
 
@@ -29,10 +30,12 @@ class Intent:
     """Artifact name -> its fingerprint."""
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     """Role -> identity of a model that came from outside the run."""
+    numerics: dict[str, Any] = field(default_factory=dict)
+    """What changes rounding alone: dtype, engine, versions; not in the digest."""
 
     @property
     def digest(self) -> str:
-        return fingerprint(asdict(self))
+        return fingerprint({k: v for k, v in asdict(self).items() if k != "numerics"})
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,37 @@ class Record:
     teacher_consistency: str = ""
     """``verified``, ``declared`` or ``overridden``; empty before scoring."""
     environment: dict[str, Any] = field(default_factory=dict)
-    """Versions, device, commit: for people, never compared."""
+    """Versions, device, threads: for people, never compared."""
 
 
 def write_intent(folder: Path, intent: Intent) -> None:
-    write_json(folder / INTENT, asdict(intent))
+    _write(folder / INTENT, asdict(intent))
 
 
 def write_record(folder: Path, record: Record) -> None:
-    write_json(folder / RECORD, asdict(record))
+    _write(folder / RECORD, asdict(record))
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_json(path, {**values, CHECKSUM: fingerprint(values)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values of an intent or a record, which nobody may have edited."""
+    values = read_object(path, CHECKSUM)
+    recorded = values.pop(CHECKSUM)
+    if fingerprint(values) != recorded:
+        raise StoreError(
+            f"{path}: was edited: its content does not match its checksum",
+            hint="restore the file from a copy, or redo its stage",
+        )
+    return values
 
 
 def read_intent(folder: Path) -> Intent | None:
     """The intent in ``folder``, or None where no stage has begun."""
     path = folder / INTENT
-    return _intent(read_json(path), path) if path.exists() else None
+    return _intent(_read(path), path) if path.exists() else None
 
 
 def read_record(folder: Path) -> Record | None:
@@ -70,7 +89,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    values = read_json(path)
+    values = _read(path)
     try:
         values["intent"] = _intent(values["intent"], path)
         return Record(**values)
@@ -144,6 +163,23 @@ def check_drift(folder: Path, wanted: Intent, *, redo: str) -> None:
                 f"{folder}: made from {name} {old[:12]}, which is now {new[:12]}", hint=hint
             )
     raise StoreError(f"{folder}: made from other models than the recipe names now", hint=hint)
+
+
+def check_numerics(folder: Path, begun: Intent, wanted: Intent) -> None:
+    """Work goes on in the dtype it was begun in; other changes of rounding are only said."""
+    for key, old, new in _changes(begun.numerics, wanted.numerics):
+        if key == "dtype":
+            raise ConfigError(
+                f"{folder}: begun with execution.dtype = {old!r}, and the recipe now says {new!r}",
+                hint=f"undo the change, or `leyden run RECIPE --redo {wanted.stage}`",
+            )
+        logging.getLogger(__name__).warning(
+            "%s: begun with %s %s, going on with %s: later rows may round otherwise",
+            folder,
+            key,
+            old,
+            new,
+        )
 
 
 def _changes(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from leyden.checks import (
     check_job,
+    check_kept,
+    check_ready,
     check_rendering,
     check_run,
     check_unchanged,
@@ -56,11 +58,12 @@ def run_recipe(
     _prepare_folder(run.root)
     with lock(run.root) as held:
         if redo:
-            _check_kept(run, run.descendants(*redo))
+            _check_redo(run, run.descendants(*redo))
             _supersede(run, run.descendants(*redo), announce)
-        check_run(run, run.jobs())
+        jobs = jobs_until(run, until)
+        check_run(run, jobs)
         write_recipe(run.recipe, run.root / RECIPE)
-        _do_jobs(run, jobs_until(run, until), announce, held)
+        _do_jobs(run, jobs, announce, held)
 
 
 def _prepare_folder(root: Path) -> None:
@@ -177,20 +180,22 @@ def _launch_ranks(run: Run, job: str, held: int | None) -> None:
         )
 
 
-def planned(run: Run, *, redo: Sequence[str] = ()) -> list[tuple[str, str]]:
+def planned(
+    run: Run, *, redo: Sequence[str] = (), until: str | None = None
+) -> list[tuple[str, str]]:
     """(job, "do" or "skip: done") for what `run` would do now; checks as it would."""
     again = run.descendants(*redo)
-    _check_kept(run, again)
-    done = {job for job in run.jobs() if job not in again and run.record(job) is not None}
-    return [(job, "skip: done" if job in done else "do") for job in run.jobs()]
+    _check_redo(run, again)
+    jobs = jobs_until(run, until)
+    todo = [job for job in jobs if job in again or run.record(job) is None]
+    check_ready(run, todo)
+    return [(job, "do" if job in todo else "skip: done") for job in jobs]
 
 
-def _check_kept(run: Run, again: Sequence[str]) -> None:
-    """What is not made ``again`` must not have drifted."""
-    for job in run.jobs():
-        finished = all(run.record(parent) is not None for parent in run.parents(job))
-        if job not in again and finished:
-            check_job(run, job)
+def _check_redo(run: Run, again: Sequence[str]) -> None:
+    """What is not made ``again`` must not have drifted, and what is must be possible to make."""
+    check_kept(run, [job for job in run.jobs() if job not in again])
+    check_ready(run, list(again))
 
 
 def _supersede(run: Run, again: Sequence[str], announce: Callable[[str, str], None]) -> None:

@@ -5,11 +5,12 @@ follows from the recipe, the records of the jobs it reads and the models it uses
 anything.
 """
 
+import importlib.metadata
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from leyden.config import Objective, Recipe
 from leyden.errors import EngineError, StoreError
@@ -133,13 +134,23 @@ class Run:
         models = {
             role: self.identity(role)
             for role in self.outside_models(job)
-            if finished is None or role not in finished.models or self._present(role)
+            if finished is None or role not in finished.models or self.present(role)
         }
         if finished is not None:
             inputs, models = finished.inputs | inputs, finished.models | models
-        return Intent(job, self._settings(job), inputs, models)
+        return Intent(job, self._settings(job), inputs, models, self._numerics(job))
 
-    def _present(self, role: str) -> bool:
+    def _numerics(self, job: str) -> dict[str, Any]:
+        """What changes how the job rounds, and nothing else about it."""
+        if job in (PROMPTS, PROBLEMS):
+            return {}
+        execution, trains = self.recipe.execution, job.partition("/")[0] in (SFT, DISTILL)
+        versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+        ranks = {"ranks": execution.ranks} if trains else {}
+        return {"dtype": execution.dtype, "engine": "transformers", **versions, **ranks}
+
+    def present(self, role: str) -> bool:
+        """Whether the model in ``role`` is on this machine."""
         try:
             return self.place(role).is_dir()
         except EngineError:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.files import read_json, read_object, whole_files
+from leyden.files import read_object, whole_files
 from leyden.lineage import read_intent
 from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
-from leyden.store.writer import COMMITS, TIMINGS
+from leyden.store.unit import COMMITS
+from leyden.store.writer import TIMINGS
 
 STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
 DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
@@ -47,10 +48,11 @@ def job_status(run: Run, job: str) -> JobStatus:
     folder = run.folder(job)
     if read_intent(folder) is None:
         return JobStatus(job, WAITING, 0, 0, 0.0)
-    commits = [read_json(path) for path in whole_files(folder, f"**/{COMMITS}/*.json")]
-    timings = [read_json(path) for path in whole_files(folder, f"**/{TIMINGS}/*.json")]
-    seconds = sum(timing["device_seconds"] for timing in timings)
-    rows, tokens = (sum(c.get(key, 0) for c in commits) for key in ("rows", "tokens"))
+    paths = whole_files(folder, f"**/{COMMITS}/*.json")
+    commits = [read_object(path, "rows", "tokens") for path in paths]
+    timings = whole_files(folder, f"**/{TIMINGS}/*.json")
+    seconds = sum(read_object(path, "device_seconds")["device_seconds"] for path in timings)
+    rows, tokens = (sum(c[key] for c in commits) for key in ("rows", "tokens"))
     return JobStatus(job, BROKEN, rows, tokens, seconds)
 
 

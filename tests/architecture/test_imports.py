@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "checks"},
     {"data", "losses", "logprobs"},
     {"modeling", "artifacts"},
-    {"vocabulary"},
+    {"vocabulary", "limits"},
     {"engines", "train", "evals"},
     {"stages"},
     {"pipeline", "status", "show"},

@@ -48,7 +48,7 @@ class RunRecipe:
                     f"{name}: no such stage or job", hint=f"one of {', '.join(sorted(known))}"
                 )
         if self.dry_run:
-            screen.print_plan(planned(run, redo=self.redo))
+            screen.print_plan(planned(run, redo=self.redo, until=self.until))
             return
         run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)
         screen.print_status(run_status(run))

@@ -7,6 +7,7 @@ from leyden.artifacts import open_prompts, stop_ids, vocab_size
 from leyden.config import Sampling
 from leyden.engines.fill import fill_completions
 from leyden.engines.transformers import TransformersEngine
+from leyden.limits import check_limits
 from leyden.lineage import Intent
 from leyden.run import PROMPTS, Run
 from leyden.store.plan import make_plan
@@ -25,15 +26,15 @@ def sample_store(
     source: str = PROMPTS,
     folder: Path | None = None,
     limit: int | None = None,
-    samples: int | None = None,
     purpose: str = "",
 ) -> tuple[Store, float]:
     """Sample ``model`` on the prompts of ``splits``; the sealed store and its device-seconds."""
     folder = folder or run.folder(intent.stage)
-    prompts = open_prompts(run, source)
+    prompts = {p.id: p for p in open_prompts(run, source).values() if p.split in splits}
+    check_limits(run, prompts.values(), vocab_size=vocab_size(run))
     units = make_plan(
-        [p.id for p in prompts.values() if p.split in splits][:limit],
-        samples=samples or sampling.samples_per_prompt,
+        list(prompts)[:limit],
+        samples=sampling.samples_per_prompt,
         rows_per_unit=run.recipe.execution.rows_per_unit,
         seed=run.recipe.seed,
         purpose=purpose or intent.stage,

@@ -17,6 +17,7 @@ from leyden.data.render import (
 )
 from leyden.errors import AlignmentError, ConfigError
 from leyden.evals.graders import load_grader
+from leyden.limits import check_limits, common_vocabulary, outside_roles
 from leyden.lineage import Intent, Record
 from leyden.run import BENCHMARK, Run
 
@@ -27,11 +28,10 @@ def run_prompts(run: Run, intent: Intent) -> Record:
     tokenizer = load_tokenizer(folder)
     _check_models(run, tokenizer, folder)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
-    _check_top_k(run)
-    record = _write(run, intent, _render_all(run, renderer))
+    record = _write(run, intent, _render_all(run, renderer), tokenizer)
     about = {
         "stop_ids": list(renderer.stop_ids),
-        "vocab_size": _common_vocabulary(run),
+        "vocab_size": common_vocabulary(run),
         "vocabulary": vocabulary_digest(tokenizer),
         "template": [renderer.before, renderer.after],
     }
@@ -41,17 +41,18 @@ def run_prompts(run: Run, intent: Intent) -> Record:
 def run_problems(run: Run, intent: Intent) -> Record:
     """Make ``problems/``: every benchmark's problems, rendered like the prompts."""
     folder = run.place("sft_teacher")
-    renderer = Renderer(load_tokenizer(folder), run.recipe.template, folder)
+    tokenizer = load_tokenizer(folder)
+    renderer = Renderer(tokenizer, run.recipe.template, folder)
     benchmarks = run.recipe.evaluate.benchmarks
     for benchmark in benchmarks:
         load_grader(benchmark.grader)  # a grader that cannot be loaded is told now, not at the end
     rendered = [_render(renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
-    return _write(run, intent, [prompt for prompts in rendered for prompt in prompts])
+    return _write(run, intent, [prompt for some in rendered for prompt in some], tokenizer)
 
 
-def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt]) -> Record:
-    _check_lengths(run, prompts)
-    unknown = _warn_of_unknown(prompts, load_tokenizer(run.place("sft_teacher")).unk_token_id)
+def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt], tokenizer) -> Record:
+    check_limits(run, prompts)
+    unknown = _warn_of_unknown(prompts, tokenizer.unk_token_id)
     digest = write_prompt_set(run.folder(intent.stage), prompts)
     counts = {
         "rows": len(prompts),
@@ -107,7 +108,7 @@ def _render(renderer: Renderer, source: PromptFile, split: str) -> list[Rendered
 def _check_models(run: Run, tokenizer, folder: Path) -> None:
     """Every model of the run must know the rendering tokenizer's ids by the same names."""
     largest = max(tokenizer.get_vocab().values())
-    for role in _roles(run):
+    for role in outside_roles(run):
         place = run.place(role)
         check_same_vocabulary(tokenizer, load_tokenizer(place), names=(str(folder), str(place)))
         if largest >= load_sizes(place)[0]:
@@ -116,49 +117,3 @@ def _check_models(run: Run, tokenizer, folder: Path) -> None:
                 f"{load_sizes(place)[0]}",
                 hint="the model's embeddings and its tokenizer do not belong together",
             )
-
-
-def _check_lengths(run: Run, prompts: list[RenderedPrompt]) -> None:
-    """Prompt and completion must fit the recipe's cap and every model's context."""
-    recipe = run.recipe
-    teach, rollout = recipe.teach.max_new_tokens, recipe.rollout.max_new_tokens
-    both = max(teach, rollout)
-    caps = {"sft": teach, "opd": both if recipe.teach.answer_opd_prompts else rollout}
-    measured = recipe.evaluate.kl_max_new_tokens if recipe.evaluate.kl_prompts else 0
-    caps["heldout"] = max(both, measured)
-    caps |= {BENCHMARK + b.name: b.max_new_tokens for b in recipe.evaluate.benchmarks}
-    context = min(load_sizes(run.place(role))[1] for role in _roles(run))
-    for prompt in prompts:
-        length, cap = len(prompt.ids), caps[prompt.split]
-        if length > recipe.prompts.max_prompt_tokens:
-            raise ConfigError(
-                f"prompt {prompt.id} has {length} tokens, over prompts.max_prompt_tokens = "
-                f"{recipe.prompts.max_prompt_tokens}",
-                hint="raise the cap or remove the prompt",
-            )
-        if length + cap > context:
-            raise ConfigError(
-                f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds "
-                f"the models' context of {context}",
-                hint="lower max_new_tokens or remove the prompt",
-            )
-
-
-def _roles(run: Run) -> list[str]:
-    """The outside models that must share ids."""
-    models = run.recipe.models
-    optional = ["reference"] * bool(models.reference) + ["sft_teacher"] * bool(models.sft_teacher)
-    return ["teacher", "base", *optional]
-
-
-def _common_vocabulary(run: Run) -> int:
-    """Ids that every model has; models of one tokenizer may pad their embeddings differently."""
-    return min(load_sizes(run.place(role))[0] for role in _roles(run))
-
-
-def _check_top_k(run: Run) -> None:
-    top_k, size = run.recipe.score.top_k, _common_vocabulary(run)
-    if top_k >= size:
-        raise ConfigError(
-            f"score.top_k = {top_k} is not below the vocabulary of {size}", hint="lower score.top_k"
-        )

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from leyden.artifacts import open_artifact, vocab_size
+from leyden.artifacts import open_artifact, open_prompts, vocab_size
 from leyden.data.scores import check_ids, check_scores, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConsistencyError
+from leyden.limits import check_limits
 from leyden.lineage import Intent, Record
 from leyden.logprobs import TokenScores
 from leyden.losses import sampled_loss
@@ -20,6 +20,7 @@ from leyden.run import ROLLOUT, Run
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Row, Store, open_store
 from leyden.store.schema import CHECKSUM, scores_schema
+from leyden.store.unit import open_committed
 from leyden.store.writer import StoreWriter, open_writer
 from leyden.vocabulary import check_vocabulary
 
@@ -31,6 +32,7 @@ def run_score(run: Run, intent: Intent) -> Record:
     """Make ``score/``, row for row with ``rollout/``; the one-teacher rule was checked before."""
     rollouts = open_artifact(run, ROLLOUT)
     check_vocabulary(run, "teacher")
+    check_limits(run, open_prompts(run).values(), vocab_size=vocab_size(run))
     units = _units_like(rollouts, run.recipe.execution.rows_per_unit)
     writer = open_writer(
         run.folder(intent.stage),
@@ -131,9 +133,7 @@ def _row(row: Row, teacher: TokenScores, reference: TokenScores) -> dict[str, An
 
 def _probe(run, writer: StoreWriter, row: Row, teacher, reference) -> None:
     """On resume, score the first stored row again: the models must still say the same."""
-    table = pa.ipc.open_file(
-        next((writer.folder / "shards").glob(f"{writer.units[0].name}-*.arrow"))
-    ).read_all()
+    table = open_committed(writer.folder, writer.units[0])
     again = score_rows(run, [row], teacher, reference)[0]
     for name in ("logp_teacher", "logp_reference"):
         gap = float(np.abs(np.array(table[name][0].as_py()) - again[name]).max(initial=0.0))

@@ -1,7 +1,7 @@
 """The plan: which rows a store will hold, in which units, with which seeds; fixed before any token.
 
 A row's seed depends on the run's seed, the stage, the prompt and the sample, never on the unit, the
-batch or the worker, so any split into units gives the same rows.
+batch or the worker.
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,8 +79,10 @@ def read_plan(folder: Path) -> list[Unit]:
     path = folder / PLAN
     try:
         with disk_errors(path), pa.memory_map(str(path)) as source:
-            rows = pa.ipc.open_file(source).read_all().to_pylist()
-    except pa.ArrowException as error:
+            table = pa.ipc.open_file(source).read_all()
+            table.validate(full=True)
+            rows = table.to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError, KeyError) as error:
         raise StoreError(f"{path}: damaged: {error}", hint="redo the stage") from error
     units: dict[str, list[PlanRow]] = {}
     for row in rows:

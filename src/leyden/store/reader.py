@@ -4,7 +4,6 @@ Opening checks every shard against its sha256, so a flipped byte or a missing sh
 any work; reading a row checks its crc32 again.
 """
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +14,19 @@ from typing import Any
 import pyarrow as pa
 
 from leyden.errors import StoreError
-from leyden.files import disk_errors, read_object
+from leyden.files import read_object
 from leyden.lineage import require_same
 from leyden.store.plan import PLAN, plan_digest, read_plan
 from leyden.store.schema import CHECKSUM, FORMAT_VERSION, row_checksum
-from leyden.store.writer import COMMITS, SEALED, STORE, dataset_fingerprint, shard_path
+from leyden.store.unit import (
+    commit_path,
+    damaged,
+    open_committed,
+    open_shard,
+    read_commit,
+    shard_path,
+)
+from leyden.store.writer import SEALED, STORE, dataset_fingerprint, described
 
 Row = dict[str, Any]
 
@@ -48,7 +55,7 @@ class Store:
         local = index - (self.ends[shard - 1] if shard else 0)
         row = {name: _value(table.column(name)[local]) for name in table.schema.names}
         if row_checksum(row, table.schema) != row[CHECKSUM]:
-            raise _damaged(path, f"row {local} does not match its crc32")
+            raise damaged(path, f"row {local} does not match its crc32")
         return row
 
     def values(self, name: str) -> list[Any]:
@@ -75,8 +82,10 @@ def open_store(folder: Path, *, expected: str | None = None) -> Store:
             f"{FORMAT_VERSION}",
             hint="use the version of leyden that wrote it",
         )
+    if not seal["units"]:
+        raise damaged(folder / SEALED, "it names no units")
     paths = [(shard_path(folder, unit, digest), digest) for unit, digest in seal["units"]]
-    shards = tuple((path, _open_shard(path, digest)) for path, digest in paths)
+    shards = tuple((path, open_shard(path, digest)) for path, digest in paths)
     ends = tuple(accumulate(table.num_rows for _, table in shards))
     found = dataset_fingerprint(shards[0][1].schema, seal["units"])
     require_same(folder, found, expected or found)
@@ -84,34 +93,18 @@ def open_store(folder: Path, *, expected: str | None = None) -> Store:
 
 
 def check_plan(store: Store) -> None:
-    """The plan and the commit records must say what the sealed shards say."""
-    folder, about = store.folder, read_object(store.folder / STORE, "plan")
+    """The header, the plan and the commit records must say what the sealed shards say."""
+    folder = store.folder
+    about = read_object(folder / STORE, "plan", "schema")
     units = read_plan(folder)
     if plan_digest(units) != about["plan"]:
-        raise _damaged(folder / PLAN, f"it is not the plan that {STORE} names")
-    for unit, (path, table) in zip(units, store.shards, strict=True):
-        commit = read_object(folder / COMMITS / f"{unit.name}.json", "sha256", "rows")
-        if shard_path(folder, unit.name, commit["sha256"]) != path:
-            raise _damaged(folder / COMMITS / f"{unit.name}.json", "it names another shard")
-        if not commit["rows"] == table.num_rows == len(unit.rows):
-            raise _damaged(path, f"it has {table.num_rows} rows, planned {len(unit.rows)}")
-
-
-def _open_shard(path: Path, digest: str) -> pa.Table:
-    if not path.exists():
-        raise StoreError(f"{path}: a shard is missing", hint="restore it, or redo the stage")
-    with disk_errors(path), open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise _damaged(path, f"its sha256 is {found[:12]}, recorded {digest[:12]}")
-    with disk_errors(path):
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _damaged(path: Path, what: str) -> StoreError:
-    return StoreError(
-        f"{path}: damaged: {what}", hint="restore the file from a copy, or redo the stage"
-    )
+        raise damaged(folder / PLAN, f"it is not the plan that {STORE} names")
+    if about["schema"] != described(store.schema):
+        raise damaged(folder / STORE, "it names other columns than the shards hold")
+    for unit, (path, _) in zip(units, store.shards, strict=True):
+        open_committed(folder, unit)
+        if shard_path(folder, unit.name, read_commit(folder, unit.name)["sha256"]) != path:
+            raise damaged(commit_path(folder, unit.name), "it names another shard")
 
 
 def _value(scalar: pa.Scalar) -> Any:

@@ -1,0 +1,91 @@
+"""One committed unit on disk: a shard, and the record that vouches for it.
+
+Commit order: the shard to a temporary name, fsync, rename, fsync of the folder; then its record
+the same way. The record's existence is the commit. No file is ever rewritten.
+"""
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from leyden.errors import StoreError
+from leyden.files import create_once, disk_errors, json_bytes, read_object, write_atomic
+from leyden.store.plan import Unit
+
+SHARDS, COMMITS = "shards", "commits"
+
+
+def shard_path(folder: Path, unit: str, digest: str) -> Path:
+    return folder / SHARDS / f"{unit}-{digest[:16]}.arrow"
+
+
+def commit_path(folder: Path, unit: str) -> Path:
+    return folder / COMMITS / f"{unit}.json"
+
+
+def write_shard(folder: Path, unit: str, table: pa.Table) -> str:
+    """Write ``table`` as the unit's shard and return its sha256; not yet committed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = memoryview(sink.getvalue())
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(shard_path(folder, unit, digest), data)
+    return digest
+
+
+def write_commit(folder: Path, unit: str, digest: str, table: pa.Table) -> None:
+    """Commit a shard, unless another worker committed its own."""
+    create_once(commit_path(folder, unit), json_bytes(_record(digest, table)))
+
+
+def read_commit(folder: Path, unit: str) -> dict[str, Any]:
+    return read_object(commit_path(folder, unit), "sha256", "rows", "tokens")
+
+
+def open_shard(path: Path, digest: str) -> pa.Table:
+    """Memory-map a shard whose bytes have the sha256 ``digest``."""
+    if not path.exists():
+        raise StoreError(f"{path}: a shard is missing", hint="restore it, or redo the stage")
+    with disk_errors(path), open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise damaged(path, f"its sha256 is {found[:12]}, recorded {digest[:12]}")
+    with disk_errors(path):
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def open_committed(folder: Path, unit: Unit) -> pa.Table:
+    """The unit's rows, once shard and record are what one commit wrote."""
+    commit = read_commit(folder, unit.name)
+    path = commit_path(folder, unit.name)
+    table = open_shard(shard_path(folder, unit.name, str(commit["sha256"])), commit["sha256"])
+    if commit != _record(commit["sha256"], table):
+        raise damaged(path, "it does not describe its shard")
+    if table.num_rows != len(unit.rows):
+        raise damaged(path, f"it has {table.num_rows} rows, planned {len(unit.rows)}")
+    return table
+
+
+def damaged(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path}: damaged: {what}", hint="restore the file from a copy, or redo the stage"
+    )
+
+
+def _record(digest: str, table: pa.Table) -> dict[str, Any]:
+    """Tokens of a shard and, per log-prob column, its mean and extremes over all tokens."""
+    found: dict[str, Any] = {"sha256": digest, "rows": table.num_rows}
+    for name in table.schema.names:
+        if name in ("logp_sampler", "logp_teacher", "logp_reference"):
+            values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            found["tokens"] = len(values)
+            with contextlib.suppress(ValueError):  # no tokens, no extremes
+                low, high = float(np.min(values)), float(np.max(values))
+                mean = float(np.mean(values, dtype=np.float64))
+                found[name] = {"mean": mean, "min": low, "max": high}
+    return found
