@@ -37,10 +37,6 @@ class Section(BaseModel):
             if field.json_schema_extra != WHERE
         }
 
-    def replace(self, **changes: Any):
-        """A validated copy with ``changes`` (pydantic's ``model_copy`` does not validate)."""
-        return type(self).model_validate({**self.model_dump(), **changes})
-
 
 def _identity_value(value: Any) -> Any:
     if isinstance(value, Section):
@@ -80,7 +76,7 @@ class PromptFile(Section):
     """A JSON-lines file of prompts."""
 
     file: str = Field(json_schema_extra=WHERE)
-    """Path, relative to the recipe."""
+    """Path, relative to the recipe; as a flag, to the working directory."""
     prompt_field: str = "prompt"
     """The field that holds the prompt's text."""
     answer_field: str | None = None
@@ -102,7 +98,7 @@ class Prompts(Section):
     """The student answers these and the teacher scores the answers."""
     heldout: Size = 64
     """The last so many OPD prompts are never trained on: held-out loss and KL."""
-    max_prompt_tokens: Count = 1024
+    max_prompt_tokens: Count = Field(default=1024, json_schema_extra=WHERE)
     """A longer rendered prompt is an error."""
 
 
@@ -180,7 +176,7 @@ class Optimisation(Section):
     """Clip the gradient's global norm here."""
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "token_mean"
     """How token losses become one number; always global sums over global denominators."""
-    eval_every: Size = 10
+    eval_every: Size = Field(default=10, json_schema_extra=WHERE)
     """Measure held-out loss every so many steps; 0 = only at the end."""
     checkpoint_every: Count = Field(default=50, json_schema_extra=WHERE)
     """Steps between resume points."""
@@ -327,7 +323,7 @@ class Execution(Section):
 class Recipe(Section):
     """One file, one run."""
 
-    name: Name
+    name: Name = Field(json_schema_extra=WHERE)
     """Names the run and its default folder, ``runs/NAME``."""
     seed: Size = 0
     """Every random choice of the run follows from it."""

@@ -1,6 +1,11 @@
 """The errors a user can cause: one sentence saying what was found and where, and a hint."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, for a sentence of ours."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class LeydenError(Exception):
     """Something the user can mend. ``str()`` is the sentence; ``hint`` is what to do about it."""
 

@@ -98,7 +98,7 @@ def remove_temporaries(folder: Path) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_constant=str)  # Infinity is in some configs
     except FileNotFoundError as error:
         raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from leyden.errors import EngineError
+from leyden.errors import EngineError, first_line
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -22,6 +22,6 @@ def model_folder(place: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
     except Exception as error:  # the Hub client raises requests', its own and OS errors
         raise EngineError(
-            f"{place}: neither a folder nor a model the Hub gives: {str(error).splitlines()[0]}",
+            f"{place}: neither a folder nor a model the Hub gives: {first_line(error)}",
             hint="check the name, the network and `hf auth login`, or give a local folder",
         ) from error

@@ -32,6 +32,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1] if line]
-    except json.JSONDecodeError as error:
+        found = [json.loads(line) for line in lines[:-1] if line]
+        assert all({"step", "split"} <= row.keys() for row in found), "a line has no step or split"
+        return found
+    except (json.JSONDecodeError, AssertionError, AttributeError) as error:
         raise StoreError(f"{path}: damaged: {error}", hint="redo its stage") from error

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from leyden.data.batches import TokenBatch
-from leyden.errors import EngineError
+from leyden.errors import EngineError, first_line
 from leyden.logprobs import Head, score_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,7 +41,7 @@ def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
         )
     except Exception as error:  # safetensors, json and transformers each have errors of their own
         raise EngineError(
-            f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}",
+            f"{folder}: the model cannot be loaded: {first_line(error)}",
             hint="check that the folder is a complete model in the Hugging Face format",
         ) from error
     if missing := sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"])):

@@ -2,7 +2,6 @@
 
 import fcntl
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -227,6 +226,8 @@ def lock(root: Path) -> Iterator[int]:
 
 def environment(run: Run) -> dict[str, object]:
     """What the record tells people about the machine; never compared."""
+    import torch
+
     from leyden.modeling import pick_device
 
     return {
@@ -235,6 +236,6 @@ def environment(run: Run) -> dict[str, object]:
         "machine": platform.platform(),
         "device": str(pick_device(run.recipe.execution.device)),
         "dtype": run.recipe.execution.dtype,
-        "threads": run.recipe.execution.threads or os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "ranks": run.recipe.execution.ranks,
     }

@@ -16,11 +16,15 @@ from leyden.files import write_atomic
 
 
 def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe:
-    """Read ``path``, apply ``("distill.learning-rate", "2e-6")`` pairs, resolve paths, validate."""
+    """Read ``path``, apply ``("distill.learning-rate", "2e-6")`` pairs, validate.
+
+    Paths in the file are relative to it, paths in the pairs to the working directory.
+    """
     values = read_toml(path)
+    _resolve_paths(values, path.parent.resolve())
     for key, text in overrides:
         _override(values, key, text)
-    _resolve_paths(values, path.parent.resolve())
+    _resolve_paths(values, Path.cwd())
     return validate_recipe(values, source=str(path))
 
 
@@ -96,7 +100,7 @@ def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make paths absolute; in the file they are relative to the recipe."""
+    """Make relative paths absolute; a Hub id that is no folder of ``folder`` stays."""
     models = values.get("models")
     if isinstance(models, dict):
         for role, place in models.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 from leyden.artifacts import open_artifact, vocab_size
 from leyden.checks import check_run
 from leyden.data.prompt_set import read_prompt_set
-from leyden.data.scores import PER_TOKEN, check_pair, check_scores, check_top_k
+from leyden.data.scores import check_pair, check_score_row, check_some_doubt
 from leyden.errors import LeydenError, StoreError
 from leyden.files import read_object
 from leyden.identity import fingerprint, hash_file, identify_model
@@ -73,12 +73,12 @@ def _verify_scores_file(folder: Path, record: Record) -> int:
     for name, score in scores["benchmarks"].items():
         grades = folder / "grades" / f"{name}.jsonl"
         require_same(grades, hash_file(grades) if grades.exists() else "missing", score["grades"])
-    made = {**scores["benchmarks"], "divergence": scores.get("divergence")}
-    stores = [
-        open_store(folder / "samples" / name, expected=score["store"])
-        for name, score in made.items()
-        if score is not None
-    ]
+    made = {f"samples/{name}": score["store"] for name, score in scores["benchmarks"].items()}
+    if "divergence" in scores:
+        made["divergence"] = scores["divergence"]["store"]
+    stores = [open_store(folder / name, expected=digest) for name, digest in made.items()]
+    for store in stores:
+        check_plan(store)
     return sum(sum(1 for _ in store) for store in stores)
 
 
@@ -88,11 +88,6 @@ def _verify_scores(run: Run, scores: Store) -> None:
         rollout, score = rollouts[index], scores[index]
         where = f"{scores.folder}: row {index}"
         check_pair(rollout, score, where)
-        for name in PER_TOKEN[:2]:
-            check_scores(
-                score[name],
-                num_tokens=len(rollout["completion_ids"]),
-                vocab_size=size,
-                where=f"{where}, {name}",
-            )
-        check_top_k(score, num_tokens=len(rollout["completion_ids"]), where=where)
+        num_tokens = len(rollout["completion_ids"])
+        check_score_row(score, num_tokens=num_tokens, vocab_size=size, where=where)
+    check_some_doubt(scores)

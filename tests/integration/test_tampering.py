@@ -291,7 +291,7 @@ def test_dry_run_says_what_redo_would_do(copied, capsys):
     assert again(copied, "--sft.steps", "9", "--dry-run") == 1
 
 
-@pytest.mark.parametrize("what", ["samples/sums", "samples/divergence", "grades/sums.jsonl"])
+@pytest.mark.parametrize("what", ["samples/sums", "divergence", "grades/sums.jsonl"])
 def test_evaluation_samples_and_grades_belong_to_their_scores(copied, capsys, what):
     """Another model's, sealed and whole, in their place."""
     mine, other = copied / "run/evaluate/tail" / what, copied / "run/evaluate/base" / what
@@ -363,8 +363,9 @@ def test_a_new_sft_model_is_not_silently_ignored(copied, capsys):
         (["--score.top_k", "48"], "is not below the vocabulary of 48"),
     ],
 )
-def test_bad_input_is_a_sentence_with_a_hint(tmp_path, capsys, flags, sentence):
+def test_bad_input_is_a_sentence_with_a_hint(tmp_path, capsys, monkeypatch, flags, sentence):
     recipe = write_small_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)  # paths in flags are relative to where one is
     quick = ["--sft.steps", "1", "--evaluate.kl_prompts", "0"]
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *quick, *flags]) == 1
     errors = capsys.readouterr().err

@@ -80,10 +80,3 @@ def test_identity_ignores_where_and_notices_what(tmp_path):
     assert load(tmp_path, "--sft.checkpoint_every", "9").identity() == base
     assert load(tmp_path, "--sft.steps", "7").identity() != base
     assert load(tmp_path, "--template.plain", "{prompt}!").identity() != base
-
-
-def test_replace_validates(tmp_path):
-    sft = load(tmp_path).sft
-    assert sft.replace(steps=3).steps == 3
-    with pytest.raises(ValueError, match="steps"):
-        sft.replace(steps=0)

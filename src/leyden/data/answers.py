@@ -30,11 +30,14 @@ class Answers:
 def select_answers(
     store: Store, split: str, *, vocab_size: int, keep_truncated: bool = False
 ) -> Answers:
-    """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``."""
+    """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``.
+
+    Held-out answers are only measured, so there may be none; what is trained on must hold one.
+    """
     reasons = store.values("finish_reason")
     rows = [i for i, s in enumerate(store.values("split")) if s == split]
     kept = tuple(i for i in rows if keep_truncated or reasons[i] == "stop")
-    if rows and not kept:
+    if rows and not kept and split != "heldout":
         raise StoreError(
             f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
             hint="raise teach.max_new_tokens, or check template.stop_tokens, or sft.keep_truncated",

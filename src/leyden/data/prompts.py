@@ -59,7 +59,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ConfigError(
             f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
-            hint="the path is relative to the recipe; the file is UTF-8 JSON lines",
+            hint="UTF-8 JSON lines; a path is relative to the recipe, in a flag to where you are",
         ) from error
 
 
@@ -83,9 +83,19 @@ def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
             f"{where}: {source.prompt_field} is {text!r}, expected a non-empty string",
             hint="mend that line",
         )
-    answer = str(_field(row, source.answer_field, where)) if source.answer_field else None
-    name = str(_field(row, source.id_field, where)) if source.id_field else fingerprint(text)[:16]
+    answer = _scalar(row, source.answer_field, where) if source.answer_field else None
+    name = _scalar(row, source.id_field, where) if source.id_field else fingerprint(text)[:16]
     return Prompt(name, text, answer, row)
+
+
+def _scalar(row: dict[str, Any], name: str, where: str) -> str:
+    """An id or an answer: text or a number."""
+    value = _field(row, name, where)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(
+            f"{where}: {name} is {value!r}, expected text or a number", hint="mend that line"
+        )
+    return str(value)
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:

@@ -4,6 +4,7 @@ Text that looks like a special token inside a prompt stays text: the template ar
 with special tokens, the prompt itself without.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from leyden.config import Template
-from leyden.errors import AlignmentError, ConfigError, EngineError
+from leyden.errors import AlignmentError, ConfigError, EngineError, first_line
 from leyden.files import read_object
 from leyden.identity import fingerprint
 
@@ -19,7 +20,7 @@ SENTINEL = "\x02leyden-prompt\x03"
 
 
 class Renderer:
-    """Turns prompt text into ids. ``stop_ids`` end a completion; ``num_ids`` bounds every id."""
+    """Turns prompt text into ids. ``stop_ids`` end a completion."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
@@ -34,7 +35,7 @@ class Renderer:
             )
         self.before, self.after = before, after
         self.stop_ids = _stop_ids(tokenizer, template, folder)
-        self._specials = [token for token in tokenizer.get_added_vocab() if token]
+        self._specials = _control_tokens(tokenizer)
 
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""
@@ -51,7 +52,7 @@ class Renderer:
 
     def _encode_as_text(self, text: str) -> list[int]:
         """Encode with special tokens off; where one is still found, cut its string in two."""
-        forbidden = set(self.tokenizer.get_added_vocab().values()) - {self.tokenizer.unk_token_id}
+        forbidden = set(self._specials.values()) - {self.tokenizer.unk_token_id}
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         if not forbidden & set(encoded["input_ids"]):
             return encoded["input_ids"]
@@ -71,12 +72,24 @@ class Renderer:
         return ids
 
 
+def _control_tokens(tokenizer: Any) -> dict[str, int]:
+    """Added tokens that steer a model: special ones, and those written like <think> or [INST].
+
+    Other added tokens, such as runs of spaces, are ordinary text.
+    """
+    return {
+        token.content: index
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special or re.fullmatch(r"<.+>|\[.+\]", token.content)
+    }
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers, json and transformers each have errors of their own
         raise EngineError(
-            f"{folder}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}",
+            f"{folder}: its tokenizer cannot be loaded: {first_line(error)}",
             hint="the folder needs tokenizer.json and tokenizer_config.json",
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -90,7 +103,7 @@ def load_sizes(folder: Path) -> tuple[int, int]:
         return int(config.vocab_size), int(config.max_position_embeddings)
     except Exception as error:  # transformers validates a config with errors of its own
         raise EngineError(
-            f"{folder}: its config.json cannot be used: {str(error).splitlines()[0]}",
+            f"{folder}: its config.json cannot be used: {first_line(error)}",
             hint="the folder must hold a causal language model that Transformers knows",
         ) from error
 
@@ -136,7 +149,7 @@ def _template_text(tokenizer: Any, template: Template, folder: Path) -> str:
         return tokenizer.apply_chat_template(messages, **asked)
     except Exception as error:  # a template is a program: it raises what it likes
         raise ConfigError(
-            f"{folder}: the chat template failed: {str(error).splitlines()[0]}",
+            f"{folder}: the chat template failed: {first_line(error)}",
             hint="check template.system and template.arguments, or set template.kind = 'plain'",
         ) from error
 

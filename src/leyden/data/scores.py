@@ -12,14 +12,26 @@ from leyden.store.schema import CHECKSUM
 
 ROUNDING = 1e-4  # a log-prob may exceed zero by this much, in nats
 MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
-CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, not a certain teacher
+CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, unless the model was
+CERTAIN = 1e-3  # certain: of an entropy below this, in nats
 PER_TOKEN = ("logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy")
 PER_TOKEN_TAIL = ("teacher_tail_logp", "reference_tail_logp")
 PER_TOKEN_K = ("topk_ids", "teacher_topk_logp", "reference_topk_logp")
 
 
-def check_scores(logp_N: np.ndarray, *, num_tokens: int, vocab_size: int, where: str) -> None:
-    """Raise AlignmentError on log-probs no model gives; ``where`` names file, row and field."""
+def check_scores(
+    logp_N: np.ndarray,
+    *,
+    num_tokens: int,
+    vocab_size: int,
+    where: str,
+    entropy_N: np.ndarray | None = None,
+) -> None:
+    """Raise AlignmentError on log-probs no model gives; ``where`` names file, row and field.
+
+    A row of zeros is a missing one unless ``entropy_N`` (nats) says that the model was certain.
+    """
+    certain = entropy_N is not None and float(np.max(entropy_N, initial=0.0)) < CERTAIN
     if len(logp_N) != num_tokens:
         problem = f"{len(logp_N)} scores for {num_tokens} tokens"
     elif not np.isfinite(logp_N).all():
@@ -28,7 +40,7 @@ def check_scores(logp_N: np.ndarray, *, num_tokens: int, vocab_size: int, where:
         )
     elif (logp_N > ROUNDING).any():
         problem = f"token {int(np.argmax(logp_N))} is {logp_N.max():.4g}, a probability above one"
-    elif len(logp_N) >= CERTAIN_TOKENS and not logp_N.any():
+    elif len(logp_N) >= CERTAIN_TOKENS and not logp_N.any() and not certain:
         problem = "every score is exactly 0, as if scores were missing"
     elif len(logp_N) >= 2 and np.allclose(logp_N, -math.log(vocab_size), atol=1e-4):
         problem = f"every score is -ln {vocab_size}, as from a model without weights"
@@ -76,6 +88,30 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
         )
 
 
+def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str) -> None:
+    """Raise AlignmentError on a row of the score store that no two models give."""
+    for model in ("teacher", "reference"):
+        check_scores(
+            score[f"logp_{model}"],
+            num_tokens=num_tokens,
+            vocab_size=vocab_size,
+            where=f"{where}, logp_{model}",
+            entropy_N=score[f"{model}_entropy"],
+        )
+    check_ids(score, vocab_size=vocab_size, where=where)
+    check_top_k(score, num_tokens=num_tokens, where=where)
+
+
+def check_some_doubt(scores: Store) -> None:
+    """Raise AlignmentError where every score of a whole store is 0: a column that was never set."""
+    for name in ("logp_teacher", "logp_reference"):
+        if not any(row[name].any() for row in scores):
+            raise AlignmentError(
+                f"{scores.folder}: every {name} is exactly 0, as if scores were missing",
+                hint="score again; these are not a model's log-probs",
+            )
+
+
 @dataclass(frozen=True)
 class ScoredRollouts:
     """The rollouts ``rows`` with their scores, aligned and checked at every read."""
@@ -93,17 +129,9 @@ class ScoredRollouts:
         rollout, score = self.rollouts[row], self.scores[row]
         where = f"{self.scores.folder}: row {row} (prompt {score['prompt_id']})"
         check_pair(rollout, score, where)
-        for part in (rollout, score):
-            check_ids(part, vocab_size=self.vocab_size, where=where)
         num_tokens = len(rollout["completion_ids"])
-        check_top_k(score, num_tokens=num_tokens, where=where)
-        for name in ("logp_teacher", "logp_reference"):
-            check_scores(
-                score[name],
-                num_tokens=num_tokens,
-                vocab_size=self.vocab_size,
-                where=f"{where}, {name}",
-            )
+        check_ids(rollout, vocab_size=self.vocab_size, where=where)
+        check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
         return sequence_of(rollout, columns=_columns(score, num_tokens))
 
 
@@ -124,6 +152,7 @@ def open_pair(rollouts: Store, scores: Store, *, split: str, vocab_size: int) ->
             f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
             hint="score this rollout store again",
         )
+    check_some_doubt(scores)
     rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)
     return ScoredRollouts(rollouts, scores, rows, vocab_size)
 

@@ -29,9 +29,8 @@ def fill_completions(
     for unit in pending:
         began = time.monotonic()
         requests = [GenerateRequest(prompts[r.prompt_id].ids, r.seed) for r in unit.rows]
-        completions = engine.generate(requests, sampling, stop_ids)
+        completions = engine.generate(requests, sampling, stop_ids, progress=advance)
         writer.commit(unit, _rows(unit, prompts, completions), seconds=time.monotonic() - began)
-        advance(len(unit.rows))
 
 
 def _rows(

@@ -62,9 +62,12 @@ class TransformersEngine:
         sampling: Sampling,
         stop_ids: Sequence[int],
         *,
-        progress: Callable[[int], None] = lambda tokens: None,
+        progress: Callable[[int], None] = lambda rows: None,
     ) -> list[Completion]:
-        """One completion per request, in order; batches are of similar prompt length."""
+        """One completion per request, in order; batches are of similar prompt length.
+
+        ``progress`` is told how many more are complete.
+        """
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
         done: dict[int, Completion] = {}
         for group in batched(order, self.execution.generate_batch_size):
@@ -95,9 +98,10 @@ class TransformersEngine:
             for row, token, value in zip(state.rows, tokens, logp_B.tolist(), strict=True):
                 ids[row].append(token)
                 logp[row].append(value)
-            progress(len(tokens))
             going = [i for i, token in enumerate(tokens) if token not in stop_ids]
+            progress(len(tokens) - len(going))
             if not going or step + 1 == sampling.max_new_tokens:
+                progress(len(going))
                 break
             state.advance(next_B, going)
         return [
@@ -115,12 +119,12 @@ class TransformersEngine:
         sequences: Sequence[TokenSequence],
         *,
         top_k: int = 0,
-        progress: Callable[[int], None] = lambda tokens: None,
+        progress: Callable[[int], None] = lambda rows: None,
     ) -> list[TokenScores]:
         """Scores of every completion token, per sequence, on the CPU.
 
         A column ``topk_ids`` [T, K] in the sequences asks for log-probs at those ids instead of the
-        model's own ``top_k``.
+        model's own ``top_k``. ``progress`` is told how many more sequences are scored.
         """
         done: dict[int, TokenScores] = {}
         budget = self.execution.batch_tokens
@@ -136,7 +140,7 @@ class TransformersEngine:
             )
             counts = [len(sequences[i].completion_ids) for i in group]
             done.update(zip(group, _split(scores, counts), strict=True))
-            progress(sum(counts))
+            progress(len(counts))
         return [done[i] for i in range(len(sequences))]
 
 

@@ -1,6 +1,6 @@
 """How far a student is from the teacher on its own completions: exact reverse KL per token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ def measure_divergence(
     vocab_size: int,
     batch_tokens: int,
     chunk: int,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> Divergence:
     """KL(student || teacher), full vocabulary, at every completion token of ``sequences``."""
     sums, counts = [], []
@@ -47,6 +48,7 @@ def measure_divergence(
         lengths = [len(sequences[i].completion_ids) for i in group]
         sums += [float(part.double().sum()) for part in kl_N.split(lengths)]
         counts += lengths
+        progress(len(group))
     return _ratio(np.array(sums), np.array(counts))
 
 

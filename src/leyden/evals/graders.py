@@ -30,11 +30,14 @@ def load_grader(name: str) -> Grader:
 def _load_function(path: Path, function: str) -> Grader:
     spec = importlib.util.spec_from_file_location(f"leyden_grader_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise ConfigError(f"{path}: no such grader file", hint="the path is relative to the recipe")
+        raise ConfigError(
+            f"{path}: no such grader file",
+            hint="a path is relative to the recipe, in a flag to where you are",
+        )
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise ConfigError(
             f"{path}: cannot be imported: {type(error).__name__}: {error}", hint="mend the grader"
         ) from error
@@ -50,7 +53,7 @@ def apply_grader(grader: Grader, problem: dict[str, Any], completion: str, *, wh
     """The verdict; what a user's grader raises becomes a ConfigError that names ``where``."""
     try:
         return bool(grader(problem, completion))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{where}: the grader raised {type(error).__name__}: {error}",
             hint="a grader must give a verdict on any text; mend it and run again",

@@ -70,7 +70,7 @@ def interval_chart(
     colour)."""
     height = 26 * len(rows) + BOTTOM
     high = max(r[3] for r in rows)
-    across = Axis(0.0, 1.0 if percent else high * 1.08, 130, 560)
+    across = Axis(0.0, 1.0 if percent else high * 1.08 or 1.0, 130, 560)
     parts = []
     for tick in across.ticks(5):
         x, text = across.place(tick), f"{tick:.0%}" if percent else f"{tick:g}"

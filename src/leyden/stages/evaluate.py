@@ -7,6 +7,7 @@ from typing import Any
 
 from leyden.artifacts import open_prompts, tokenizer_folder, vocab_size
 from leyden.config import Benchmark, Sampling
+from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of
 from leyden.engines.sample_store import sample_store
@@ -58,19 +59,18 @@ def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict
     tokenizer = load_tokenizer(tokenizer_folder(run))
     verdicts: dict[str, list[bool]] = {}
     lines = []
-    for row in store:
-        prompt = prompts[row["prompt_id"]]
-        problem = {**prompt.row, "prompt": prompt.text}
-        if prompt.answer is not None:
-            problem["answer"] = prompt.answer
-        text = completion_text(tokenizer, row)
-        right = row["finish_reason"] == "stop" and apply_grader(
-            grader, problem, text, where=f"{benchmark.grader} on {prompt.id}"
-        )
-        verdicts.setdefault(prompt.id, []).append(right)
-        lines.append(
-            {"prompt_id": prompt.id, "sample": row["sample"], "right": right, "text": text}
-        )
+    with run.progress(f"{intent.stage}, grading", len(store), "rows") as advance:
+        for row in store:
+            prompt, text = prompts[row["prompt_id"]], completion_text(tokenizer, row)
+            where = f"{benchmark.grader} on {prompt.id}"
+            right = row["finish_reason"] == "stop" and apply_grader(
+                grader, _problem(prompt), text, where=where
+            )
+            verdicts.setdefault(prompt.id, []).append(right)
+            lines.append(
+                {"prompt_id": prompt.id, "sample": row["sample"], "right": right, "text": text}
+            )
+            advance(1)
     path = run.folder(intent.stage) / GRADES / f"{benchmark.name}.jsonl"
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
     accuracy, interval = accuracy_interval(list(verdicts.values()))
@@ -84,6 +84,12 @@ def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict
         "store": store.fingerprint,
         "grades": hash_file(path),
     }
+
+
+def _problem(prompt: RenderedPrompt) -> dict[str, Any]:
+    """What a grader is given: the prompt file's row with ``prompt`` and perhaps ``answer``."""
+    answer = {} if prompt.answer is None else {"answer": prompt.answer}
+    return {**prompt.row, "prompt": prompt.text, **answer}
 
 
 def completion_text(tokenizer, row: Row) -> str:
@@ -103,17 +109,19 @@ def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], floa
         run.place(model),
         sampling,
         ["heldout"],
-        folder=run.folder(intent.stage) / SAMPLES / "divergence",
+        folder=run.folder(intent.stage) / "divergence",
         limit=settings.kl_prompts,
         purpose="evaluate/divergence",
     )
     began = time.monotonic()
-    found = measure_divergence(
-        load_model(run.place(model), device=execution.device, dtype=execution.dtype),
-        load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
-        [sequence_of(row) for row in store],
-        vocab_size=vocab_size(run),
-        batch_tokens=execution.batch_tokens,
-        chunk=execution.logprob_chunk_tokens,
-    )
+    with run.progress(f"{intent.stage}, divergence", len(store), "rows") as advance:
+        found = measure_divergence(
+            load_model(run.place(model), device=execution.device, dtype=execution.dtype),
+            load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
+            [sequence_of(row) for row in store],
+            vocab_size=vocab_size(run),
+            batch_tokens=execution.batch_tokens,
+            chunk=execution.logprob_chunk_tokens,
+            progress=advance,
+        )
     return asdict(found) | {"store": store.fingerprint}, seconds + time.monotonic() - began

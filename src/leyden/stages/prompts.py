@@ -46,7 +46,7 @@ def run_problems(run: Run, intent: Intent) -> Record:
     benchmarks = run.recipe.evaluate.benchmarks
     for benchmark in benchmarks:
         load_grader(benchmark.grader)  # a grader that cannot be loaded is told now, not at the end
-    rendered = [_render(renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
+    rendered = [_render(run, renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
     return _write(run, intent, [prompt for some in rendered for prompt in some], tokenizer)
 
 
@@ -79,7 +79,7 @@ def _warn_of_unknown(prompts: list[RenderedPrompt], unknown_id: int | None) -> i
 
 def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
     recipe = run.recipe
-    opd = _render(renderer, recipe.prompts.opd, "opd")
+    opd = _render(run, renderer, recipe.prompts.opd, "opd")
     heldout = recipe.prompts.heldout
     if heldout >= len(opd):
         raise ConfigError(
@@ -88,21 +88,17 @@ def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
         )
     cut = len(opd) - heldout
     kept = [replace(p, split="heldout", id=f"heldout/{p.id.partition('/')[2]}") for p in opd[cut:]]
-    return _render(renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
+    return _render(run, renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
 
 
-def _render(renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
-    return [
-        RenderedPrompt(
-            id=f"{split}/{prompt.id}",
-            split=split,
-            ids=tuple(renderer.render(prompt.text)),
-            text=prompt.text,
-            answer=prompt.answer,
-            row=prompt.row,
-        )
-        for prompt in read_prompts(source)
-    ]
+def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
+    prompts, rendered = read_prompts(source), []
+    with run.progress(f"prompts, {split}", len(prompts), "rows") as advance:
+        for p in prompts:
+            ids = tuple(renderer.render(p.text))
+            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
+            advance(1)
+    return rendered
 
 
 def _check_models(run: Run, tokenizer, folder: Path) -> None:

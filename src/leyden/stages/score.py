@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from leyden.artifacts import open_artifact, open_prompts, vocab_size
-from leyden.data.scores import check_ids, check_scores, sequence_of
+from leyden.data.scores import check_ids, check_score_row, check_some_doubt, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConsistencyError
@@ -16,7 +16,7 @@ from leyden.limits import check_limits
 from leyden.lineage import Intent, Record
 from leyden.logprobs import TokenScores
 from leyden.losses import sampled_loss
-from leyden.run import ROLLOUT, Run
+from leyden.run import ROLLOUT, SCORE, Advance, Run
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Row, Store, open_store
 from leyden.store.schema import CHECKSUM, scores_schema
@@ -44,6 +44,7 @@ def run_score(run: Run, intent: Intent) -> Record:
         _score_pending(run, writer, rollouts, advance)
     store_fingerprint = writer.seal()
     store = open_store(writer.folder)
+    check_some_doubt(store)
     counts = {"rows": len(store), "tokens": store.num_tokens, **_summary(store)}
     return Record(intent, store_fingerprint, counts, writer.device_seconds())
 
@@ -68,12 +69,13 @@ def _score_pending(run: Run, writer: StoreWriter, rollouts: Store, advance) -> N
         rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
         if unit.name in pending:
             began = time.monotonic()
-            scored = score_rows(run, rows, teacher, reference, first_row=start)
+            scored = score_rows(run, rows, teacher, reference, first_row=start, progress=advance)
             writer.commit(unit, scored, seconds=time.monotonic() - began)
-        elif start == 0:
-            _probe(run, writer, rows[0], teacher, reference)
+        else:
+            advance(len(unit.rows))
+            if start == 0:
+                _probe(run, writer, rows[0], teacher, reference)
         start += len(unit.rows)
-        advance(len(unit.rows))
 
 
 def score_rows(
@@ -83,13 +85,14 @@ def score_rows(
     reference: TransformersEngine,
     *,
     first_row: int = 0,
+    progress: Advance = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Score rows of a completion store; refuses scores that no model gives."""
     for offset, row in enumerate(rows):
         where = f"{run.folder(ROLLOUT)}: row {first_row + offset}"
         check_ids(row, vocab_size=vocab_size(run), where=where)
     sequences = [sequence_of(row) for row in rows]
-    by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k)
+    by_teacher = teacher.score(sequences, top_k=run.recipe.score.top_k, progress=progress)
     if run.recipe.score.top_k:
         sequences = [
             TokenSequence(s.prompt_ids, s.completion_ids, {"topk_ids": t.top_k.ids_NK.numpy()})
@@ -99,14 +102,13 @@ def score_rows(
     by_reference = reference.score(sequences)
     scored = []
     for offset, (row, t, r) in enumerate(zip(rows, by_teacher, by_reference, strict=True)):
-        for role, scores in (("teacher", t), ("reference", r)):
-            check_scores(
-                scores.logp_N.numpy(),
-                num_tokens=len(row["completion_ids"]),
-                vocab_size=vocab_size(run),
-                where=f"{run.folder('score')}: row {first_row + offset}, logp_{role}",
-            )
         scored.append(_row(row, t, r))
+        check_score_row(
+            scored[-1],
+            num_tokens=len(row["completion_ids"]),
+            vocab_size=vocab_size(run),
+            where=f"{run.folder(SCORE)}: row {first_row + offset}",
+        )
     return scored
 
 

@@ -4,7 +4,6 @@ Commit order: the shard to a temporary name, fsync, rename, fsync of the folder;
 the same way. The record's existence is the commit. No file is ever rewritten.
 """
 
-import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ def _record(digest: str, table: pa.Table) -> dict[str, Any]:
         if name in ("logp_sampler", "logp_teacher", "logp_reference"):
             values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             found["tokens"] = len(values)
-            with contextlib.suppress(ValueError):  # no tokens, no extremes
+            if len(values) and np.isfinite(values).all():
                 low, high = float(np.min(values)), float(np.max(values))
                 mean = float(np.mean(values, dtype=np.float64))
                 found[name] = {"mean": mean, "min": low, "max": high}

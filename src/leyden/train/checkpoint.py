@@ -4,14 +4,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.errors import StoreError
-from leyden.files import TEMPORARY, disk_errors, read_json, sync_folder, write_json
+from leyden.files import TEMPORARY, disk_errors, read_object, sync_folder, write_json
 from leyden.identity import hash_file
 from leyden.train.optimizer import optimizer_tensors, restore_optimizer
 
@@ -58,7 +57,7 @@ def load_latest(folder: Path, model: nn.Module, optimizer: Optimizer) -> ResumeP
     complete = sorted(p.parent for p in folder.glob(f"step-*/{STATE}"))
     if not complete:
         return ResumePoint(step=0, device_seconds=0.0)
-    state: dict[str, Any] = read_json(complete[-1] / STATE)
+    state = read_object(complete[-1] / STATE, "step", "device_seconds", "sha256")
     for name, recorded in state["sha256"].items():
         if not (complete[-1] / name).exists() or hash_file(complete[-1] / name) != recorded:
             raise StoreError(
