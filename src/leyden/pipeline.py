@@ -168,7 +168,7 @@ def stage_function(stage: str) -> Callable[[Run, Intent], Record]:
 def _launch_ranks(run: Run, job: str, held: int | None) -> None:
     """Run ``leyden.worker`` once per rank under torchrun; they hold the lock if we die."""
     ranks = str(run.recipe.execution.ranks)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher = [sys.executable, "-m", "leyden.launch", "--standalone"]
     command = [*launcher, "--nproc-per-node", ranks, "-m", "leyden.worker", str(run.root), job]
     keep = () if held is None else (held,)
     code = subprocess.run(command, check=False, pass_fds=keep).returncode

@@ -8,7 +8,7 @@ from leyden.files import read_object, whole_files
 from leyden.lineage import read_intent
 from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.store.unit import COMMITS
-from leyden.store.writer import TIMINGS
+from leyden.store.writer import TIMINGS, device_seconds
 
 STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
 DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
@@ -50,8 +50,7 @@ def job_status(run: Run, job: str) -> JobStatus:
         return JobStatus(job, WAITING, 0, 0, 0.0)
     paths = whole_files(folder, f"**/{COMMITS}/*.json")
     commits = [read_object(path, "rows", "tokens") for path in paths]
-    timings = whole_files(folder, f"**/{TIMINGS}/*.json")
-    seconds = sum(read_object(path, "device_seconds")["device_seconds"] for path in timings)
+    seconds = sum(device_seconds(timings) for timings in folder.glob(f"**/{TIMINGS}"))
     rows, tokens = (sum(c[key] for c in commits) for key in ("rows", "tokens"))
     return JobStatus(job, BROKEN, rows, tokens, seconds)
 

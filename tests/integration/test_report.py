@@ -97,6 +97,7 @@ def test_charts_place_values_where_they_belong():
 def test_constant_and_empty_curves_do_not_divide_by_zero():
     assert "polyline" in line_chart([Line("a", [(0, 2.0), (1, 2.0)], 0)], label="x")
     assert line_chart([Line("a", [], 0)], label="x") == ""
+    assert interval_chart([("a", 0.0, 0.0, 0.0, 1)], label="x", percent=False)
     assert "rect" in histogram([5, 5, 5], label="x", colour=1)
 
 

@@ -107,7 +107,7 @@ def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
     rows = [{"q": f"{a}{b}", "a": a} for a in "abcdefgh" for b in "ijklmnop"]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     file = f'file = "{tmp_path}/own.jsonl", prompt_field = "q"'
-    problems = f'[{{name="own", grader="exact", samples_per_prompt=3, max_new_tokens=16, problems={{{file}, answer_field="a", limit=5}}}}]'  # noqa: E501
+    problems = f'[{{name="divergence", grader="exact", samples_per_prompt=3, max_new_tokens=16, problems={{{file}, answer_field="a", limit=5}}}}]'  # noqa: E501
     flags = [
         f"--prompts.sft={{{file}, limit=20}}",
         f"--prompts.opd={{{file}, skip=20}}",
@@ -115,11 +115,11 @@ def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
         "--teach.max-new-tokens=16",
         "--rollout.max-new-tokens=16",
         "--sft.keep-truncated=true",
-        "--evaluate.kl-prompts=0",
+        "--evaluate.kl-prompts=2",
         f"--evaluate.benchmarks={problems}",
     ]
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *flags]) == 0
-    (row, *_) = open_store(tmp_path / "r/evaluate/teacher/samples/own")
+    (row, *_) = open_store(tmp_path / "r/evaluate/teacher/samples/divergence")
     assert len(row["prompt_ids"]) == len("say ai:")
 
 

@@ -69,6 +69,16 @@ def test_a_split_without_a_finished_answer_is_refused(tmp_path, store):
         select_answers(open_store(tmp_path / "cut"), "sft", vocab_size=48)
 
 
+def test_a_heldout_split_may_have_no_finished_answer(tmp_path, store):
+    row = next(r for r in store if r["finish_reason"] == "length") | {"split": "heldout"}
+    plan = make_plan(["sft/1"], samples=1, rows_per_unit=1, seed=0, purpose="t")
+    writer = open_writer(tmp_path / "cut", COMPLETIONS, plan, origin="o")
+    writer.commit(plan[0], [row], seconds=0.0)
+    writer.seal()
+    found = select_answers(open_store(tmp_path / "cut"), "heldout", vocab_size=48)
+    assert (len(found), found.num_dropped) == (0, 1)
+
+
 def test_rendered_prompts_that_changed_are_refused(tmp_path):
     prompt = RenderedPrompt("sft/0", "sft", (4, 5), "1+", None, {})
     digest = write_prompt_set(tmp_path, [prompt])

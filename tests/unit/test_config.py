@@ -24,6 +24,19 @@ def test_a_resolved_recipe_reads_back_the_same(tmp_path):
     assert load_recipe(tmp_path / "again.toml") == recipe
 
 
+def test_paths_are_relative_to_the_recipe_and_in_flags_to_where_one_is(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = load(
+        tmp_path, "--prompts.opd.file", "b.jsonl", "--models.base", "./base",
+        change=('teacher = "m/teacher"', 'teacher = "./m/teacher"'),
+    )  # fmt: skip
+    assert recipe.models.teacher == str(tmp_path / "m/teacher")
+    assert recipe.prompts.sft.file == str(tmp_path / "p/sft.jsonl")
+    assert recipe.prompts.opd.file == str(tmp_path / "here/b.jsonl")
+    assert recipe.models.base == str(tmp_path / "here/base")
+
+
 def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
     recipe = load(tmp_path, "--sft.learning-rate", "2e-6", "--distill.arms.tail.advantage_clip=3.0")
     assert recipe.sft.learning_rate == 2e-6

@@ -85,7 +85,7 @@ DAMAGE = {
     "tokenizer.json": ["[]", "{"],
     "tokenizer_config.json": ["[]"],
     "generation_config.json": ["[]", '{"eos_token_id": "one"}'],
-    "chat_template.jinja": ["{% if %}", "{{ raise_exception('no') }}"],
+    "chat_template.jinja": ["{% if %}", "{{ raise_exception('no') }}", "{{ raise_exception('') }}"],
 }
 CASES = [(name, text) for name, texts in DAMAGE.items() for text in texts]
 
@@ -124,6 +124,9 @@ def test_graders_that_raise_are_sentences(tmp_path):
     (tmp_path / "g.py").write_text("def")
     with pytest.raises(ConfigError, match="cannot be imported: SyntaxError"):
         load_grader(f"{tmp_path}/g.py:grade")
+    (tmp_path / "g.py").write_text("import sys\ndef grade(problem, completion): sys.exit('no')")
+    with pytest.raises(ConfigError, match="g on p: the grader raised SystemExit"):
+        apply_grader(load_grader(f"{tmp_path}/g.py:grade"), {}, "", where="g on p")
 
 
 def test_a_grader_that_compares_needs_an_answer():

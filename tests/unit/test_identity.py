@@ -74,6 +74,14 @@ def test_where_a_model_lies_and_how_it_was_saved_do_not_matter(model, tmp_path):
     assert identify_model(tmp_path / "elsewhere") == before
 
 
+def test_a_config_may_hold_infinity(model):
+    path = model / "config.json"
+    path.write_text(path.read_text().replace("{", '{"time_step_limit": [0.0, Infinity],', 1))
+    first = identify_model(model)
+    path.write_text(path.read_text().replace("Infinity", "NaN"))
+    assert first.differences(identify_model(model)) == ["config"]
+
+
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [("config.json", "has no config.json"), ("model.safetensors", r"no \*.safetensors")],

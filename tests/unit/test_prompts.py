@@ -34,6 +34,9 @@ def test_rows_are_read_in_order_with_content_ids(tmp_path):
         (['{"prompt": ""}'], {}, "p.jsonl:1: prompt is ''"),
         (['{"prompt": 3}'], {}, "p.jsonl:1: prompt is 3"),
         (['{"prompt": "a"}', '{"prompt": "a"}'], {}, "p.jsonl:2: prompt id"),
+        (['{"prompt": "a", "y": null}'], {"answer_field": "y"}, "p.jsonl:1: y is None"),
+        (['{"prompt": "a", "y": ["1"]}'], {"answer_field": "y"}, "p.jsonl:1: y is ['1']"),
+        (['{"prompt": "a", "k": true}'], {"id_field": "k"}, "p.jsonl:1: k is True"),
         (['{"prompt": "a", "k": 1}', '{"prompt": "b", "k": 1}'], {"id_field": "k"}, "line 1"),
         ([], {}, "no prompts are left"),
         (['{"prompt": "a"}'], {"skip": 1}, "no prompts are left after skip = 1"),
@@ -81,6 +84,16 @@ def test_special_token_strings_in_a_prompt_stay_text(tokenizer, text):
     special = {tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
     assert not special & set(ids)
     assert len(ids) == len(text)  # one token per character, as text
+
+
+def test_markup_tokens_stay_text_and_ordinary_added_tokens_stay_tokens():
+    tokenizer = load_tokenizer(MODELS / "teacher")
+    tokenizer.add_tokens(["<think>", "12", "  "])  # none of them special
+    renderer = Renderer(tokenizer, Template(), MODELS / "teacher")
+    for text in ("12  3", "a12"):
+        assert renderer.render(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    thought = tokenizer.convert_tokens_to_ids("<think>")
+    assert thought not in renderer.render("1<think>2")
 
 
 def test_special_tokens_of_the_template_itself_are_special(tokenizer):

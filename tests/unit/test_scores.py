@@ -38,6 +38,14 @@ def test_impossible_scores_are_named(values, problem):
     assert str(caught.value).startswith(f"score: row 3, logp_teacher: {problem}")
 
 
+def test_a_row_of_zeros_passes_only_from_a_certain_model():
+    zeros = np.zeros(5, np.float32)
+    where = {"num_tokens": 5, "vocab_size": 50, "where": "row 0"}
+    check_scores(zeros, entropy_N=zeros, **where)
+    with pytest.raises(AlignmentError, match="every score is exactly 0"):
+        check_scores(zeros, entropy_N=zeros + 0.1, **where)
+
+
 def test_a_missing_token_is_noticed():
     with pytest.raises(AlignmentError, match="2 scores for 3 tokens"):
         check([-1.0, -2.0], num_tokens=3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from leyden.errors import StoreError
 from leyden.store.plan import make_plan
-from leyden.store.reader import open_store
+from leyden.store.reader import check_plan, open_store
 from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
 from leyden.store.writer import open_writer
 
@@ -122,6 +122,58 @@ def test_every_flipped_bit_is_found_and_its_file_named(tmp_path_factory, where, 
     shard.write_bytes(data)
     with pytest.raises(StoreError, match=shard.name):
         open_store(folder)
+
+
+def finish(folder) -> str:
+    """Resume whatever is in ``folder``, seal it and read it through."""
+    plan = units()
+    writer = open_writer(folder, COMPLETIONS, plan, origin="o")
+    for unit in writer.pending():
+        writer.commit(unit, rows_of(unit), seconds=1.0)
+    writer.seal()
+    writer.device_seconds()
+    store = open_store(folder)
+    check_plan(store)
+    return store.fingerprint
+
+
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory) -> str:
+    return finish(tmp_path_factory.mktemp("store"))
+
+
+@given(file=st.integers(0, 10**6), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(tmp, max_examples=150)
+def test_a_bit_flipped_in_a_broken_store_is_harmless_or_named(
+    tmp_path_factory, undamaged, file, where, bit
+):
+    """In shards, records, plan, header or timings: resuming gives the store, or a StoreError."""
+    folder = tmp_path_factory.mktemp("store")
+    fill(folder, order=[0, 1])
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    path = files[file % len(files)]
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    shards = set((folder / "shards").iterdir())
+    try:
+        found = finish(folder)
+    except StoreError:
+        assert shards <= set((folder / "shards").iterdir())
+        assert not (folder / "SEALED.json").exists() or path.parent.name == "timings"
+    else:
+        assert found == undamaged
+
+
+def test_a_damaged_commit_costs_no_shard(tmp_path, undamaged):
+    fill(tmp_path, order=[0, 1])
+    commit = tmp_path / "commits/000001.json"
+    whole = commit.read_text()
+    commit.write_text(whole.replace('"sha256": "', '"sha256": "0'))
+    with pytest.raises(StoreError, match="a shard is missing"):
+        finish(tmp_path)
+    commit.write_text(whole)
+    assert finish(tmp_path) == undamaged
 
 
 def test_a_bit_flipped_after_opening_is_found_by_the_rows_checksum(tmp_path):

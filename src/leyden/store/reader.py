@@ -17,7 +17,7 @@ from leyden.errors import StoreError
 from leyden.files import read_object
 from leyden.lineage import require_same
 from leyden.store.plan import PLAN, plan_digest, read_plan
-from leyden.store.schema import CHECKSUM, FORMAT_VERSION, row_checksum
+from leyden.store.schema import CHECKSUM, row_checksum
 from leyden.store.unit import (
     commit_path,
     damaged,
@@ -26,7 +26,7 @@ from leyden.store.unit import (
     read_commit,
     shard_path,
 )
-from leyden.store.writer import SEALED, STORE, dataset_fingerprint, described
+from leyden.store.writer import SEALED, STORE, dataset_fingerprint, described, read_header
 
 Row = dict[str, Any]
 
@@ -74,14 +74,8 @@ def open_store(folder: Path, *, expected: str | None = None) -> Store:
     """
     if not (folder / SEALED).exists():
         raise StoreError(f"{folder}: is not sealed", hint="run its stage again to finish it")
-    about = read_object(folder / STORE, "format_version", "plan")
+    read_header(folder)
     seal = read_object(folder / SEALED, "units", "tokens")
-    if about.get("format_version") != FORMAT_VERSION:
-        raise StoreError(
-            f"{folder / STORE}: format version {about.get('format_version')}, expected "
-            f"{FORMAT_VERSION}",
-            hint="use the version of leyden that wrote it",
-        )
     if not seal["units"]:
         raise damaged(folder / SEALED, "it names no units")
     paths = [(shard_path(folder, unit, digest), digest) for unit, digest in seal["units"]]
@@ -95,7 +89,7 @@ def open_store(folder: Path, *, expected: str | None = None) -> Store:
 def check_plan(store: Store) -> None:
     """The header, the plan and the commit records must say what the sealed shards say."""
     folder = store.folder
-    about = read_object(folder / STORE, "plan", "schema")
+    about = read_header(folder)
     units = read_plan(folder)
     if plan_digest(units) != about["plan"]:
         raise damaged(folder / PLAN, f"it is not the plan that {STORE} names")

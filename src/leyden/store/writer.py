@@ -35,6 +35,7 @@ from leyden.store.unit import (
 )
 
 STORE, SEALED, TIMINGS = "store.json", "SEALED.json", "timings"
+SECONDS = "device_seconds"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class StoreWriter:
         assert keys == [(row.prompt_id, row.sample) for row in unit.rows], "rows do not follow plan"
         table = rows_to_table(list(rows), self.schema)
         digest = write_shard(self.folder, unit.name, table)
-        timing = json.dumps({"device_seconds": seconds}).encode()
+        timing = json.dumps({SECONDS: seconds}).encode()
         create_once(self.folder / TIMINGS / f"{unit.name}.json", timing)
         write_commit(self.folder, unit.name, digest, table)
 
@@ -97,8 +98,30 @@ class StoreWriter:
 
     def device_seconds(self) -> float:
         """Seconds that all committed units took, over every process that worked on them."""
-        files = whole_files(self.folder / TIMINGS, "*.json")
-        return float(sum(read_object(f, "device_seconds")["device_seconds"] for f in files))
+        return device_seconds(self.folder / TIMINGS)
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """store.json, of this version of the format."""
+    path = folder / STORE
+    about = read_object(path, "format_version", "plan", "origin", "schema")
+    if about["format_version"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: format version {about['format_version']}, expected {FORMAT_VERSION}",
+            hint="use the version of leyden that wrote it",
+        )
+    return about
+
+
+def device_seconds(timings: Path) -> float:
+    """The sum over the units timed in a folder."""
+    try:
+        found = [read_object(p, SECONDS)[SECONDS] for p in whole_files(timings, "*.json")]
+        return float(sum(found))
+    except (StoreError, TypeError) as error:
+        raise StoreError(
+            f"{timings}: {error}", hint="delete that file; it only says how long a unit took"
+        ) from error
 
 
 def open_writer(
@@ -121,7 +144,7 @@ def open_writer(
         }
         write_json(header, about)
         return StoreWriter(folder, schema, tuple(units))
-    about, planned = read_object(header, "plan", "origin", "schema"), read_plan(folder)
+    about, planned = read_header(folder), read_plan(folder)
     if about["plan"] != plan_digest(planned):
         raise StoreError(f"{folder / PLAN}: does not match {STORE}", hint="redo the stage")
     if about["schema"] != described(schema):

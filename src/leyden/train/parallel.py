@@ -1,4 +1,4 @@
-"""Data parallelism over processes: the only file that knows torch.distributed."""
+"""Data parallelism over processes; with launch.py the only file that knows torch.distributed."""
 
 import os
 from dataclasses import dataclass

@@ -1,0 +1,21 @@
+"""torchrun, without its own traceback when a rank fails: the rank has said why."""
+
+import logging
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+
+
+def launch(arguments: list[str]) -> int:
+    """Exit code 0, or 1 when a rank failed. ``arguments`` are torchrun's."""
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        main(arguments)
+    except ChildFailedError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(launch(sys.argv[1:]))
