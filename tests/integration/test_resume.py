@@ -49,7 +49,7 @@ def test_sigkill_anywhere_changes_no_byte(unstarted):
         process = subprocess.Popen(
             command(folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        limit = num_files(folder / "run") + rng.randint(1, 90)
+        limit = num_files(folder / "run") + rng.randint(1, 60)
         while process.poll() is None and num_files(folder / "run") < limit:
             time.sleep(0.002)
         if process.poll() is not None:
@@ -57,8 +57,9 @@ def test_sigkill_anywhere_changes_no_byte(unstarted):
         process.kill()
         process.wait()
         kills += 1
-    assert process.returncode == 0 and kills >= 3
+    assert process.returncode == 0
     assert content(folder / "run") == expected
+    assert kills >= 2, "too few kills to mean anything"
 
 
 def num_files(folder) -> int:
