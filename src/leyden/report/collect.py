@@ -20,7 +20,8 @@ CURVES = [  # metric, title, what it means
     ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
     ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
     ("drift_rms", "Drift from the reference", "Root mean square of log-prob change, nats."),
-    ("weight_ess", "Effective sample size", "Of the importance weights, share of tokens."),
+    ("ratio_ess", "Effective sample size", "Of the ratios student / reference, share of tokens."),
+    ("weight_ess", "Importance weights in use", "Their effective sample size, share of tokens."),
     ("student_covered", "Student's mass in the top k", "Low: the student leaves the stored ids."),
     ("grad_norm", "Gradient norm", "Before clipping."),
 ]

@@ -13,6 +13,7 @@ def policy_sums(logp_N: Tensor, columns: dict[str, Tensor]) -> Sums:
     """Sums over tokens of the advantage and of the drift from the reference."""
     advantage_N = columns["logp_teacher"] - logp_N
     drift_N = logp_N - columns["logp_reference"]
+    ratio_N = drift_N.double().exp()
     sums = {
         "advantage": advantage_N.sum(),
         "advantage_squared": (advantage_N**2).sum(),
@@ -20,6 +21,8 @@ def policy_sums(logp_N: Tensor, columns: dict[str, Tensor]) -> Sums:
         "max_advantage": advantage_N.max(),
         "drift": drift_N.sum(),
         "drift_squared": (drift_N**2).sum(),
+        "ratio": ratio_N.sum(),
+        "ratio_squared": (ratio_N**2).sum(),
     }
     return sums | {f"beyond_{b:g}": (advantage_N.abs() > b).float().sum() for b in LARGE}
 
@@ -51,9 +54,9 @@ def summarise(sums: Sums) -> dict[str, Any]:
     """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
-    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``weight_ess`` effective sample
-    size of the importance weights as a share of the tokens; ``*_covered`` mass inside the stored
-    top k.
+    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
+    size of the ratios student / reference as a share of the tokens, ``weight_ess`` that of the
+    importance weights in use; ``*_covered`` mass inside the stored top k.
     """
     values = {name: float(value) for name, value in sums.items()}
     tokens = values["tokens"]
@@ -73,11 +76,17 @@ def summarise(sums: Sums) -> dict[str, Any]:
             **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
             "drift_mean": values["drift"] / tokens,
             "drift_rms": (values["drift_squared"] / tokens) ** 0.5,
+            "ratio_ess": _effective_share(values, "ratio"),
             "weight_mean": values["weight"] / tokens,
             "weight_max": values["max_weight"],
-            "weight_ess": values["weight"] ** 2 / max(values["weight_squared"] * tokens, 1e-30),
+            "weight_ess": _effective_share(values, "weight"),
         }
     for name in ("student_covered", "teacher_covered"):
         if name in values:
             found[name] = values[name] / tokens
     return found
+
+
+def _effective_share(values: dict[str, float], name: str) -> float:
+    """(sum w)^2 / (N sum w^2): 1 when all weights are equal, 1/N when one is everything."""
+    return values[name] ** 2 / max(values[f"{name}_squared"] * values["tokens"], 1e-30)
