@@ -4,7 +4,8 @@ A row's seed depends on the run's seed, the stage, the prompt and the sample, ne
 batch or the worker.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from leyden.errors import StoreError
 from leyden.files import disk_errors, write_atomic
-from leyden.identity import derive_seed, fingerprint
+from leyden.identity import derive_seed
 
 PLAN = "plan.arrow"
 SCHEMA = pa.schema(
@@ -61,31 +62,30 @@ def cut_units(rows: Sequence[PlanRow], rows_per_unit: int) -> list[Unit]:
     ]
 
 
-def plan_digest(units: Iterable[Unit]) -> str:
-    rows = [[u.name, [[r.prompt_id, r.sample, r.seed] for r in u.rows]] for u in units]
-    return fingerprint(rows)
-
-
-def write_plan(folder: Path, units: Sequence[Unit]) -> None:
+def write_plan(folder: Path, units: Sequence[Unit]) -> str:
+    """Write the plan and return the sha256 of its file."""
     rows = [(u.name, r.prompt_id, r.sample, r.seed) for u in units for r in u.rows]
     columns = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
-    write_atomic(folder / PLAN, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    write_atomic(folder / PLAN, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def read_plan(folder: Path) -> list[Unit]:
+def read_plan(folder: Path, digest: str) -> list[Unit]:
+    """The plan, whose file must have the sha256 ``digest``."""
     path = folder / PLAN
-    try:
-        with disk_errors(path), pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-            table.validate(full=True)
-            rows = table.to_pylist()
-    except (pa.ArrowException, UnicodeDecodeError, KeyError) as error:
-        raise StoreError(f"{path}: damaged: {error}", hint="redo the stage") from error
+    with disk_errors(path):
+        data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(
+            f"{path}: damaged, or not the plan that this store names",
+            hint="restore the file from a copy, or redo the stage",
+        )
     units: dict[str, list[PlanRow]] = {}
-    for row in rows:
+    for row in pa.ipc.open_file(data).read_all().to_pylist():
         units.setdefault(row["unit"], []).append(
             PlanRow(row["prompt_id"], row["sample"], row["seed"])
         )

@@ -22,7 +22,7 @@ from leyden.files import (
     write_json,
 )
 from leyden.identity import fingerprint
-from leyden.store.plan import PLAN, Unit, plan_digest, read_plan, write_plan
+from leyden.store.plan import Unit, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, rows_to_table
 from leyden.store.unit import (
     COMMITS,
@@ -135,18 +135,16 @@ def open_writer(
     if not header.exists():
         if not units:
             raise StoreError(f"{folder}: the plan is empty", hint="check the prompt file and limit")
-        write_plan(folder, units)
         about = {
             "format_version": FORMAT_VERSION,
             "schema": described(schema),
-            "plan": plan_digest(units),
+            "plan": write_plan(folder, units),
             "origin": origin,
         }
         write_json(header, about)
         return StoreWriter(folder, schema, tuple(units))
-    about, planned = read_header(folder), read_plan(folder)
-    if about["plan"] != plan_digest(planned):
-        raise StoreError(f"{folder / PLAN}: does not match {STORE}", hint="redo the stage")
+    about = read_header(folder)
+    planned = read_plan(folder, about["plan"])
     if about["schema"] != described(schema):
         raise StoreError(f"{header}: names other columns", hint="redo the stage")
     if about["origin"] != origin or _rows(planned) != _rows(units):
