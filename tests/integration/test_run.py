@@ -100,6 +100,8 @@ def test_the_first_distillation_step_starts_at_the_reference(finished):
         assert abs(first["drift_mean"]) < 1e-5 and first["drift_rms"] < 1e-4
         assert first["weight_mean"] == pytest.approx(1)
         assert math.isfinite(first["advantage_min"])
+        assert first["ratio_ess"] == pytest.approx(1)
+        assert json.loads(lines[-1])["ratio_ess"] < 1 - 1e-6
 
 
 def test_every_stored_token_is_trained(finished):
