@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from conftest import write_small_recipe
 from leyden.cli.main import run
+from leyden.lineage import read_record
 from leyden.metrics_file import read_metrics
 from leyden.store.reader import open_store
 
@@ -107,10 +108,11 @@ def test_the_first_distillation_step_starts_at_the_reference(finished):
 def test_every_stored_token_is_trained(finished):
     """32 training rollouts are one epoch of four steps of eight: not a token more or less."""
     store = open_store(finished / "run/rollout")
-    stored = sum(len(row["completion_ids"]) for row in store if row["split"] == "opd")
+    lengths = [len(row["completion_ids"]) for row in store if row["split"] == "opd"]
     metrics = read_metrics(finished / "run/distill/sampled/metrics.jsonl")
     steps = [m["tokens"] for m in metrics if m["split"] == "train"]
-    assert sum(steps[:4]) == stored
+    assert sum(steps[:4]) == sum(lengths)
+    assert read_record(finished / "run/distill/sampled").counts["rows"] == len(lengths) == 32
 
 
 def test_a_trained_model_is_a_complete_hugging_face_folder(finished):
