@@ -80,6 +80,9 @@ learning_rate = 1e-4
 [distill.arms.tail]
 objective = "topk_tail"
 learning_rate = 3e-4
+[distill.arms.live]
+learning_rate = 1e-4
+refresh_every = 3
 [distill.arms.control]
 objective = "sft"
 [evaluate]

@@ -6,46 +6,21 @@ what) and stays out of fingerprints. Paths are ``Where`` too: what they point to
 content.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.config import JsonDict
+from pydantic import Field, ValidationError, model_validator
 
-WHERE: JsonDict = {"identity": False}
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide what is made, as plain JSON values."""
-        fields = type(self).model_fields
-        return {
-            name: _identity_value(getattr(self, name))
-            for name, field in fields.items()
-            if field.json_schema_extra != WHERE
-        }
-
-
-def _identity_value(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.identity()
-    if isinstance(value, dict):
-        return {key: _identity_value(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_identity_value(item) for item in value]
-    return value
+from leyden.section import (
+    WHERE,
+    Beta,
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    Size,
+)
 
 
 class Models(Section):
@@ -111,7 +86,7 @@ class Template(Section):
     """For ``kind = "plain"``: the text, with ``{prompt}`` where the prompt goes."""
     system: str | None = None
     """System message, for ``kind = "chat"``."""
-    arguments: dict[str, bool | int | str] = {}
+    arguments: dict[str, bool | int | str] = Field(default={})
     """More arguments of the chat template, such as ``enable_thinking = false``."""
     stop_tokens: tuple[str, ...] = ()
     """Tokens that end a completion; empty means the teacher's own end-of-sequence tokens."""
@@ -178,8 +153,22 @@ class Optimisation(Section):
     """How token losses become one number; always global sums over global denominators."""
     eval_every: Size = Field(default=10, json_schema_extra=WHERE)
     """Measure held-out loss every so many steps; 0 = only at the end."""
+    patience: Size = 0
+    """Stop when so many held-out measurements in a row brought no lower loss, and keep the model of
+    the lowest; 0 = train all steps and keep the last."""
     checkpoint_every: Count = Field(default=50, json_schema_extra=WHERE)
     """Steps between resume points."""
+
+    @model_validator(mode="after")
+    def _patience_has_measurements(self):
+        if self.patience and not self.eval_every:
+            raise ValueError("patience counts held-out measurements, and eval_every is 0")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """How often held-out loss is measured decides the model once patience may stop."""
+        found = super().identity()
+        return found | {"eval_every": self.eval_every} if self.patience else found
 
 
 class Sft(Optimisation):
@@ -208,6 +197,12 @@ class Objective(Optimisation):
     """Truncate the ratio here; default 2 for ``token``, 3 for ``prefix`` and ``sequence``."""
     kl_to_reference: NonNegative = 0.0
     """Weight of an explicit penalty against leaving the reference policy."""
+    refresh_every: Size = 0
+    """0: train on the stored rollouts alone (Lightning OPD). k: every k steps the student answers
+    anew and the teacher, live, scores the answers; 1 is standard OPD."""
+    heldout_samples: Size = Field(default=32, json_schema_extra=WHERE)
+    """At each held-out measurement the student answers so many held-out prompts: their mean length
+    and stop rate; 0 = not."""
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "sequence_mean"
     """How token losses become one number; ``sequence_mean`` is the released code's."""
 
@@ -223,13 +218,25 @@ class Objective(Optimisation):
             raise ValueError("objective = 'sft' takes neither importance nor kl_to_reference")
         if self.importance_cap is not None and self.importance == "none":
             raise ValueError("importance_cap is set but importance = 'none'")
+        if self.refresh_every and control:
+            raise ValueError("objective = 'sft' learns teacher answers; refresh_every must be 0")
+        if self.refresh_every and self.importance != "none":
+            raise ValueError(
+                f"importance = {self.importance!r} corrects stored rollouts towards the student; "
+                "with refresh_every > 0 they are the student's own"
+            )
         return self
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether the arm trains on the sealed store of scored rollouts."""
+        return self.objective != "sft" and not self.refresh_every
 
 
 class Distill(Objective):
     """``[distill]`` holds what arms share; each ``[distill.arms.NAME]`` overrides some of it."""
 
-    arms: dict[Name, dict[str, Any]] = {}
+    arms: dict[Name, dict[str, Any]] = Field(default={})
     """Named overrides; without any there is one arm, named after the objective."""
 
     def resolved_arms(self) -> dict[str, Objective]:
@@ -366,6 +373,10 @@ class Recipe(Section):
         taken = {"teacher", "base", "reference"} & self.distill.resolved_arms().keys()
         if taken:
             raise ValueError(f"distill.arms: {taken.pop()!r} is the name of another model")
+        trained = {"sft": self.sft, **self.distill.resolved_arms()}
+        for name, settings in trained.items():
+            if settings.patience and self.prompts.heldout < self.execution.ranks:
+                raise ValueError(f"{name}: patience needs prompts.heldout of at least one per rank")
         if self.evaluate.kl_prompts > self.prompts.heldout:
             raise ValueError(
                 f"evaluate.kl_prompts = {self.evaluate.kl_prompts} exceeds "

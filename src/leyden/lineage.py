@@ -48,6 +48,8 @@ class Record:
     counts: dict[str, Any]
     """``rows``, ``tokens`` and whatever else the stage counts."""
     device_seconds: float
+    phases: dict[str, float] = field(default_factory=dict)
+    """Those seconds by what they were spent on, where a stage does several things."""
     teacher_consistency: str = ""
     """``verified``, ``declared`` or ``overridden``; empty before scoring."""
     environment: dict[str, Any] = field(default_factory=dict)

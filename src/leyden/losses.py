@@ -71,7 +71,7 @@ def importance_weights(
         return torch.ones_like(ratio_N)
     if kind == "token":
         return ratio_N.exp().clamp_max(TOKEN_CAP if cap is None else cap)
-    running_N = _running_sum(ratio_N, sequence_N)
+    running_N = running_sum(ratio_N, sequence_N)
     if kind == "prefix_before":
         running_N = running_N - ratio_N
     elif kind == "sequence":
@@ -80,7 +80,7 @@ def importance_weights(
     return running_N.exp().clamp_max(PREFIX_CAP if cap is None else cap)
 
 
-def _running_sum(values_N: Tensor, sequence_N: Tensor) -> Tensor:
+def running_sum(values_N: Tensor, sequence_N: Tensor) -> Tensor:
     """Cumulative sum that starts anew at each sequence."""
     total_N = values_N.double().cumsum(0)
     first_N = sequence_N.diff(prepend=sequence_N[:1] - 1) != 0

@@ -134,7 +134,8 @@ def finish(run: Run, record: Record) -> None:
     """Write the record, and drop the resume points that nobody will resume from."""
     folder = run.folder(record.intent.stage)
     write_record(folder, replace(record, environment=environment(run)))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "refresh"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def stage_function(stage: str) -> Callable[[Run, Intent], Record]:

@@ -102,7 +102,9 @@ class Run:
         stage, _, name = job.partition("/")
         sft = [] if self.recipe.models.reference else [SFT]
         if stage == DISTILL:
-            return [*sft, TEACH if self.arms()[name].objective == "sft" else SCORE]
+            arm = self.arms()[name]
+            asked = [PROMPTS] if arm.refresh_every else []
+            return [*asked, *sft, TEACH if arm.objective == "sft" else SCORE]
         if stage == EVALUATE:
             made_by = {"teacher": [], "base": [], "reference": sft}
             return [PROMPTS, *self._problems(), *made_by.get(name, [f"{DISTILL}/{name}"])]
@@ -175,6 +177,8 @@ class Run:
         if stage == EVALUATE:
             own = [name] if name in ("base", *adopted) else []
             return ["teacher", *own]
+        if stage == DISTILL:
+            return ["teacher", *adopted] if self.arms()[name].refresh_every else adopted
         return {
             PROMPTS: ["sft_teacher"],
             PROBLEMS: [],
@@ -182,8 +186,13 @@ class Run:
             SFT: ["base"],
             ROLLOUT: adopted,
             SCORE: ["teacher", *adopted],
-            DISTILL: adopted,
         }[stage]
+
+    def rollout_splits(self) -> list[str]:
+        """Which prompts are answered for the store: without an arm that trains on it, those that
+        are only measured."""
+        needed = any(arm.reads_scores for arm in self.arms().values())
+        return ["opd", "heldout"] if needed or not self.recipe.prompts.heldout else ["heldout"]
 
     def _settings(self, job: str) -> dict:
         stage, _, name = job.partition("/")
@@ -194,8 +203,12 @@ class Run:
             problems = {b.name: b.problems.identity() for b in recipe.evaluate.benchmarks}
             return {"template": recipe.template.identity(), "evaluate.benchmarks": problems}
         if stage == DISTILL:
-            return {"seed": recipe.seed, f"distill.arms.{name}": self.arms()[name].identity()}
-        return {"seed": recipe.seed, stage: getattr(recipe, stage).identity()}
+            arm = self.arms()[name]
+            own = {"seed": recipe.seed, f"distill.arms.{name}": arm.identity()}
+            live = {"rollout": recipe.rollout.identity(), "score": recipe.score.identity()}
+            return own | live if arm.refresh_every else own
+        own = {"seed": recipe.seed, stage: getattr(recipe, stage).identity()}
+        return own | {"splits": self.rollout_splits()} if stage == ROLLOUT else own
 
     def _files(self, job: str) -> dict[str, Path]:
         """Files outside the run whose content ``job`` depends on, each with its own name."""

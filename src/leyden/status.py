@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leyden.costs import arm_costs
 from leyden.files import read_object, whole_files
 from leyden.lineage import read_intent
 from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
@@ -34,6 +35,7 @@ def run_status(run: Run) -> dict[str, Any]:
         "jobs": [vars(job) for job in jobs],
         "scores": scores(run),
         "divergence": divergences(run),
+        "costs": arm_costs(run),
         "teacher_consistency": consistency(run),
     }
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from leyden.checks import check_unchanged
 from leyden.errors import LeydenError
 from leyden.pipeline import finish, stage_function
+from leyden.ranks import Ranks
 from leyden.run import Run
-from leyden.train.parallel import Ranks
 
 
 def main() -> int:

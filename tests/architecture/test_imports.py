@@ -9,15 +9,15 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "leyden"
 LAYERS = [
-    {"errors"},
+    {"errors", "section", "clock"},
     {"files", "config"},
     {"identity", "hub"},
     {"lineage", "recipe", "metrics_file"},
     {"run"},
-    {"store", "checks"},
+    {"store", "checks", "costs"},
     {"data", "losses", "logprobs"},
     {"modeling", "artifacts"},
-    {"vocabulary", "limits"},
+    {"vocabulary", "limits", "ranks"},
     {"engines", "train", "evals"},
     {"stages"},
     {"pipeline", "status", "show"},
@@ -59,7 +59,7 @@ def test_imports_point_one_way(path):
 
 
 HOMES = {
-    "torch.distributed": {"train/parallel.py", "launch.py"},
+    "torch.distributed": {"ranks.py", "launch.py"},
     "rich": {"cli/screen.py"},
     "tyro": {"cli/main.py", "cli/commands.py"},
     "jinja2": {"report/page.py"},

@@ -73,7 +73,7 @@ MISTAKES = [
     ),
     Mistake(
         "the sampler's tempered log-probs taken for the reference's",
-        "stages/score.py",
+        "engines/score_store.py",
         '"logp_reference": reference.logp_N.numpy(),',
         '"logp_reference": row["logp_sampler"],',
         RUNS + "test_variants.py::test_scores_are_at_temperature_one_however_rollouts_were_sampled",
@@ -130,8 +130,8 @@ MISTAKES = [
     Mistake(
         "teacher scores loaded but never used",
         "train/objective.py",
-        'settings, model="teacher")',
-        'settings, model="reference")',
+        'columns, settings, model="teacher")',
+        'columns, settings, model="reference")',
         NUMERICS + "test_alignment.py",
     ),
     Mistake(

@@ -16,7 +16,7 @@ from leyden.lineage import read_record
 from leyden.metrics_file import read_metrics
 from leyden.store.reader import open_store
 
-MODELS = ["teacher", "base", "reference", "sampled", "tail", "control"]
+MODELS = ["teacher", "base", "reference", "sampled", "tail", "live", "control"]
 
 
 def status(folder, capsys) -> dict:
@@ -99,7 +99,7 @@ def test_the_first_distillation_step_starts_at_the_reference(finished):
         first = json.loads(lines[0])
         assert (first["step"], first["split"]) == (0, "heldout")
         assert abs(first["drift_mean"]) < 1e-5 and first["drift_rms"] < 1e-4
-        assert first["weight_mean"] == pytest.approx(1)
+        assert first["ratio_mean"] == pytest.approx(1)
         assert math.isfinite(first["advantage_min"])
         assert first["ratio_ess"] == pytest.approx(1)
         assert json.loads(lines[-1])["ratio_ess"] < 1 - 1e-6

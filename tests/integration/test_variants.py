@@ -62,9 +62,9 @@ def test_packed_and_padded_training_agree(copied):
 def test_every_option_trains_and_is_measured(copied, fields):
     assert redistil(copied, f"[distill.arms.a]\n{fields}\nlearning_rate = 1e-4\n") == 0
     last = metrics(copied / "run", "distill/a")[-1]
-    assert np.isfinite(last["loss"]) and 0 < last["weight_ess"] <= 1 + 1e-6
-    weighted = "importance" in fields
-    assert (abs(last["weight_ess"] - 1) > 1e-9) == weighted
+    assert np.isfinite(last["loss"])
+    assert ("weight_ess" in last) == ("importance" in fields)
+    assert 0 < last.get("weight_ess", 0.5) < 1 - 1e-9
 
 
 def test_bfloat16_scores_within_its_rounding(copied, tmp_path):

@@ -88,6 +88,8 @@ def print_status(status: dict[str, Any]) -> None:
     """Stages, then models."""
     console = Console(highlight=False)
     console.print(_stages(status))
+    if status["costs"]:
+        console.print(_costs(status["costs"]))
     if status["scores"]:
         console.print(_scores(status))
     console.print(f"one teacher: {status['teacher_consistency']}")
@@ -102,6 +104,19 @@ def _stages(status: dict[str, Any]) -> Table:
     for job in status["jobs"]:
         numbers = (f"{job['rows']:,}", f"{job['tokens']:,}", f"{job['device_seconds']:.1f}")
         table.add_row(job["name"], job["state"], *numbers)
+    return table
+
+
+def _costs(costs: dict[str, dict[str, float]]) -> Table:
+    phases = [name for name in next(iter(costs.values())) if name != "shared_by"]
+    table = Table(title="device-seconds of each arm", title_justify="left")
+    table.add_column("arm")
+    for name in (*phases, "total", "store shared by"):
+        table.add_column(name, justify="right")
+    for arm, cost in costs.items():
+        seconds = [cost[name] for name in phases]
+        cells = (f"{value:.1f}" for value in (*seconds, sum(seconds)))
+        table.add_row(arm, *cells, f"{cost['shared_by']:.0f}")
     return table
 
 

@@ -14,8 +14,10 @@ ROUNDING = 1e-4  # a log-prob may exceed zero by this much, in nats
 MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
 CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, unless the model was
 CERTAIN = 1e-3  # certain: of an entropy below this, in nats
-PER_TOKEN = ("logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy")
-PER_TOKEN_TAIL = ("teacher_tail_logp", "reference_tail_logp")
+PER_TOKEN = (
+    "logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy",
+    "teacher_tail_logp", "reference_tail_logp",
+)  # fmt: skip
 PER_TOKEN_K = ("topk_ids", "teacher_topk_logp", "reference_topk_logp")
 
 
@@ -70,7 +72,7 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
     if "topk_ids" not in score:
         return
     k, odd = divmod(len(score["topk_ids"]), max(1, num_tokens))
-    for model in ("teacher", "reference"):
+    for model in models_of(score):
         logp, tail = score[f"{model}_topk_logp"], score[f"{model}_tail_logp"]
         if odd or k == 0 or len(logp) != k * num_tokens or len(tail) != num_tokens:
             problem = f"{len(logp)} top-k scores and {len(tail)} tails for {num_tokens} tokens"
@@ -88,9 +90,14 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
         )
 
 
+def models_of(score: Row) -> list[str]:
+    """Whose scores a row holds; refreshed rollouts may do without the reference's."""
+    return [model for model in ("teacher", "reference") if f"logp_{model}" in score]
+
+
 def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str) -> None:
     """Raise AlignmentError on a row of the score store that no two models give."""
-    for model in ("teacher", "reference"):
+    for model in models_of(score):
         check_scores(
             score[f"logp_{model}"],
             num_tokens=num_tokens,
@@ -104,7 +111,7 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
 
 def check_some_doubt(scores: Store) -> None:
     """Raise AlignmentError where every score of a whole store is 0: a column that was never set."""
-    for name in ("logp_teacher", "logp_reference"):
+    for name in {"logp_teacher", "logp_reference"} & set(scores.schema.names):
         if not any(row[name].any() for row in scores):
             raise AlignmentError(
                 f"{scores.folder}: every {name} is exactly 0, as if scores were missing",
@@ -163,10 +170,9 @@ def sequence_of(row: Row, columns: dict[str, np.ndarray] | None = None) -> Token
 
 def _columns(score: Row, num_tokens: int) -> dict[str, np.ndarray]:
     """Score columns as training reads them: float32 [T] or [T, K], ids int64."""
-    found = {name: score[name].astype(np.float32) for name in PER_TOKEN}
-    if "topk_ids" in score:
-        found |= {name: score[name].astype(np.float32) for name in PER_TOKEN_TAIL}
-        for name in PER_TOKEN_K:
+    found = {n: score[n].astype(np.float32) for n in PER_TOKEN if n in score}
+    for name in PER_TOKEN_K:
+        if name in score:
             dtype = np.int64 if name == "topk_ids" else np.float32
             found[name] = score[name].reshape(num_tokens, -1).astype(dtype)
     return found

@@ -18,11 +18,16 @@ def fill_completions(
     sampling: Sampling,
     stop_ids: Sequence[int],
     *,
-    advance: Callable[[int], None],
+    mine: Sequence[Unit] | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """Sample every pending unit; no model is loaded when none is. ``advance`` counts rows."""
-    pending = writer.pending()
-    advance(sum(len(u.rows) for u in writer.units) - sum(len(u.rows) for u in pending))
+    """Sample every pending unit (of ``mine``); no model is loaded when none is.
+
+    ``advance`` counts rows.
+    """
+    units = writer.units if mine is None else mine
+    pending = [unit for unit in writer.pending() if unit in units]
+    advance(sum(len(u.rows) for u in units) - sum(len(u.rows) for u in pending))
     if not pending:
         return
     engine = load_engine()

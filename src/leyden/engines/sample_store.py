@@ -1,7 +1,9 @@
 """A run's prompts sampled into a store of its own: what teach, rollout and evaluate share."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from leyden.artifacts import open_prompts, stop_ids, vocab_size
 from leyden.config import Sampling
@@ -51,3 +53,16 @@ def sample_store(
         )
     writer.seal()
     return open_store(folder), writer.device_seconds()
+
+
+def sample_counts(store: Store) -> dict[str, Any]:
+    """What a stage that samples records about its store."""
+    by_split: Counter[str] = Counter()
+    for split, length in zip(store.values("split"), store.lengths("completion_ids"), strict=True):
+        by_split[split] += length
+    return {
+        "rows": len(store),
+        "tokens": store.num_tokens,
+        "split_tokens": dict(by_split),
+        "truncated": store.values("finish_reason").count("length"),
+    }

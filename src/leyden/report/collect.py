@@ -148,7 +148,7 @@ def _lengths(run: Run, colours: dict[str, int]) -> list[dict[str, Any]]:
     for title, folder, colour in places:
         if (folder / "SEALED.json").exists():
             store = open_store(folder)
-            lengths = [len(row["completion_ids"]) for row in store]
+            lengths = store.lengths("completion_ids")
             stopped = store.values("finish_reason").count("stop") / len(store)
             chart = histogram(lengths, label=f"lengths of {title}", colour=colour)
             mean = sum(lengths) / len(lengths)

@@ -1,22 +1,46 @@
-"""Stage 5: a student per arm trains on the stored scores alone; no teacher is loaded."""
+"""Stage 5: a student per arm trains on the stored scores alone, with no teacher loaded; or, with
+``refresh_every``, on its own fresh answers and a live teacher."""
 
 from leyden.artifacts import open_artifact, stop_ids, vocab_size
+from leyden.clock import Clock
 from leyden.config import Objective
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
+from leyden.engines.probe import measure_answers
+from leyden.engines.refresh import Refresher
 from leyden.identity import derive_seed, identify_model
 from leyden.lineage import Intent, Record
 from leyden.metrics_file import METRICS, trained_tokens
+from leyden.ranks import Ranks
 from leyden.run import ROLLOUT, SCORE, TEACH, Run
 from leyden.train.artifact import MODEL, train_model
+from leyden.train.checkpoint import CHECKPOINTS, kept_steps
 from leyden.train.loop import Sequences
+from leyden.vocabulary import check_vocabulary
 
 
 def run_distill(run: Run, intent: Intent) -> Record:
     """Make ``distill/ARM/model`` from the reference policy, with metrics and checkpoints."""
     settings = run.arms()[intent.stage.partition("/")[2]]
     data, heldout = _data(run, settings)
-    folder = run.folder(intent.stage)
+    folder, clock = run.folder(intent.stage), Clock()
+    seed = derive_seed(run.recipe.seed, "distill") % 2**32
+
+    def fresh(student) -> Refresher:
+        return Refresher(
+            run=run,
+            student=student,
+            settings=settings,
+            seed=seed,
+            folder=folder,
+            origin=intent.digest,
+            clock=clock,
+            ranks=Ranks.join(run.recipe.execution.device),
+            kept_steps=lambda: kept_steps(folder / CHECKPOINTS),
+        )
+
+    if settings.refresh_every:
+        check_vocabulary(run, "teacher")
     point = train_model(
         intent.stage,
         start=run.place("reference"),
@@ -26,19 +50,23 @@ def run_distill(run: Run, intent: Intent) -> Record:
         data=data,
         heldout=heldout,
         settings=settings,
-        seed=derive_seed(run.recipe.seed, "distill") % 2**32,
+        seed=seed,
         folder=folder,
         execution=run.recipe.execution,
         progress=run.progress,
+        clock=clock,
+        fresh=fresh if settings.refresh_every else None,
+        probe=lambda student: measure_answers(run, student, settings.heldout_samples),
     )
     counts = {
-        "rows": len(data),
+        "rows": settings.batch_size * point.step if settings.refresh_every else len(data),
         "tokens": trained_tokens(folder / METRICS),
         "steps": point.step,
+        "kept_step": point.best.step if point.best else point.step,
         "objective": settings.objective,
     }
     digest = identify_model(folder / MODEL).digest
-    return Record(intent, digest, counts, point.device_seconds)
+    return Record(intent, digest, counts, clock.total, dict(clock.seconds))
 
 
 def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:

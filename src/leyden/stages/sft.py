@@ -1,6 +1,7 @@
 """Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
 
 from leyden.artifacts import open_artifact, stop_ids, vocab_size
+from leyden.clock import Clock
 from leyden.data.answers import select_answers
 from leyden.identity import identify_model
 from leyden.lineage import Intent, Record
@@ -16,7 +17,7 @@ def run_sft(run: Run, intent: Intent) -> Record:
     answers = open_artifact(run, TEACH)
     choose = {"vocab_size": vocab_size(run), "keep_truncated": run.recipe.sft.keep_truncated}
     data = select_answers(answers, "sft", **choose)
-    folder = run.folder(intent.stage)
+    folder, clock = run.folder(intent.stage), Clock()
     point = train_model(
         intent.stage,
         start=run.place("base"),
@@ -30,12 +31,14 @@ def run_sft(run: Run, intent: Intent) -> Record:
         folder=folder,
         execution=run.recipe.execution,
         progress=run.progress,
+        clock=clock,
     )
     counts = {
         "rows": len(data),
         "tokens": trained_tokens(folder / METRICS),
         "dropped_truncated": data.num_dropped,
         "steps": point.step,
+        "kept_step": point.best.step if point.best else point.step,
     }
     digest = identify_model(folder / MODEL).digest
-    return Record(intent, digest, counts, point.device_seconds)
+    return Record(intent, digest, counts, clock.total, dict(clock.seconds))

@@ -1,6 +1,6 @@
 """Stage 1: the teacher answers the SFT prompts."""
 
-from leyden.engines.sample_store import sample_store
+from leyden.engines.sample_store import sample_counts, sample_store
 from leyden.lineage import Intent, Record
 from leyden.run import Run
 
@@ -13,6 +13,4 @@ def run_teach(run: Run, intent: Intent) -> Record:
     settings = run.recipe.teach
     splits = ["sft", "heldout"] + (["opd"] if settings.answer_opd_prompts else [])
     store, seconds = sample_store(run, intent, run.place("sft_teacher"), settings, splits)
-    truncated = store.values("finish_reason").count("length")
-    counts = {"rows": len(store), "tokens": store.num_tokens, "truncated": truncated}
-    return Record(intent, store.fingerprint, counts, seconds)
+    return Record(intent, store.fingerprint, sample_counts(store), seconds)

@@ -62,6 +62,12 @@ class Store:
         """One scalar column (``split``, ``prompt_id``, ...) of every row."""
         return [value for _, table in self.shards for value in table.column(name).to_pylist()]
 
+    def lengths(self, name: str) -> list[int]:
+        """How many entries the list column ``name`` has, row by row."""
+        columns = (table.column(name) for _, table in self.shards)
+        chunks = [chunk for column in columns for chunk in column.chunks]
+        return [n for chunk in chunks for n in chunk.value_lengths().to_pylist()]
+
     @property
     def schema(self) -> pa.Schema:
         return self.shards[0][1].schema

@@ -28,11 +28,12 @@ COMPLETIONS = pa.schema(
 )
 
 
-def scores_schema(top_k: int) -> pa.Schema:
+def scores_schema(top_k: int, *, with_reference: bool = True) -> pa.Schema:
     """Scores of stored completions, row for row; ``top_k`` = 0 leaves the optional block out.
 
     ``topk_*`` lists hold k entries per completion token, token-major, most likely first;
     ``*_tail_logp`` is the log of the mass outside the k ids, computed from the other logits.
+    Without the reference its columns are left out.
     """
     fields = [
         pa.field("prompt_id", pa.string()),
@@ -51,6 +52,8 @@ def scores_schema(top_k: int) -> pa.Schema:
             pa.field("teacher_tail_logp", pa.list_(pa.float32())),
             pa.field("reference_tail_logp", pa.list_(pa.float32())),
         ]
+    if not with_reference:
+        fields = [field for field in fields if "reference" not in field.name]
     fields.append(pa.field(CHECKSUM, pa.uint32()))
     return pa.schema(fields, metadata={"kind": "scores", "top_k": str(top_k)})
 

@@ -2,20 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
+from leyden.clock import Clock
 from leyden.config import Execution, Optimisation
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.identity import TOKENIZER_FILES
 from leyden.modeling import DTYPES, load_model
+from leyden.ranks import Ranks
 from leyden.run import Progress
 from leyden.train.checkpoint import ResumePoint
-from leyden.train.loop import Sequences, Training
-from leyden.train.parallel import Ranks
+from leyden.train.loop import Sequences, Source, Training
 from leyden.train.student import StudentLM
 
 MODEL = "model"
@@ -35,8 +36,14 @@ def train_model(
     folder: Path,
     execution: Execution,
     progress: Progress,
+    clock: Clock,
+    fresh: Callable[[PreTrainedModel], Source] | None = None,
+    probe: Callable[[PreTrainedModel], dict[str, float]] = lambda student: {},
 ) -> ResumePoint:
-    """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files."""
+    """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files.
+
+    ``fresh`` makes the source of an arm whose data follow the student; ``probe`` measures it.
+    """
     ranks = Ranks.join(execution.device)
     model = load_model(start, device=execution.device, dtype="float32")
     student = StudentLM(
@@ -54,6 +61,9 @@ def train_model(
             seed=seed,
             folder=folder,
             execution=execution,
+            fresh=fresh(model) if fresh else None,
+            probe=lambda: probe(model),
+            clock=clock,
             ranks=ranks,
             progress=lambda tokens: advance(1),
         )

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -15,15 +15,27 @@ from leyden.identity import hash_file
 from leyden.train.optimizer import optimizer_tensors, restore_optimizer
 
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
+BEST = "best.safetensors"
+CHECKPOINTS = "checkpoints"
 KEEP = 2
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """``step`` optimizer steps are done, after ``device_seconds``."""
+    """``step`` optimizer steps are done, after ``seconds`` (phase -> device-seconds)."""
 
     step: int
-    device_seconds: float
+    seconds: dict[str, float] = field(default_factory=dict)
+    best: "Best | None" = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest held-out ``loss`` so far, after ``step`` steps, and the model then."""
+
+    step: int
+    loss: float
+    tensors: dict[str, Tensor] = field(repr=False)
 
 
 def save_checkpoint(
@@ -38,10 +50,14 @@ def save_checkpoint(
         aside.mkdir(parents=True)
         save_tensors(dict(model.named_parameters()), aside / MODEL)
         save_tensors(optimizer_tensors(model, optimizer), aside / OPTIMIZER)
-        hashes = {name: hash_file(aside / name) for name in (MODEL, OPTIMIZER)}
+        if point.best is not None:
+            save_tensors(point.best.tensors, aside / BEST)
+        hashes = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
         os.replace(aside, final)
         sync_folder(folder)
-    write_json(final / STATE, {**vars(point), "sha256": hashes})
+    best = point.best and {"step": point.best.step, "loss": point.best.loss}
+    state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
+    write_json(final / STATE, state)
     for old in sorted(folder.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
 
@@ -54,18 +70,33 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def load_latest(folder: Path, model: nn.Module, optimizer: Optimizer) -> ResumePoint:
     """Restore the newest complete checkpoint in place; step 0 without one."""
-    complete = sorted(p.parent for p in folder.glob(f"step-*/{STATE}"))
+    complete = complete_checkpoints(folder)
     if not complete:
-        return ResumePoint(step=0, device_seconds=0.0)
-    state = read_object(complete[-1] / STATE, "step", "device_seconds", "sha256")
+        return ResumePoint(step=0)
+    state = read_object(complete[-1] / STATE, "step", "seconds", "best", "sha256")
     for name, recorded in state["sha256"].items():
         if not (complete[-1] / name).exists() or hash_file(complete[-1] / name) != recorded:
             raise StoreError(
                 f"{complete[-1] / name}: damaged: its sha256 is not the recorded {recorded[:12]}",
                 hint="delete that step's folder to resume from the one before",
             )
-    weights = load_file(complete[-1] / MODEL)
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(weights[name])
+    load_weights(model, load_file(complete[-1] / MODEL))
     restore_optimizer(model, optimizer, load_file(complete[-1] / OPTIMIZER))
-    return ResumePoint(step=state["step"], device_seconds=state["device_seconds"])
+    best = state["best"] and Best(**state["best"], tensors=load_file(complete[-1] / BEST))
+    return ResumePoint(step=state["step"], seconds=state["seconds"], best=best)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The step folders that can be resumed from, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"step-*/{STATE}"))
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """The steps after which a run can be resumed, oldest first."""
+    return [int(path.name.removeprefix("step-")) for path in complete_checkpoints(folder)]
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy named tensors into the model's parameters."""
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(tensors[name])

@@ -1,6 +1,5 @@
 """The training loop: one forward and one backward per micro-batch, and nothing else."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -9,19 +8,25 @@ from typing import Any, Protocol
 
 import torch
 
+from leyden.clock import MEASURING, TRAINING, Clock
 from leyden.config import Execution, Optimisation
 from leyden.data.batches import collate, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.errors import EngineError
 from leyden.metrics_file import METRICS, append_metrics, truncate_metrics
-from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
+from leyden.ranks import Ranks
+from leyden.train.checkpoint import (
+    CHECKPOINTS,
+    Best,
+    ResumePoint,
+    load_latest,
+    load_weights,
+    save_checkpoint,
+)
 from leyden.train.metrics import Sums, add, summarise
 from leyden.train.objective import Totals, compute_loss
 from leyden.train.optimizer import learning_rate, make_optimizer
-from leyden.train.parallel import Ranks
 from leyden.train.student import StudentLM
-
-CHECKPOINTS = "checkpoints"
 
 
 class Sequences(Protocol):
@@ -31,9 +36,17 @@ class Sequences(Protocol):
     def __getitem__(self, index: int, /) -> TokenSequence: ...
 
 
+Source = Callable[[int], tuple[Sequences, Sequence[int]]]
+"""Optimizer step, from 0 -> the sequences it draws from and its rows among them."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """Everything one run of the loop needs. ``folder`` takes metrics and checkpoints."""
+    """Everything one run of the loop needs. ``folder`` takes metrics and checkpoints.
+
+    Each step takes the next rows of ``data`` in the order of (seed, epoch), or, given ``fresh``,
+    what that answers for the step. ``probe`` adds what it measures to each held-out line.
+    """
 
     student: StudentLM
     data: Sequences
@@ -42,37 +55,53 @@ class Training:
     seed: int
     folder: Path
     execution: Execution
+    fresh: Source | None = None
+    probe: Callable[[], dict[str, float]] = dict
+    clock: Clock = field(default_factory=Clock)
     ranks: Ranks = field(default_factory=Ranks)
     progress: Callable[[int], None] = lambda tokens: None
 
     def run(self) -> ResumePoint:
-        """Train from the newest checkpoint, or from the start, to the last step."""
+        """Train from the newest checkpoint, or from the start, to the last step; with patience,
+        perhaps not so far, and the student is the best one measured."""
         optimizer = make_optimizer(self.student, self.settings)
         point = load_latest(self.folder / CHECKPOINTS, self.student, optimizer)
+        self.clock.restore(point.seconds, weight=self.ranks.world)
         if self.ranks.leads:
             truncate_metrics(self.folder / METRICS, point.step)
-        began = time.monotonic() - point.device_seconds / self.ranks.world
+        best = point.best
         if point.step == 0:
-            self._log_heldout(0)
+            best = self._measure(0, best)
         for step in range(point.step, self.settings.steps):
-            self._step(step, optimizer)
+            if self._lost_patience(best, step):
+                break
+            data, rows = self._source(step)
+            with self.clock.phase(TRAINING):
+                self._step(step, data, rows, optimizer)
             done, every = step + 1, self.settings.eval_every
             last = done == self.settings.steps
             if last or (every and done % every == 0):
-                self._log_heldout(done)
-            point = ResumePoint(done, (time.monotonic() - began) * self.ranks.world)
+                best = self._measure(done, best)
+            point = ResumePoint(done, dict(self.clock.seconds), best)
             if last or done % self.settings.checkpoint_every == 0:
                 self._checkpoint(optimizer, point)
+        if best is not None:
+            load_weights(self.student, best.tensors)
         return point
 
-    def _step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        rows = rows_of_step(
-            step, batch_size=self.settings.batch_size, num_rows=len(self.data), seed=self.seed
-        )
+    def _source(self, step: int) -> tuple[Sequences, Sequence[int]]:
+        if self.fresh is not None:
+            return self.fresh(step)
+        size, seed = self.settings.batch_size, self.seed
+        return self.data, rows_of_step(step, batch_size=size, num_rows=len(self.data), seed=seed)
+
+    def _step(
+        self, step: int, data: Sequences, rows: Sequence[int], optimizer: torch.optim.Optimizer
+    ) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, self.settings)
         optimizer.zero_grad()
-        sums = self._pass([self.data[row] for row in self._mine(rows)], len(rows), train=True)
+        sums = self._pass([data[row] for row in self._mine(rows)], len(rows), train=True)
         self.ranks.sum_gradients(self.student)
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.grad_clip)
         if not torch.isfinite(norm):
@@ -104,12 +133,26 @@ class Training:
     def _mine(self, rows: Sequence[int]) -> Sequence[int]:
         return rows[self.ranks.rank :: self.ranks.world]
 
-    def _log_heldout(self, step: int) -> None:
+    def _measure(self, step: int, best: Best | None) -> Best | None:
+        """Log the held-out loss; with patience, the better of ``best`` and the student now."""
         if len(self.heldout) < self.ranks.world:
-            return
-        mine = self._mine(range(len(self.heldout)))
-        sums = self._pass([self.heldout[i] for i in mine], len(self.heldout), train=False)
-        self._log(step, "heldout", summarise(sums))
+            return best
+        with self.clock.phase(MEASURING):
+            mine = self._mine(range(len(self.heldout)))
+            sums = self._pass([self.heldout[i] for i in mine], len(self.heldout), train=False)
+            found = summarise(sums)
+            self._log(step, "heldout", found | (self.probe() if self.ranks.leads else {}))
+        if self.settings.patience and (best is None or found["loss"] < best.loss):
+            tensors = {n: p.detach().cpu().clone() for n, p in self.student.named_parameters()}
+            return Best(step, found["loss"], tensors)
+        return best
+
+    def _lost_patience(self, best: Best | None, step: int) -> bool:
+        """Whether as many measurements followed ``best``, up to ``step``, as we wait for."""
+        if best is None:
+            return False
+        every = self.settings.eval_every
+        return step // every - best.step // every >= self.settings.patience
 
     def _log(self, step: int, split: str, values: dict[str, Any]) -> None:
         if self.ranks.leads:

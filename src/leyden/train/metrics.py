@@ -5,26 +5,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leyden.losses import running_sum
+
 Sums = dict[str, Tensor]
 LARGE = (1.0, 5.0)  # nats; how much of the advantage lies beyond
 
 
-def policy_sums(logp_N: Tensor, columns: dict[str, Tensor]) -> Sums:
-    """Sums over tokens of the advantage and of the drift from the reference."""
+def policy_sums(logp_N: Tensor, columns: dict[str, Tensor], sequence_N: Tensor) -> Sums:
+    """Sums over tokens of the advantage and, where the reference scored them, of the drift."""
     advantage_N = columns["logp_teacher"] - logp_N
-    drift_N = logp_N - columns["logp_reference"]
-    ratio_N = drift_N.double().exp()
     sums = {
         "advantage": advantage_N.sum(),
         "advantage_squared": (advantage_N**2).sum(),
         "min_advantage": advantage_N.min(),
         "max_advantage": advantage_N.max(),
+    }
+    sums |= {f"beyond_{b:g}": (advantage_N.abs() > b).float().sum() for b in LARGE}
+    if "logp_reference" in columns:
+        drift_N = (logp_N - columns["logp_reference"]).double()
+        sums |= _drift_sums(drift_N, advantage_N.double(), sequence_N)
+    return sums
+
+
+def _drift_sums(drift_N: Tensor, advantage_N: Tensor, sequence_N: Tensor) -> Sums:
+    """How far the student has left the policy that wrote the rollouts.
+
+    With w = student / reference and r = teacher / student at the reference's own tokens,
+    E[w (r - 1 - log r)] is the reverse KL at its prefixes, and no term is negative.
+    """
+    ratio_N = drift_N.exp()
+    prefix_N = running_sum(drift_N, sequence_N) - drift_N
+    return {
         "drift": drift_N.sum(),
         "drift_squared": (drift_N**2).sum(),
+        "prefix_drift_squared": (prefix_N**2).sum(),
         "ratio": ratio_N.sum(),
         "ratio_squared": (ratio_N**2).sum(),
+        "kl_sampled": ((drift_N + advantage_N).exp() - ratio_N * (1 + advantage_N)).sum(),
     }
-    return sums | {f"beyond_{b:g}": (advantage_N.abs() > b).float().sum() for b in LARGE}
 
 
 def importance_sums(weight_N: Tensor) -> Sums:
@@ -55,8 +73,11 @@ def summarise(sums: Sums) -> dict[str, Any]:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
     ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
-    size of the ratios student / reference as a share of the tokens, ``weight_ess`` that of the
-    importance weights in use; ``*_covered`` mass inside the stored top k.
+    size of the ratios student / reference as a share of the tokens, ``ratio_mean`` their mean (1 in
+    expectation), ``prefix_drift_rms`` of the log-ratio of whole prefixes; ``weight_ess`` that of
+    the importance weights in use; ``*_covered`` mass inside the stored top k. Reverse KL to the
+    teacher at the stored prefixes, nats per token: ``kl_sampled`` from the stored tokens by
+    importance weighting (noisy), ``kl_topk`` from the stored top k with tail (a lower bound).
     """
     values = {name: float(value) for name, value in sums.items()}
     tokens = values["tokens"]
@@ -74,14 +95,22 @@ def summarise(sums: Sums) -> dict[str, Any]:
             "advantage_min": values["min_advantage"],
             "advantage_max": values["max_advantage"],
             **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
+        }
+    if "drift" in values:
+        found |= {
             "drift_mean": values["drift"] / tokens,
             "drift_rms": (values["drift_squared"] / tokens) ** 0.5,
+            "prefix_drift_rms": (values["prefix_drift_squared"] / tokens) ** 0.5,
+            "ratio_mean": values["ratio"] / tokens,
             "ratio_ess": _effective_share(values, "ratio"),
+        }
+    if "weight" in values:
+        found |= {
             "weight_mean": values["weight"] / tokens,
             "weight_max": values["max_weight"],
             "weight_ess": _effective_share(values, "weight"),
         }
-    for name in ("student_covered", "teacher_covered"):
+    for name in ("student_covered", "teacher_covered", "kl_sampled", "kl_topk"):
         if name in values:
             found[name] = values[name] / tokens
     return found

@@ -53,31 +53,42 @@ def _distillation_loss(
     student: StudentLM, batch: TokenBatch, settings: Objective
 ) -> tuple[Tensor, Sums]:
     """[N] losses with importance weights and the penalty against leaving the reference."""
-    dense = settings.objective != "sampled"
-    targets_N1 = batch.target_N[:, None]
-    ids_NK = torch.cat([targets_N1, batch.columns["topk_ids"]], -1) if dense else targets_N1
+    dense, columns = settings.objective != "sampled", batch.columns
+    ids_NK = batch.target_N[:, None]
+    if "topk_ids" in columns and (dense or not torch.is_grad_enabled()):
+        ids_NK = torch.cat([ids_NK, columns["topk_ids"]], -1)
     logp_NK = student(batch, ids_NK)
     logp_N, topk_NK = logp_NK[:, 0], logp_NK[:, 1:]
-    loss_N = _match(logp_N, topk_NK, batch.columns, settings, model="teacher")
-    reference_N = batch.columns["logp_reference"]
-    kind = settings.importance
-    weight_N = importance_weights(
-        logp_N,
-        reference_N,
-        batch.sequence_N,
-        kind="prefix_before" if dense and kind == "prefix" else kind,
-        cap=settings.importance_cap,
-    )
-    sums = policy_sums(logp_N.detach(), batch.columns) | importance_sums(weight_N)
-    if dense:
-        with torch.no_grad():
-            sums["student_covered"] = (1 - log_tail(topk_NK).exp()).sum()
-            sums["teacher_covered"] = (1 - batch.columns["teacher_tail_logp"].exp()).sum()
-    loss_N = weight_N * loss_N
+    loss_N = _match(logp_N, topk_NK, columns, settings, model="teacher")
+    sums = policy_sums(logp_N.detach(), columns, batch.sequence_N)
+    if topk_NK.shape[1]:
+        sums |= _topk_sums(topk_NK.detach(), columns)
+    if settings.importance != "none":
+        weight_N = _weights(logp_N, batch, settings)
+        loss_N, sums = weight_N * loss_N, sums | importance_sums(weight_N)
     if settings.kl_to_reference:
-        penalty_N = _match(logp_N, topk_NK, batch.columns, settings, model="reference")
+        penalty_N = _match(logp_N, topk_NK, columns, settings, model="reference")
         loss_N = loss_N + settings.kl_to_reference * penalty_N
     return loss_N, sums
+
+
+def _weights(logp_N: Tensor, batch: TokenBatch, settings: Objective) -> Tensor:
+    """The arm's importance weights; a loss that sums over actions takes those of the prefix."""
+    kind = settings.importance
+    if kind == "prefix" and settings.objective != "sampled":
+        kind = "prefix_before"
+    reference_N, cap = batch.columns["logp_reference"], settings.importance_cap
+    return importance_weights(logp_N, reference_N, batch.sequence_N, kind=kind, cap=cap)
+
+
+def _topk_sums(topk_NK: Tensor, columns: dict[str, Tensor]) -> Sums:
+    """Mass inside the stored ids, and the reverse KL that they show."""
+    teacher_NK, tail_N = columns["teacher_topk_logp"], columns["teacher_tail_logp"]
+    return {
+        "student_covered": (1 - log_tail(topk_NK).exp()).sum(),
+        "teacher_covered": (1 - tail_N.exp()).sum(),
+        "kl_topk": topk_tail_loss(topk_NK, teacher_NK, tail_N).sum(),
+    }
 
 
 def _match(

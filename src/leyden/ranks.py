@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from leyden.modeling import pick_device
-from leyden.train.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Ranks:
         ):
             parameter.grad = part.view_as(parameter).clone()
 
-    def merge(self, sums: Sums) -> Sums:
+    def merge(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sums add over ranks; ``min_`` and ``max_`` entries keep the extreme."""
         if self.world == 1:
             return sums

@@ -1,0 +1,246 @@
+"""Arms between offline and online: fresh rollouts of the student that is, a live teacher, costs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from test_variants import QUICK, redistil
+from transformers import AutoModelForCausalLM
+
+from leyden.artifacts import vocab_size
+from leyden.cli.main import run
+from leyden.clock import Clock
+from leyden.config import Execution
+from leyden.data.batches import rows_of_step
+from leyden.engines.refresh import Refresher
+from leyden.engines.transformers import TransformersEngine
+from leyden.errors import StoreError
+from leyden.lineage import read_record
+from leyden.metrics_file import read_metrics
+from leyden.ranks import Ranks
+from leyden.run import Run
+from leyden.status import run_status
+from leyden.store.reader import open_store
+
+
+@pytest.fixture
+def live(copied) -> Run:
+    shutil.rmtree(copied / "run/distill/live")
+    return Run.open(copied / "run")
+
+
+def refresher(run: Run, student, **changes) -> Refresher:
+    settings = run.arms()["live"]
+    given = {"kept_steps": lambda: [], "ranks": Ranks(), "clock": Clock(), "seed": 7}
+    folder = run.folder("distill/live")
+    return Refresher(
+        run=run, student=student, settings=settings, folder=folder, origin="x", **given | changes
+    )
+
+
+def student_of(run: Run):
+    return AutoModelForCausalLM.from_pretrained(run.place("reference")).eval()
+
+
+def shaken(model):
+    """Another student, as training would make it."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return model
+
+
+def test_each_refresh_samples_the_student_as_it_is_now(live):
+    """The sampler's log-probs are the current student's by its own forward, not the reference's."""
+    student = student_of(live)
+    fresh = refresher(live, student)
+    fresh(0)
+    shaken(student)
+    pair, _ = fresh(3)
+    own = TransformersEngine(student, live.recipe.execution, vocab_size(live))
+    old = TransformersEngine(student_of(live), live.recipe.execution, vocab_size(live))
+    sequences = [pair[i] for i in range(len(pair))]
+    drawn = np.concatenate([row["logp_sampler"] for row in pair.rollouts])
+    now = np.concatenate([s.logp_N.numpy() for s in own.score(sequences)])
+    before = np.concatenate([s.logp_N.numpy() for s in old.score(sequences)])
+    np.testing.assert_allclose(drawn, now, atol=2e-4)
+    assert np.abs(drawn - before).max() > 0.1
+
+
+def test_the_live_teacher_scores_every_fresh_token(live):
+    fresh = refresher(live, student_of(live))
+    fresh(0)
+    pair, rows = fresh(1)
+    assert rows == range(8, 16) and len(pair) == 24
+    teacher = AutoModelForCausalLM.from_pretrained(live.place("teacher")).eval()
+    engine = TransformersEngine(teacher, Execution(device="cpu"), vocab_size(live))
+    for index in rows:
+        stored = pair[index]
+        (again,) = engine.score([stored])
+        np.testing.assert_allclose(stored.columns["logp_teacher"], again.logp_N, atol=1e-4)
+
+
+def test_prompts_come_in_the_order_of_an_offline_arm(live):
+    fresh = refresher(live, student_of(live))
+    stored = open_store(live.folder("rollout"))
+    keys = zip(stored.values("prompt_id"), stored.values("split"), strict=True)
+    prompts = [prompt for prompt, split in keys if split == "opd"]
+    for step in range(live.arms()["live"].steps):
+        pair, rows = fresh(step)
+        mine = [pair.rollouts[i]["prompt_id"] for i in rows]
+        order = rows_of_step(step, batch_size=8, num_rows=len(prompts), seed=7)
+        assert mine == [prompts[row] for row in order]
+
+
+def test_a_refresh_resumes_to_the_same_bytes_and_forgets_later_ones(live):
+    student = student_of(live)
+    first, _ = refresher(live, student)(0)
+    expected = [first.rollouts.fingerprint, first.scores.fingerprint]
+    folder = live.folder("distill/live") / "refresh"
+    shutil.copytree(folder / "000000", folder / "000003")  # as if killed after another refresh
+    for name in ("rollout", "score"):
+        (folder / "000000" / name / "SEALED.json").unlink()
+        next((folder / "000000" / name / "commits").iterdir()).unlink()
+    again, _ = refresher(live, student)(0)
+    assert [again.rollouts.fingerprint, again.scores.fingerprint] == expected
+    assert not (folder / "000003").exists()
+
+
+def test_steps_in_the_middle_of_a_refresh_that_is_gone_are_refused(live):
+    with pytest.raises(StoreError, match="the rollouts of the steps from 1 on are gone"):
+        refresher(live, student_of(live))(2)
+
+
+def test_refreshes_that_no_checkpoint_needs_are_removed(live):
+    student = student_of(live)
+    fresh = refresher(live, student, kept_steps=lambda: [3, 4])
+    fresh(0)
+    fresh(3)
+    assert [p.name for p in (fresh.folder / "refresh").iterdir()] == ["000003"]
+
+
+def test_a_prompt_that_comes_twice_is_answered_twice(copied):
+    """One prompt, batches of eight: eight samples with seeds of their own."""
+    arm = '[distill.arms.live]\nrefresh_every = 2\nobjective = "topk_tail"\nsteps = 2\n'
+    flags = ["--prompts.opd.limit", "9", "--redo", "prompts"]
+    assert redistil(copied, arm, *flags) == 0
+    shutil.rmtree(copied / "run/distill/live")
+    run_ = Run.open(copied / "run")
+    pair, _ = refresher(run_, student_of(run_))(0)
+    keys = [(row["prompt_id"], row["sample"]) for row in pair.rollouts]
+    assert len(set(keys)) == 16 and {key[1] for key in keys} == set(range(16))
+    assert len({row["completion_ids"].tobytes() for row in pair.rollouts}) > 1
+
+
+def test_sampling_scoring_training_and_measuring_are_told_apart(finished):
+    root = finished / "run"
+    status = run_status(Run.open(root))
+    record = read_record(root / "distill/live")
+    assert set(record.phases) == {"sampling", "scoring", "training", "measuring"}
+    assert sum(record.phases.values()) == pytest.approx(record.device_seconds)
+    costs = status["costs"]
+    assert costs["live"]["shared_by"] == 1
+    assert costs["sampled"]["shared_by"] == costs["tail"]["shared_by"] == 2
+    rollout = read_record(root / "rollout")
+    part = rollout.counts["split_tokens"]["opd"] / rollout.counts["tokens"]
+    assert 0 < part < 1
+    assert costs["tail"]["sampling"] == pytest.approx(part * rollout.device_seconds)
+    score = read_record(root / "score")
+    assert costs["tail"]["scoring"] == pytest.approx(part * score.device_seconds)
+    assert costs["control"]["scoring"] == 0 < costs["control"]["sampling"]
+
+
+def test_without_an_offline_arm_only_what_is_measured_is_rolled_out(copied):
+    arm = "[distill.arms.live]\nrefresh_every = 1\nsteps = 2\n"
+    assert redistil(copied, arm, "--redo", "rollout") == 0
+    assert set(open_store(copied / "run/rollout").values("split")) == {"heldout"}
+    assert read_record(copied / "run/distill/live").counts["rows"] == 16
+
+
+def test_a_penalty_against_the_reference_works_on_fresh_rollouts(copied):
+    arm = "[distill.arms.live]\nrefresh_every = 1\nkl_to_reference = 0.5\nlearning_rate = 1e-3\n"
+    assert redistil(copied, arm, "--redo", "rollout") == 0
+    trained = read_metrics(copied / "run/distill/live/metrics.jsonl")
+    first, last = [m for m in trained if m["split"] == "train"][::5]
+    assert first["drift_rms"] < 1e-4 < last["drift_rms"]
+
+
+def test_the_live_teacher_must_be_the_one_that_scored(copied, capsys):
+    shutil.rmtree(copied / "run/distill/live")
+    shutil.rmtree(copied / "run/evaluate")
+    config = copied / "models/teacher/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 1e-5}))
+    assert run(["run", str(copied / "small.toml"), "--out", str(copied / "run")]) == 1
+    assert "teacher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('objective = "sft"\nrefresh_every = 1', "refresh_every must be 0"),
+        ('importance = "token"\nrefresh_every = 1', "the student's own"),
+        ("patience = 2\neval_every = 0", "eval_every is 0"),
+    ],
+)
+def test_settings_that_cannot_go_together(copied, capsys, fields, said):
+    assert redistil(copied, f"[distill.arms.a]\n{fields}\n") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_patience_stops_and_keeps_the_best_student(copied):
+    """A learning rate that ruins the student: it stops early, with the weights of the best step,
+    which are those of a run that was told to end there."""
+    arm = "[distill.arms.a]\nlearning_rate = 1e-2\nsteps = 12\nwarmup_steps = 12\neval_every = 1\n"
+    assert redistil(copied, arm + "patience = 2\n") == 0
+    counts = read_record(copied / "run/distill/a").counts
+    heldout = [
+        m for m in read_metrics(copied / "run/distill/a/metrics.jsonl") if m["split"] == "heldout"
+    ]
+    best = min(heldout, key=lambda m: m["loss"])["step"]
+    assert counts["kept_step"] == best
+    assert counts["steps"] == best + 2 < 12
+    assert best > 0, "the lowest loss is the first: nothing is shown"
+    kept = (copied / "run/distill/a/model/model.safetensors").read_bytes()
+    shutil.move(copied / "arms.toml", copied / "small.toml")
+    assert redistil(copied, arm.replace("steps = 12\nwarm", f"steps = {best}\nwarm")) == 0
+    assert (copied / "run/distill/a/model/model.safetensors").read_bytes() == kept
+
+
+def test_patience_resumes_with_the_best_so_far(copied, monkeypatch):
+    """Killed at every checkpoint on the way, the same student comes out."""
+    from leyden.train import loop
+
+    arm = "[distill.arms.a]\nlearning_rate = 1e-2\nsteps = 12\nwarmup_steps = 12\neval_every = 1\n"
+    arm += "patience = 3\ncheckpoint_every = 1\n"
+    assert redistil(copied, arm) == 0
+    kept = (copied / "run/distill/a/model/model.safetensors").read_bytes()
+    shutil.move(copied / "arms.toml", copied / "small.toml")
+    save = loop.save_checkpoint
+
+    def save_and_die(*given):
+        save(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_and_die)
+        assert redistil(copied, arm) == 130
+        for _ in range(3):
+            assert (
+                run(["run", str(copied / "small.toml"), "--out", str(copied / "run"), *QUICK])
+                == 130
+            )
+    assert run(["run", str(copied / "small.toml"), "--out", str(copied / "run"), *QUICK]) == 0
+    assert (copied / "run/distill/a/model/model.safetensors").read_bytes() == kept
+
+
+def test_heldout_answers_tell_length_and_stop_rate(finished):
+    heldout = [
+        m
+        for m in read_metrics(finished / "run/distill/tail/metrics.jsonl")
+        if m["split"] == "heldout"
+    ]
+    assert all(1 <= m["length_mean"] <= 64 and 0 <= m["stop_rate"] <= 1 for m in heldout)
+    assert all(m["kl_topk"] >= -1e-6 and m["kl_sampled"] >= -1e-6 for m in heldout)
