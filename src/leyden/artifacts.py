@@ -12,7 +12,8 @@ from leyden.store.reader import Store, open_store
 def open_artifact(run: Run, job: str, *, wanted_by: str = "this command") -> Store:
     """The sealed store of ``job``; its content must have the recorded fingerprint."""
     record = require_record(run.folder(job), wanted_by=wanted_by)
-    return open_store(run.folder(job), expected=record.fingerprint)
+    origin = record.intent.digest
+    return open_store(run.folder(job), expected=record.fingerprint, origin=origin)
 
 
 def open_prompts(run: Run, job: str = PROMPTS) -> dict[str, RenderedPrompt]:

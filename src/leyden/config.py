@@ -6,6 +6,7 @@ what) and stays out of fingerprints. Paths are ``Where`` too: what they point to
 content.
 """
 
+import difflib
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -259,6 +260,10 @@ def _resolve_arm(name: str, settings: dict[str, Any]) -> Objective:
         key = ".".join(["arms", name, *map(str, first["loc"])])
         if first["type"] == "value_error":
             raise ValueError(f"{key}: {first['ctx']['error']}") from error
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(first["loc"][-1]), Objective.model_fields, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{key} = {first['input']!r}: unknown key{meant}") from error
         raise ValueError(f"{key} = {first['input']!r}: {first['msg']}") from error
 
 
@@ -370,7 +375,8 @@ class Recipe(Section):
             raise ValueError(
                 "objective = 'sft' needs teacher answers; models.reference skips teach"
             )
-        taken = {"teacher", "base", "reference"} & self.distill.resolved_arms().keys()
+        others = {"teacher", "sft_teacher", "base", "reference"}
+        taken = others & self.distill.resolved_arms().keys()
         if taken:
             raise ValueError(f"distill.arms: {taken.pop()!r} is the name of another model")
         trained = {"sft": self.sft, **self.distill.resolved_arms()}

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -98,7 +99,8 @@ def remove_temporaries(folder: Path) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
     try:
-        return json.loads(path.read_bytes(), parse_constant=str)  # Infinity is in some configs
+        # Infinity is in some configs, and 1e999 would become one
+        return json.loads(path.read_bytes(), parse_constant=str, parse_float=_finite_or_text)
     except FileNotFoundError as error:
         raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -109,6 +111,11 @@ def read_json(path: Path) -> Any:
         raise StoreError(
             f"{path}: {error.strerror}", hint="check the path and its permissions"
         ) from error
+
+
+def _finite_or_text(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:

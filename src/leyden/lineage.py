@@ -57,19 +57,20 @@ class Record:
 
 
 def write_intent(folder: Path, intent: Intent) -> None:
-    _write(folder / INTENT, asdict(intent))
+    write_checked(folder / INTENT, asdict(intent))
 
 
 def write_record(folder: Path, record: Record) -> None:
-    _write(folder / RECORD, asdict(record))
+    write_checked(folder / RECORD, asdict(record))
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def write_checked(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON with a checksum of its own."""
     write_json(path, {**values, CHECKSUM: fingerprint(values)})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The values of an intent or a record, which nobody may have edited."""
+def read_checked(path: Path) -> dict[str, Any]:
+    """What ``write_checked`` wrote, which nobody may have edited."""
     values = read_object(path, CHECKSUM)
     recorded = values.pop(CHECKSUM)
     if fingerprint(values) != recorded:
@@ -83,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
 def read_intent(folder: Path) -> Intent | None:
     """The intent in ``folder``, or None where no stage has begun."""
     path = folder / INTENT
-    return _intent(_read(path), path) if path.exists() else None
+    return _intent(read_checked(path), path) if path.exists() else None
 
 
 def read_record(folder: Path) -> Record | None:
@@ -91,7 +92,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / RECORD
     if not path.exists():
         return None
-    values = _read(path)
+    values = read_checked(path)
     try:
         values["intent"] = _intent(values["intent"], path)
         return Record(**values)

@@ -72,12 +72,11 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(ctx, hidden_ND, weight_VD, bias_V, ids_NK, chunk):
         dtype = _softmax_dtype(hidden_ND.dtype)
         logp_NK = torch.empty(ids_NK.shape, dtype=dtype, device=hidden_ND.device)
-        lse_N = torch.empty(len(ids_NK), dtype=dtype, device=hidden_ND.device)
         for part in _chunks(len(ids_NK), chunk):
-            logits_CV = _logits(hidden_ND[part], weight_VD, bias_V)
-            lse_N[part] = logits_CV.logsumexp(-1)
-            logp_NK[part] = logits_CV.gather(-1, ids_NK[part]) - lse_N[part, None]
-        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_NK, lse_N)
+            # log_softmax subtracts the maximum first: logits - logsumexp would round at its scale
+            logp_CV = _logits(hidden_ND[part], weight_VD, bias_V).log_softmax(-1)
+            logp_NK[part] = logp_CV.gather(-1, ids_NK[part])
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_NK)
         ctx.chunk = chunk
         return logp_NK
 
@@ -85,13 +84,13 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx, *grad_outputs):
         """d logp[n,k] / d logits[n,v] = [v == ids[n,k]] - p[n,v], then through the head."""
         (grad_NK,) = grad_outputs
-        hidden_ND, weight_VD, bias_V, ids_NK, lse_N = ctx.saved_tensors
+        hidden_ND, weight_VD, bias_V, ids_NK = ctx.saved_tensors
         grad_hidden_ND = torch.empty_like(hidden_ND)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=lse_N.dtype)
-        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=lse_N.dtype)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=grad_NK.dtype)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_NK.dtype)
         for part in _chunks(len(ids_NK), ctx.chunk):
-            logits_CV = _logits(hidden_ND[part], weight_VD, bias_V)
-            grad_CV = (logits_CV - lse_N[part, None]).exp_().mul_(-grad_NK[part].sum(-1, True))
+            grad_CV = _logits(hidden_ND[part], weight_VD, bias_V).softmax(-1)
+            grad_CV.mul_(-grad_NK[part].sum(-1, True))
             grad_CV.scatter_add_(-1, ids_NK[part], grad_NK[part])
             low_CV = grad_CV.to(hidden_ND.dtype)
             grad_hidden_ND[part] = low_CV @ weight_VD.to(hidden_ND.dtype)

@@ -43,11 +43,13 @@ def topk_loss(logp_NK: Tensor, teacher_NK: Tensor) -> Tensor:
 def topk_tail_loss(logp_NK: Tensor, teacher_NK: Tensor, teacher_tail_N: Tensor) -> Tensor:
     """Reverse KL(student || teacher) over the K stored ids and one bucket for all others.
 
-    A lower bound of the full reverse KL (log-sum inequality), tight as K grows to V.
+    A lower bound of the full reverse KL (log-sum inequality), tight as K grows to V. Where the
+    teacher's tail is -inf the K ids are the whole vocabulary, and the bucket is left out.
     """
-    tail_N = log_tail(logp_NK)
+    tail_N, none_N = log_tail(logp_NK), teacher_tail_N == -torch.inf
     inside_N = (logp_NK.exp() * (logp_NK - teacher_NK)).sum(-1)
-    return inside_N + tail_N.exp() * (tail_N - teacher_tail_N)
+    bucket_N = tail_N.exp() * (tail_N - teacher_tail_N.masked_fill(none_N, 0.0))
+    return inside_N + bucket_N.masked_fill(none_N, 0.0)
 
 
 def log_tail(logp_NK: Tensor) -> Tensor:

@@ -30,10 +30,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a metrics file; none where there is no file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     try:
+        lines = path.read_text(encoding="utf-8").split("\n")
         found = [json.loads(line) for line in lines[:-1] if line]
-        assert all({"step", "split"} <= row.keys() for row in found), "a line has no step or split"
-        return found
-    except (json.JSONDecodeError, AssertionError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: damaged: {error}", hint="redo its stage") from error
+    for number, row in enumerate(found, start=1):
+        if not _is_measurement(row):
+            raise StoreError(
+                f"{path}:{number}: damaged: not a measurement with step, split, tokens and loss",
+                hint="redo its stage",
+            )
+    return found
+
+
+def _is_measurement(row: Any) -> bool:
+    """Numbers under every name but ``split``; a loss may be NaN."""
+    if not isinstance(row, dict) or not {"step", "split", "tokens", "loss"} <= row.keys():
+        return False
+    numbers = (value for name, value in row.items() if name != "split")
+    return type(row["step"]) is int and all(type(v) in (int, float) for v in numbers)

@@ -22,7 +22,7 @@ from leyden.checks import (
     teacher_consistency,
 )
 from leyden.errors import EngineError, StoreError
-from leyden.files import disk_errors
+from leyden.files import disk_errors, remove_temporaries
 from leyden.lineage import Intent, Record, read_intent, write_intent, write_record
 from leyden.recipe import write_recipe
 from leyden.run import (
@@ -98,6 +98,7 @@ def _do_jobs(run: Run, jobs: list[str], announce: Callable[[str, str], None], he
     for job in jobs:
         if run.record(job) is not None:
             check_job(run, job)
+            _tidy(run.folder(job))
             announce(job, "done before")
             continue
         announce(job, "running")
@@ -134,8 +135,15 @@ def finish(run: Run, record: Record) -> None:
     """Write the record, and drop the resume points that nobody will resume from."""
     folder = run.folder(record.intent.stage)
     write_record(folder, replace(record, environment=environment(run)))
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """What a finished job does not need any more, or a killed process left beside it."""
     for name in ("checkpoints", "refresh"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for place in (folder, folder / "grades"):
+        remove_temporaries(place)
 
 
 def stage_function(stage: str) -> Callable[[Run, Intent], Record]:

@@ -19,7 +19,7 @@ from leyden.identity import ModelIdentity, hash_file, identify_model
 from leyden.lineage import Intent, Record, read_record, require_record, require_same
 from leyden.recipe import load_recipe
 
-RECIPE = "recipe.toml"
+RECIPE, RENDERED = "recipe.toml", "rendered.jsonl"
 PROMPTS, PROBLEMS = "prompts", "problems"
 TEACH, SFT, ROLLOUT, SCORE = "teach", "sft", "rollout", "score"
 DISTILL, EVALUATE = "distill", "evaluate"
@@ -102,9 +102,7 @@ class Run:
         stage, _, name = job.partition("/")
         sft = [] if self.recipe.models.reference else [SFT]
         if stage == DISTILL:
-            arm = self.arms()[name]
-            asked = [PROMPTS] if arm.refresh_every else []
-            return [*asked, *sft, TEACH if arm.objective == "sft" else SCORE]
+            return [PROMPTS, *sft, TEACH if self.arms()[name].objective == "sft" else SCORE]
         if stage == EVALUATE:
             made_by = {"teacher": [], "base": [], "reference": sft}
             return [PROMPTS, *self._problems(), *made_by.get(name, [f"{DISTILL}/{name}"])]
@@ -112,9 +110,9 @@ class Run:
             PROMPTS: [],
             PROBLEMS: [PROMPTS],
             TEACH: [PROMPTS],
-            SFT: [TEACH],
+            SFT: [PROMPTS, TEACH],
             ROLLOUT: [PROMPTS, *sft],
-            SCORE: [*sft, ROLLOUT],
+            SCORE: [PROMPTS, *sft, ROLLOUT],
         }[stage]
 
     def descendants(self, *names: str) -> list[str]:
@@ -159,8 +157,10 @@ class Run:
             return False
 
     def _fingerprint(self, parent: str, wanted_by: str) -> str:
-        """The recorded fingerprint of ``parent``; a model must still be what was recorded."""
+        """The recorded fingerprint of ``parent``; models and prompts must still be what it says."""
         record = require_record(self.folder(parent), wanted_by=wanted_by)
+        if parent in (PROMPTS, PROBLEMS):
+            check_prompt_set(self.folder(parent), record.fingerprint)
         if parent.partition("/")[0] in (SFT, DISTILL):
             model = self.folder(parent) / "model"
             if not model.is_dir():
@@ -222,6 +222,19 @@ class Run:
             own = {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in benchmarks}
             return _existing({name: file for name, file in own.items() if file})
         return {}
+
+
+def check_prompt_set(folder: Path, expected: str) -> Path:
+    """The file of the rendered prompts; its sha256 must be ``expected``."""
+    path = folder / RENDERED
+    found = hash_file(path) if path.is_file() else "missing"
+    if found != expected:
+        raise StoreError(
+            f"{path}: the rendered prompts changed: sha256 is {found[:12]}, "
+            f"recorded {expected[:12]}",
+            hint=f"restore the file, or `leyden run RECIPE --redo {folder.name}`",
+        )
+    return path
 
 
 def _existing(files: dict[str, str]) -> dict[str, Path]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from leyden.costs import arm_costs
 from leyden.files import read_object, whole_files
-from leyden.lineage import read_intent
+from leyden.identity import fingerprint
+from leyden.lineage import read_intent, require_same
 from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
-from leyden.store.unit import COMMITS
+from leyden.store.unit import COMMITS, read_commit
 from leyden.store.writer import TIMINGS, device_seconds
 
 STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
@@ -51,7 +52,7 @@ def job_status(run: Run, job: str) -> JobStatus:
     if read_intent(folder) is None:
         return JobStatus(job, WAITING, 0, 0, 0.0)
     paths = whole_files(folder, f"**/{COMMITS}/*.json")
-    commits = [read_object(path, "rows", "tokens") for path in paths]
+    commits = [read_commit(path) for path in paths]
     seconds = sum(device_seconds(timings) for timings in folder.glob(f"**/{TIMINGS}"))
     rows, tokens = (sum(c[key] for c in commits) for key in ("rows", "tokens"))
     return JobStatus(job, BROKEN, rows, tokens, seconds)
@@ -87,11 +88,14 @@ def divergences(run: Run) -> dict[str, Any]:
 
 
 def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
-    return {
-        model: read_object(_scores_file(run, model), "benchmarks")
-        for model in run.models()
-        if run.record(f"{EVALUATE}/{model}") is not None
-    }
+    found = {}
+    for model in run.models():
+        record = run.record(f"{EVALUATE}/{model}")
+        if record is not None:
+            path = _scores_file(run, model)
+            found[model] = read_object(path, "benchmarks")
+            require_same(path, fingerprint(found[model]), record.fingerprint)
+    return found
 
 
 def _scores_file(run: Run, model: str) -> Path:

@@ -76,7 +76,8 @@ def _verify_scores_file(folder: Path, record: Record) -> int:
     made = {f"samples/{name}": score["store"] for name, score in scores["benchmarks"].items()}
     if "divergence" in scores:
         made["divergence"] = scores["divergence"]["store"]
-    stores = [open_store(folder / name, expected=digest) for name, digest in made.items()]
+    origin = record.intent.digest
+    stores = [open_store(folder / n, expected=digest, origin=origin) for n, digest in made.items()]
     for store in stores:
         check_plan(store)
     return sum(sum(1 for _ in store) for store in stores)
@@ -90,4 +91,4 @@ def _verify_scores(run: Run, scores: Store) -> None:
         check_pair(rollout, score, where)
         num_tokens = len(rollout["completion_ids"])
         check_score_row(score, num_tokens=num_tokens, vocab_size=size, where=where)
-    check_some_doubt(scores)
+    check_some_doubt(scores, size)

@@ -59,7 +59,7 @@ MISTAKES = [
     ),
     Mistake(
         "the template changed between stages",
-        "data/prompt_set.py",
+        "run.py",
         "if found != expected:",
         "if False:",
         UNIT + "test_answers.py",

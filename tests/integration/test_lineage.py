@@ -122,7 +122,7 @@ def test_redo_moves_nothing_that_cannot_be_made_again(copied, capsys):
 
 
 def test_up_to_distill_no_teacher_is_needed(copied):
-    forget(copied, "distill", "evaluate")
+    forget(copied, "distill/sampled", "distill/tail", "distill/control", "evaluate")
     shutil.rmtree(copied / "models/teacher")
     assert again(copied, "--until", "distill") == 0
 

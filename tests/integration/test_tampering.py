@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 
@@ -230,8 +231,8 @@ def test_another_base_tokenizer_after_the_prompts_is_refused(copied, capsys):
     assert "numbers its tokens otherwise" in capsys.readouterr().err
 
 
-def test_distilling_needs_no_teacher_on_the_machine(copied):
-    forget(copied, "distill", "evaluate")
+def test_distilling_on_stored_scores_needs_no_teacher_on_the_machine(copied):
+    forget(copied, "distill/sampled", "distill/tail", "distill/control", "evaluate")
     shutil.rmtree(copied / "models/teacher")
     assert run(["distill", str(copied / "run")]) == 0
 
@@ -253,7 +254,7 @@ def test_redo_takes_a_whole_stage(copied):
     flags = ["--distill.steps", "5"]
     assert again(copied, *flags, "--redo", "distill/tail") == 1
     assert again(copied, *flags, "--redo", "distill") == 0
-    assert len(list((copied / "run/superseded/001/distill").iterdir())) == 3
+    assert len(list((copied / "run/superseded/001/distill").iterdir())) == 4
 
 
 def test_a_finished_run_outlives_its_prompt_files(copied, capsys):
@@ -421,3 +422,41 @@ def test_usage_errors_exit_with_two():
         [sys.executable, "-m", "leyden.cli.main", "frobnicate"], capture_output=True, check=False
     )
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("job", ["sft", "distill/sampled", None])
+def test_rendered_prompts_may_not_change_before_any_stage(copied, capsys, job):
+    """Their hash is compared by the stages that only read what was made from them, too."""
+    if job:
+        forget(copied, job)
+    path = copied / "run/prompts/rendered.jsonl"
+    path.write_text(path.read_text().replace('"text": "', '"text": "z', 1))
+    command = [job.partition("/")[0], str(copied / "run")] if job else None
+    assert (run(command) if command else again(copied)) == 1
+    assert "rendered.jsonl: the rendered prompts changed" in capsys.readouterr().err
+
+
+def test_scores_that_were_edited_are_not_shown(copied, capsys):
+    path = copied / "run/evaluate/tail/scores.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.', '"accuracy": 7.'))
+    for command in ("status", "report"):
+        assert run([command, str(copied / "run")]) == 1
+        assert "evaluate/tail/scores.json: its content is" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_beside_a_finished_job_is_removed(copied):
+    litter = [copied / "run/distill/tail/checkpoints/step-000002/model.safetensors"]
+    litter.append(copied / "run/evaluate/tail/grades/.tmp-abc-sums.jsonl")
+    for path in litter:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert again(copied) == 0
+    assert not any(path.exists() for path in litter)
+
+
+def test_a_full_place_to_print_to_is_a_sentence(finished):
+    command = [sys.executable, "-m", "leyden.cli.main", "status", str(finished / "run"), "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -118,3 +118,23 @@ def test_reverse_kl_is_the_sum_over_the_vocabulary():
     found = reverse_kl(hidden, Head(weight), other, Head(heavier), chunk=3)
     torch.testing.assert_close(found, (p * (p / q).log()).sum(-1))
     assert reverse_kl(hidden, Head(weight), hidden, Head(weight)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e4])
+def test_a_common_offset_of_the_logits_costs_no_accuracy(offset):
+    """Subtracting logsumexp from logits would round at the offset's scale: 5e-4 nats at 1e4.
+
+    With weights and states that float32 holds exactly, only the softmax rounds."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randint(-8, 9, (11, 5), generator=generator).float() / 4
+    hidden = torch.randint(-8, 9, (7, 5), generator=generator).float() / 4
+    ids = torch.arange(7)[:, None] % 11
+    bias = torch.full((11,), offset)
+    found = token_logprobs(hidden, Head(weight, bias), ids)
+    torch.testing.assert_close(found.double(), oracle(hidden, weight, None, ids), rtol=0, atol=2e-6)
+    given = [t.clone().requires_grad_() for t in (hidden, weight)]
+    exact = [t.double().requires_grad_() for t in (hidden, weight)]
+    token_logprobs(given[0], Head(given[1], bias), ids).sum().backward()
+    token_logprobs(exact[0], Head(exact[1]), ids).sum().backward()
+    for a, b in zip(given, exact, strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=0, atol=1e-5)

@@ -155,3 +155,16 @@ def test_reductions_are_the_three_means():
     for reduction, value in expected.items():
         weights = token_weights(lengths, reduction=reduction, num_sequences=2, num_tokens=4)
         assert (weights * flat).sum().item() == pytest.approx(value)
+
+
+def test_topk_tail_over_the_whole_vocabulary_is_the_whole_reverse_kl():
+    """Nothing is outside the ids: the teacher's tail is -inf and the bucket is left out."""
+    logits, teacher, _ = distributions(4)
+    logits.requires_grad_()
+    student = logits.log_softmax(-1)
+    found = topk_tail_loss(student, teacher, torch.full((len(teacher),), -torch.inf).double())
+    whole = (student.exp() * (student - teacher)).sum(-1)
+    torch.testing.assert_close(found, whole)
+    (mine,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(whole.sum(), logits)
+    torch.testing.assert_close(mine, expected)

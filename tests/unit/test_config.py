@@ -58,6 +58,8 @@ def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
         (["--distill.arms.sampled.importance_cap", "2.0"], "importance_cap is set"),
         (["--models.sft_teacher", "x"], "did not write the SFT data"),
         (["--models.reference", "x"], "go together"),
+        (["--distill.arms.sft_teacher", "{}"], "'sft_teacher' is the name of another model"),
+        (["--distill.arms.tail.stepz", "3"], "tail.stepz = 3: unknown key; did you mean 'steps'?"),
         (["--evaluate.kl_prompts", "99"], "exceeds prompts.heldout = 8"),
         (["--distill.arms.base", "{}"], "name of another model"),
         (["--seed.x", "1"], "not a section"),

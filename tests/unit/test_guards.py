@@ -16,6 +16,7 @@ from leyden.data.prompts import read_prompts
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader
+from leyden.metrics_file import read_metrics
 from leyden.modeling import load_model
 from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
 from leyden.train.optimizer import make_optimizer
@@ -60,7 +61,7 @@ def test_a_damaged_checkpoint_is_refused_and_an_incomplete_one_ignored(tmp_path)
     model = random_model()
     optimizer = make_optimizer(model, Optimisation())
     for step in (2, 4):
-        save_checkpoint(tmp_path, model, optimizer, ResumePoint(step, 1.0))
+        save_checkpoint(tmp_path, model, optimizer, ResumePoint(step, {"training": 1.0}))
     (tmp_path / "step-000006").mkdir()
     assert load_latest(tmp_path, model, optimizer).step == 4
     path = tmp_path / "step-000004" / "model.safetensors"
@@ -74,9 +75,7 @@ def test_a_damaged_checkpoint_is_refused_and_an_incomplete_one_ignored(tmp_path)
 def test_old_checkpoints_are_dropped(tmp_path):
     model = random_model()
     for step in (1, 2, 3):
-        save_checkpoint(
-            tmp_path, model, make_optimizer(model, Optimisation()), ResumePoint(step, 0.0)
-        )
+        save_checkpoint(tmp_path, model, make_optimizer(model, Optimisation()), ResumePoint(step))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002", "step-000003"]
 
 
@@ -177,3 +176,46 @@ def test_a_writers_temporary_files_are_not_counted(copied, capsys):
     assert run(["status", str(copied / "run"), "--json"]) == 0
     stages = {s["name"]: s for s in json.loads(capsys.readouterr().out)["stages"]}
     assert stages["score"]["rows"] == 40 and stages["score"]["state"] == "unfinished"
+
+
+@pytest.mark.parametrize("change", [{"step": 5}, {"sha256": {}}, {"step": "x"}])
+def test_an_edited_checkpoint_state_is_refused(tmp_path, change):
+    model = random_model()
+    optimizer = make_optimizer(model, Optimisation())
+    save_checkpoint(tmp_path, model, optimizer, ResumePoint(4))
+    state = tmp_path / "step-000004" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | change))
+    with pytest.raises(StoreError, match=r"state\.json: was edited"):
+        load_latest(tmp_path, model, optimizer)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff", b"[]", b'{"step": 1, "split": "train"}', b'{"step": "x", "split": "train"}', b"{"],
+)
+def test_a_damaged_metrics_file_is_a_sentence(tmp_path, line):
+    good = b'{"step": 0, "split": "heldout", "loss": NaN, "tokens": 3}\n'
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(good)
+    assert read_metrics(path)[0]["tokens"] == 3
+    path.write_bytes(good + line + b"\n")
+    with pytest.raises(StoreError, match=r"metrics\.jsonl.*damaged"):
+        read_metrics(path)
+
+
+def test_a_grader_may_be_any_module(tmp_path):
+    (tmp_path / "g.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Verdict:\n    right: bool\n"
+        "def grade(problem, completion): return Verdict(completion == 'y').right\n"
+    )
+    grader = load_grader(f"{tmp_path}/g.py:grade")
+    assert grader({}, "y") and not grader({}, "n")
+
+
+def test_infinity_by_overflow_in_a_config_has_an_identity(model):
+    from leyden.identity import identify_model
+
+    config = model / "config.json"
+    config.write_text(config.read_text().replace("{", '{"odd": 1e999,', 1))
+    assert len(identify_model(model).digest) == 64

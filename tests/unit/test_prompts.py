@@ -32,6 +32,7 @@ def test_rows_are_read_in_order_with_content_ids(tmp_path):
         (['{"prompt": "a"}', "[1]"], {}, "p.jsonl:2: a list, not an object"),
         (['{"question": "a"}'], {}, "p.jsonl:1: has no field 'prompt'; it has 'question'"),
         (['{"prompt": ""}'], {}, "p.jsonl:1: prompt is ''"),
+        (['{"prompt": " \\n"}'], {}, "p.jsonl:1: prompt is ' \\n'"),
         (['{"prompt": 3}'], {}, "p.jsonl:1: prompt is 3"),
         (['{"prompt": "a"}', '{"prompt": "a"}'], {}, "p.jsonl:2: prompt id"),
         (['{"prompt": "a", "y": null}'], {"answer_field": "y"}, "p.jsonl:1: y is None"),
@@ -126,3 +127,33 @@ def test_the_first_differing_token_of_two_tokenizers_is_named(tokenizer):
     other.add_tokens(["zebra"])
     with pytest.raises(AlignmentError, match="first 'zebra', which is None and 48"):
         check_same_vocabulary(tokenizer, other, names=("a", "b"))
+
+
+TRIMS = "{{ '<bos>' }}{% for m in messages %}{{ m['content'] | trim }}{% endfor %}{{ '=' }}"
+BRANCHES = "{% for m in messages %}{% if m['content'][:1] == 'a' %}{{ '1' }}{% else %}{{ '2' }}"
+BRANCHES += "{% endif %}{{ m['content'] }}{% endfor %}"
+
+
+@given(text=st.text("ab \n", min_size=1, max_size=9))
+@settings(deadline=None, max_examples=40)
+@pytest.mark.parametrize("template", [TRIMS, BRANCHES])
+def test_ids_are_those_of_the_models_own_template(template, text):
+    """A template may trim the message or look into it."""
+    tokenizer = load_tokenizer(MODELS / "teacher")
+    tokenizer.chat_template = template
+    messages = [{"role": "user", "content": text}]
+    expected = tokenizer.apply_chat_template(messages, tokenize=False)
+    expected = tokenizer(expected, add_special_tokens=False)["input_ids"]
+    assert Renderer(tokenizer, Template(), MODELS / "teacher").render(text) == expected
+
+
+def test_special_strings_stay_text_in_a_template_that_trims():
+    tokenizer = load_tokenizer(MODELS / "teacher")
+    tokenizer.chat_template = TRIMS
+    ids = Renderer(tokenizer, Template(), MODELS / "teacher").render(" a<eos> ")
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids[1:]) == "a<unk>eos>="  # the vocabulary has no "<"
+    assert tokenizer.eos_token_id not in ids
+    tokenizer.chat_template = BRANCHES
+    with pytest.raises(ConfigError, match="writes something else around it"):
+        Renderer(tokenizer, Template(), MODELS / "teacher").render("a<eos>")

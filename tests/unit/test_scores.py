@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data.scores import check_scores
+from leyden.data.scores import check_scores, check_some_doubt
 from leyden.errors import AlignmentError
 from leyden.evals.statistics import accuracy_interval, bootstrap_interval, wilson_interval
 
@@ -75,3 +75,30 @@ def test_bootstrap_covers_the_mean_of_problems():
 def test_accuracy_is_the_mean_over_problems_of_means_over_samples():
     accuracy, (low, high) = accuracy_interval([[True, False], [True, True], [False, False]])
     assert accuracy == 0.5 and low <= 0.5 <= high
+
+
+@pytest.mark.parametrize("value", [0.0, -math.log(7)])
+def test_a_whole_store_of_one_token_rows_without_a_model_is_refused(tmp_path, value):
+    """A single such token is possible; every one of a store is not."""
+    from leyden.store.plan import PlanRow, cut_units
+    from leyden.store.reader import open_store
+    from leyden.store.schema import scores_schema
+    from leyden.store.writer import open_writer
+
+    keys = [PlanRow("p", sample, 0) for sample in range(3)]
+    (unit,) = cut_units(keys, 9)
+
+    def store(folder, values):
+        writer = open_writer(folder, scores_schema(0), [unit], origin="o")
+        rows = [
+            {"prompt_id": "p", "sample": i, "completion_crc32": 0, "teacher_entropy": [0.1],
+             "reference_entropy": [0.1], "logp_teacher": [v], "logp_reference": [-1.0]}
+            for i, v in enumerate(values)
+        ]  # fmt: skip
+        writer.commit(unit, rows, seconds=0.0)
+        writer.seal()
+        return open_store(folder)
+
+    check_some_doubt(store(tmp_path / "a", [value, value, -1.5]), 7)
+    with pytest.raises(AlignmentError, match="every logp_teacher is"):
+        check_some_doubt(store(tmp_path / "b", [value] * 3), 7)

@@ -1,5 +1,7 @@
 """The store: what is committed comes back, what is damaged is named, what was killed resumes."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,7 @@ from leyden.errors import StoreError
 from leyden.store.plan import make_plan
 from leyden.store.reader import check_plan, open_store
 from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
+from leyden.store.unit import read_commit
 from leyden.store.writer import open_writer
 
 tmp = settings(
@@ -227,3 +230,34 @@ def test_score_columns_keep_their_types(tmp_path):
     np.testing.assert_array_equal(found["topk_ids"], scores["topk_ids"])
     np.testing.assert_allclose(found["teacher_tail_logp"], scores["teacher_tail_logp"], rtol=1e-6)
     assert CHECKSUM in found
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("SEALED.json", {"tokens": 9999}),
+        ("SEALED.json", {"rows": 1}),
+        ("SEALED.json", {"dataset_fingerprint": "0" * 64}),
+        ("SEALED.json", {"units": 5}),
+        ("SEALED.json", {"units": [[1]]}),
+        ("SEALED.json", {"units": [["000000", "short"]]}),
+        ("SEALED.json", {"units": []}),
+        ("store.json", {"origin": "another"}),
+    ],
+)
+def test_a_seal_or_header_that_says_something_else_is_refused(tmp_path, name, change):
+    fill(tmp_path).seal()
+    origin = json.loads((tmp_path / "store.json").read_text())["origin"]
+    path = tmp_path / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreError, match=name):
+        open_store(tmp_path, origin=origin)
+
+
+@pytest.mark.parametrize("change", [{"sha256": 5}, {"rows": "x"}, {"tokens": []}])
+def test_a_commit_of_other_kinds_of_values_is_named(tmp_path, change):
+    fill(tmp_path)
+    path = sorted((tmp_path / "commits").iterdir())[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreError, match=path.name):
+        read_commit(path)

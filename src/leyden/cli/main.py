@@ -53,11 +53,17 @@ def run(arguments: list[str]) -> int:
             command.run(rest)
         else:
             command.run()
+        sys.stdout.flush()
     except LeydenError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        print("hint: check the disk and the permissions of that place", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(
             "interrupted; what is committed is kept\nhint: the same command resumes",

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import StoreError
 from leyden.files import write_atomic
 from leyden.identity import hash_file
-
-RENDERED = "rendered.jsonl"
+from leyden.run import RENDERED, check_prompt_set
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,7 @@ def write_prompt_set(folder: Path, prompts: list[RenderedPrompt]) -> str:
 
 def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]:
     """By id, in order. Raises StoreError when the file is not the one recorded as ``expected``."""
-    path = folder / RENDERED
-    found = hash_file(path) if path.exists() else "missing"
-    if found != expected:
-        raise StoreError(
-            f"{path}: the rendered prompts changed: sha256 is {found[:12]}, "
-            f"recorded {expected[:12]}",
-            hint="restore the file, or redo the prompts stage",
-        )
+    path = check_prompt_set(folder, expected)
     prompts = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)

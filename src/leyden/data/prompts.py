@@ -78,9 +78,9 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
     text = _field(row, source.prompt_field, where)
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text.strip():
         raise ConfigError(
-            f"{where}: {source.prompt_field} is {text!r}, expected a non-empty string",
+            f"{where}: {source.prompt_field} is {text!r}, expected text",
             hint="mend that line",
         )
     answer = _scalar(row, source.answer_field, where) if source.answer_field else None

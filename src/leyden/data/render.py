@@ -25,8 +25,8 @@ class Renderer:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
     ) -> None:
-        self.tokenizer = tokenizer
-        text = _template_text(tokenizer, template, folder)
+        self.tokenizer, self._template, self._folder = tokenizer, template, folder
+        text = self._fill(SENTINEL)
         before, _, after = text.partition(SENTINEL)
         if text.count(SENTINEL) != 1:
             raise ConfigError(
@@ -39,13 +39,25 @@ class Renderer:
 
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""
+        whole = self._fill(text)
         if not any(special in text for special in self._specials):
-            return self._encode(self.before + text + self.after)
+            return self._encode(whole)
+        inside = whole.removeprefix(self.before).removesuffix(self.after)
+        if self.before + inside + self.after != whole:
+            raise ConfigError(
+                f"prompt text {text[:60]!r} holds special tokens, and the chat template of "
+                f"{self._folder} writes something else around it than around other text",
+                hint="remove them from the prompt, or set template.kind = 'plain'",
+            )
         return [
             *self._encode(self.before),
-            *self._encode_as_text(text),
+            *self._encode_as_text(inside),
             *self._encode(self.after),
         ]
+
+    def _fill(self, text: str) -> str:
+        """The template with ``text`` as the user's message; it may trim or otherwise change it."""
+        return _template_text(self.tokenizer, self._template, self._folder, text)
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
@@ -128,15 +140,15 @@ def check_same_vocabulary(
         )
 
 
-def _template_text(tokenizer: Any, template: Template, folder: Path) -> str:
-    """The rendered template, with SENTINEL where the prompt goes."""
+def _template_text(tokenizer: Any, template: Template, folder: Path, prompt: str) -> str:
+    """The rendered template around ``prompt``."""
     if template.kind == "plain":
         if template.plain.count("{prompt}") != 1:
             raise ConfigError(
                 f"template.plain = {template.plain!r} must hold {{prompt}} exactly once",
                 hint="write, for example, template.plain = 'Question: {prompt}\\nAnswer:'",
             )
-        return template.plain.replace("{prompt}", SENTINEL)
+        return template.plain.replace("{prompt}", prompt)
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{folder}: the tokenizer has no chat template",
@@ -144,7 +156,7 @@ def _template_text(tokenizer: Any, template: Template, folder: Path) -> str:
         )
     system = [{"role": "system", "content": template.system}] if template.system else []
     asked = {**template.arguments, "tokenize": False, "add_generation_prompt": True}
-    messages = [*system, {"role": "user", "content": SENTINEL}]
+    messages = [*system, {"role": "user", "content": prompt}]
     try:
         return tokenizer.apply_chat_template(messages, **asked)
     except Exception as error:  # a template is a program: it raises what it likes

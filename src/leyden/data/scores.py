@@ -76,7 +76,7 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
         logp, tail = score[f"{model}_topk_logp"], score[f"{model}_tail_logp"]
         if odd or k == 0 or len(logp) != k * num_tokens or len(tail) != num_tokens:
             problem = f"{len(logp)} top-k scores and {len(tail)} tails for {num_tokens} tokens"
-        elif not np.isfinite(logp).all() or np.isnan(tail).any():
+        elif not np.isfinite(logp).all() or not np.isfinite(tail).all():
             problem = "a top-k score is not finite"
         else:
             mass = np.exp(logp.astype(np.float64)).reshape(num_tokens, k).sum(-1) + np.exp(tail)
@@ -109,14 +109,17 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
     check_top_k(score, num_tokens=num_tokens, where=where)
 
 
-def check_some_doubt(scores: Store) -> None:
-    """Raise AlignmentError where every score of a whole store is 0: a column that was never set."""
+def check_some_doubt(scores: Store, vocab_size: int) -> None:
+    """Raise AlignmentError where every score of a whole store is 0, a column that was never set, or
+    -ln V, a model without weights; single tokens of either are possible."""
     for name in {"logp_teacher", "logp_reference"} & set(scores.schema.names):
-        if not any(row[name].any() for row in scores):
-            raise AlignmentError(
-                f"{scores.folder}: every {name} is exactly 0, as if scores were missing",
-                hint="score again; these are not a model's log-probs",
-            )
+        for value in (0.0, -math.log(vocab_size)):
+            near = 1e-4 if value else 0.0
+            if all(np.allclose(row[name], value, rtol=0, atol=near) for row in scores):
+                raise AlignmentError(
+                    f"{scores.folder}: every {name} is {value:.6g}, as from no model at all",
+                    hint="score again; these are not a model's log-probs",
+                )
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def open_pair(rollouts: Store, scores: Store, *, split: str, vocab_size: int) ->
             f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
             hint="score this rollout store again",
         )
-    check_some_doubt(scores)
+    check_some_doubt(scores, vocab_size)
     rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)
     return ScoredRollouts(rollouts, scores, rows, vocab_size)
 

@@ -1,6 +1,7 @@
 """Is a completion right? Built-in graders, or a function of the user's."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def _load_function(path: Path, function: str) -> Grader:
             hint="a path is relative to the recipe, in a flag to where you are",
         )
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's file raises

@@ -34,7 +34,7 @@ def run_score(run: Run, intent: Intent) -> Record:
         fill_scores(writer, rollouts, lambda: Scorer.load(run), advance=advance)
     store_fingerprint = writer.seal()
     store = open_store(writer.folder)
-    check_some_doubt(store)
+    check_some_doubt(store, vocab_size(run))
     counts = {"rows": len(store), "tokens": store.num_tokens, **_summary(store)}
     return Record(intent, store_fingerprint, counts, writer.device_seconds())
 

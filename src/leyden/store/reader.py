@@ -26,7 +26,7 @@ from leyden.store.unit import (
     read_commit,
     shard_path,
 )
-from leyden.store.writer import SEALED, STORE, dataset_fingerprint, described, read_header
+from leyden.store.writer import SEALED, STORE, described, read_header, sealed_content
 
 Row = dict[str, Any]
 
@@ -73,23 +73,45 @@ class Store:
         return self.shards[0][1].schema
 
 
-def open_store(folder: Path, *, expected: str | None = None) -> Store:
+def open_store(folder: Path, *, expected: str | None = None, origin: str | None = None) -> Store:
     """Open a sealed store and check every shard's sha256, and its fingerprint if ``expected``.
 
-    Raises StoreError naming the file.
+    ``origin`` is the digest of the intent it must have been made from. Raises StoreError naming the
+    file.
     """
     if not (folder / SEALED).exists():
-        raise StoreError(f"{folder}: is not sealed", hint="run its stage again to finish it")
-    read_header(folder)
-    seal = read_object(folder / SEALED, "units", "tokens")
-    if not seal["units"]:
-        raise damaged(folder / SEALED, "it names no units")
-    paths = [(shard_path(folder, unit, digest), digest) for unit, digest in seal["units"]]
-    shards = tuple((path, open_shard(path, digest)) for path, digest in paths)
-    ends = tuple(accumulate(table.num_rows for _, table in shards))
-    found = dataset_fingerprint(shards[0][1].schema, seal["units"])
+        raise StoreError(
+            f"{folder}: is not sealed",
+            hint="run its stage again to finish it; if it was finished, restore SEALED.json or "
+            "redo the stage",
+        )
+    about = read_header(folder)
+    if origin is not None and about["origin"] != origin:
+        raise damaged(folder / STORE, "it was made from something else than its record says")
+    seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")
+    shards = [
+        (unit, digest, open_shard(shard_path(folder, unit, digest), digest))
+        for unit, digest in _sealed_units(folder, seal["units"])
+    ]
+    schema = shards[0][2].schema
+    if seal != sealed_content(schema, shards):
+        raise damaged(folder / SEALED, "it does not describe its shards")
+    found = seal["dataset_fingerprint"]
     require_same(folder, found, expected or found)
-    return Store(folder, found, seal["tokens"], shards, ends)
+    tables = tuple((shard_path(folder, unit, digest), table) for unit, digest, table in shards)
+    ends = tuple(accumulate(table.num_rows for _, table in tables))
+    return Store(folder, found, seal["tokens"], tables, ends)
+
+
+def _sealed_units(folder: Path, units: Any) -> list[tuple[str, str]]:
+    """(unit, sha256) of every shard that the seal names; there is at least one."""
+    try:
+        found = [(unit, digest) for unit, digest in units if unit + digest and len(digest) == 64]
+    except (TypeError, ValueError) as error:
+        raise damaged(folder / SEALED, "its units are not pairs of a name and a hash") from error
+    if not found or len(found) != len(units):
+        raise damaged(folder / SEALED, "it names no units, or some without a hash")
+    return found
 
 
 def check_plan(store: Store) -> None:
@@ -101,8 +123,9 @@ def check_plan(store: Store) -> None:
         raise damaged(folder / STORE, "it names other columns than the shards hold")
     for unit, (path, _) in zip(units, store.shards, strict=True):
         open_committed(folder, unit)
-        if shard_path(folder, unit.name, read_commit(folder, unit.name)["sha256"]) != path:
-            raise damaged(commit_path(folder, unit.name), "it names another shard")
+        commit = commit_path(folder, unit.name)
+        if shard_path(folder, unit.name, read_commit(commit)["sha256"]) != path:
+            raise damaged(commit, "it names another shard")
 
 
 def _value(scalar: pa.Scalar) -> Any:

@@ -16,6 +16,7 @@ from leyden.files import create_once, disk_errors, json_bytes, read_object, writ
 from leyden.store.plan import Unit
 
 SHARDS, COMMITS = "shards", "commits"
+LOGPROBS = ("logp_sampler", "logp_teacher", "logp_reference")
 
 
 def shard_path(folder: Path, unit: str, digest: str) -> Path:
@@ -42,8 +43,13 @@ def write_commit(folder: Path, unit: str, digest: str, table: pa.Table) -> None:
     create_once(commit_path(folder, unit), json_bytes(_record(digest, table)))
 
 
-def read_commit(folder: Path, unit: str) -> dict[str, Any]:
-    return read_object(commit_path(folder, unit), "sha256", "rows", "tokens")
+def read_commit(path: Path) -> dict[str, Any]:
+    """A commit record, with a hash and two counts."""
+    found = read_object(path, "sha256", "rows", "tokens")
+    kinds = {"sha256": str, "rows": int, "tokens": int}
+    if wrong := [key for key, kind in kinds.items() if type(found[key]) is not kind]:
+        raise damaged(path, f"its {wrong[0]} is {found[wrong[0]]!r}")
+    return found
 
 
 def open_shard(path: Path, digest: str) -> pa.Table:
@@ -60,9 +66,9 @@ def open_shard(path: Path, digest: str) -> pa.Table:
 
 def open_committed(folder: Path, unit: Unit) -> pa.Table:
     """The unit's rows, once shard and record are what one commit wrote."""
-    commit = read_commit(folder, unit.name)
     path = commit_path(folder, unit.name)
-    table = open_shard(shard_path(folder, unit.name, str(commit["sha256"])), commit["sha256"])
+    commit = read_commit(path)
+    table = open_shard(shard_path(folder, unit.name, commit["sha256"]), commit["sha256"])
     if commit != _record(commit["sha256"], table):
         raise damaged(path, "it does not describe its shard")
     if table.num_rows != len(unit.rows):
@@ -76,13 +82,18 @@ def damaged(path: Path, what: str) -> StoreError:
     )
 
 
+def num_tokens(table: pa.Table) -> int:
+    """Completion tokens of a table of either kind: those of its log-probs."""
+    name = next(name for name in LOGPROBS if name in table.schema.names)
+    return len(table[name].combine_chunks().flatten())
+
+
 def _record(digest: str, table: pa.Table) -> dict[str, Any]:
     """Tokens of a shard and, per log-prob column, its mean and extremes over all tokens."""
-    found: dict[str, Any] = {"sha256": digest, "rows": table.num_rows}
+    found: dict[str, Any] = {"sha256": digest, "rows": table.num_rows, "tokens": num_tokens(table)}
     for name in table.schema.names:
-        if name in ("logp_sampler", "logp_teacher", "logp_reference"):
+        if name in LOGPROBS:
             values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            found["tokens"] = len(values)
             if len(values) and np.isfinite(values).all():
                 low, high = float(np.min(values)), float(np.max(values))
                 mean = float(np.mean(values, dtype=np.float64))

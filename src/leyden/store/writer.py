@@ -27,6 +27,8 @@ from leyden.store.schema import FORMAT_VERSION, rows_to_table
 from leyden.store.unit import (
     COMMITS,
     SHARDS,
+    commit_path,
+    num_tokens,
     open_committed,
     read_commit,
     shard_path,
@@ -76,17 +78,15 @@ class StoreWriter:
                 f"{missing[0].name}",
                 hint="run the stage again to resume it",
             )
-        self.check_committed()
-        commits = {unit.name: read_commit(self.folder, unit.name) for unit in self.units}
-        shards = [[name, commit["sha256"]] for name, commit in commits.items()]
-        totals = {
-            key: sum(commit[key] for commit in commits.values()) for key in ("rows", "tokens")
-        }
-        digest = dataset_fingerprint(self.schema, shards)
-        self._sweep({shard_path(self.folder, name, sha).name for name, sha in shards})
-        seal = {"units": shards, "dataset_fingerprint": digest, **totals}
+        committed = {unit.name: open_committed(self.folder, unit) for unit in self.units}
+        shards = [
+            (name, read_commit(commit_path(self.folder, name))["sha256"], table)
+            for name, table in committed.items()
+        ]
+        seal = sealed_content(self.schema, shards)
+        self._sweep({shard_path(self.folder, name, sha).name for name, sha in seal["units"]})
         create_once(self.folder / SEALED, json_bytes(seal))
-        return digest
+        return seal["dataset_fingerprint"]
 
     def _sweep(self, wanted: set[str]) -> None:
         """Remove what killed workers left: temporary files and shards that were never committed."""
@@ -115,13 +115,16 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 def device_seconds(timings: Path) -> float:
     """The sum over the units timed in a folder."""
-    try:
-        found = [read_object(p, SECONDS)[SECONDS] for p in whole_files(timings, "*.json")]
-        return float(sum(found))
-    except (StoreError, TypeError) as error:
-        raise StoreError(
-            f"{timings}: {error}", hint="delete that file; it only says how long a unit took"
-        ) from error
+    total = 0.0
+    for path in whole_files(timings, "*.json"):
+        found = read_object(path, SECONDS)[SECONDS]
+        if type(found) not in (int, float):
+            raise StoreError(
+                f"{path}: {SECONDS} is {found!r}, not a number",
+                hint="delete that file; it only says how long a unit took",
+            )
+        total += found
+    return total
 
 
 def open_writer(
@@ -160,9 +163,18 @@ def _rows(units: Sequence[Unit]) -> list[Any]:
     return [row for unit in units for row in unit.rows]
 
 
-def dataset_fingerprint(schema: pa.Schema, shards: Sequence[Sequence[str]]) -> str:
-    """Hash of what a store holds: its columns and the (unit, sha256) of every shard, in order."""
-    return fingerprint({"schema": described(schema), "shards": [list(s) for s in shards]})
+def sealed_content(
+    schema: pa.Schema, shards: Sequence[tuple[str, str, pa.Table]]
+) -> dict[str, Any]:
+    """What SEALED.json says of (unit, sha256, rows) in order. ``dataset_fingerprint`` is the hash
+    of what a store holds: its columns and every shard."""
+    units = [[unit, digest] for unit, digest, _ in shards]
+    return {
+        "units": units,
+        "dataset_fingerprint": fingerprint({"schema": described(schema), "shards": units}),
+        "rows": sum(table.num_rows for _, _, table in shards),
+        "tokens": sum(num_tokens(table) for _, _, table in shards),
+    }
 
 
 def described(schema: pa.Schema) -> dict[str, str]:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.errors import StoreError
-from leyden.files import TEMPORARY, disk_errors, read_object, sync_folder, write_json
+from leyden.files import TEMPORARY, disk_errors, sync_folder
 from leyden.identity import hash_file
+from leyden.lineage import read_checked, write_checked
 from leyden.train.optimizer import optimizer_tensors, restore_optimizer
 
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
@@ -57,7 +58,7 @@ def save_checkpoint(
         sync_folder(folder)
     best = point.best and {"step": point.best.step, "loss": point.best.loss}
     state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
-    write_json(final / STATE, state)
+    write_checked(final / STATE, state)
     for old in sorted(folder.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
 
@@ -73,7 +74,7 @@ def load_latest(folder: Path, model: nn.Module, optimizer: Optimizer) -> ResumeP
     complete = complete_checkpoints(folder)
     if not complete:
         return ResumePoint(step=0)
-    state = read_object(complete[-1] / STATE, "step", "seconds", "best", "sha256")
+    state = read_checked(complete[-1] / STATE)
     for name, recorded in state["sha256"].items():
         if not (complete[-1] / name).exists() or hash_file(complete[-1] / name) != recorded:
             raise StoreError(
