@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.costs import arm_costs
+from leyden.diagnosis import diagnose_arm
 from leyden.files import read_object, whole_files
 from leyden.identity import fingerprint
 from leyden.lineage import read_intent, require_same
@@ -37,6 +38,7 @@ def run_status(run: Run) -> dict[str, Any]:
         "scores": scores(run),
         "divergence": divergences(run),
         "costs": arm_costs(run),
+        "warnings": warnings(run),
         "teacher_consistency": consistency(run),
     }
 
@@ -100,6 +102,12 @@ def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
 
 def _scores_file(run: Run, model: str) -> Path:
     return run.folder(f"{EVALUATE}/{model}") / "scores.json"
+
+
+def warnings(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> what diagnosis found, where it found anything."""
+    found = {arm: [vars(finding) for finding in diagnose_arm(run, arm)] for arm in run.arms()}
+    return {arm: findings for arm, findings in found.items() if findings}
 
 
 def consistency(run: Run) -> str:

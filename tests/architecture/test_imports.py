@@ -14,7 +14,7 @@ LAYERS = [
     {"identity", "hub"},
     {"lineage", "recipe", "metrics_file"},
     {"run"},
-    {"store", "checks", "costs"},
+    {"store", "checks", "costs", "diagnosis"},
     {"data", "losses", "logprobs"},
     {"modeling", "artifacts"},
     {"vocabulary", "limits", "ranks"},

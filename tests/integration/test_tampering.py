@@ -17,6 +17,8 @@ from leyden.errors import StoreError
 from leyden.pipeline import run_jobs
 from leyden.recipe import load_recipe, parse_overrides
 from leyden.run import Run
+from leyden.store.reader import open_store
+from leyden.store.writer import sealed_content
 
 
 def again(folder, *flags) -> int:
@@ -209,13 +211,17 @@ def test_a_changed_reference_is_used_by_no_later_stage(copied, capsys, kept):
 
 
 def test_a_store_that_is_not_the_recorded_one_is_not_trained_on(copied, capsys):
-    """Another sealed, consistent store in its place, the old fingerprint pasted in."""
+    """A unit dropped: named by its seal, and, sealed anew without it, by the record."""
     forget(copied, "distill", "evaluate")
     folder = copied / "run/score"
-    seal = json.loads((folder / "SEALED.json").read_text())
-    last = seal["units"].pop()
-    (folder / "SEALED.json").write_text(json.dumps(seal))
-    assert last
+    store, seal = open_store(folder), json.loads((folder / "SEALED.json").read_text())
+    units = seal["units"][:-1]
+    (folder / "SEALED.json").write_text(json.dumps(seal | {"units": units}))
+    assert again(copied) == 1
+    assert "SEALED.json: damaged: it does not describe its shards" in capsys.readouterr().err
+    kept = zip(units, store.shards, strict=False)
+    shards = [(unit, digest, table) for (unit, digest), (_, table) in kept]
+    (folder / "SEALED.json").write_text(json.dumps(sealed_content(store.schema, shards)))
     assert again(copied) == 1
     assert "run/score: its content is" in capsys.readouterr().err
 

@@ -93,6 +93,10 @@ def print_status(status: dict[str, Any]) -> None:
     if status["scores"]:
         console.print(_scores(status))
     console.print(f"one teacher: {status['teacher_consistency']}")
+    for arm, findings in status["warnings"].items():
+        for found in findings:
+            where = f"warning: {arm}, step {found['step']}"
+            console.print(f"{where}: {found['sentence']}; {found['advice']}", markup=False)
 
 
 def _stages(status: dict[str, Any]) -> Table:

@@ -6,9 +6,10 @@ from typing import Any
 
 from leyden.artifacts import open_artifact, tokenizer_folder
 from leyden.data.render import load_tokenizer
+from leyden.diagnosis import best_step
 from leyden.metrics_file import METRICS, read_metrics
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
-from leyden.run import EVALUATE, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.run import DISTILL, EVALUATE, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.show import describe
 from leyden.status import run_status
 from leyden.store.reader import open_store
@@ -19,10 +20,25 @@ CURVES = [  # metric, title, what it means
     ("advantage_mean", "Advantage, mean", "Teacher minus student, nats per token."),
     ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
     ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
+    ("far_loss_share", "Loss from far tokens", "Share of the loss from advantages below -5 nats."),
+    (
+        "kl_topk",
+        "Reverse KL, stored top k",
+        "At stored prefixes, nats per token; a lower bound.",
+    ),
+    ("kl_sampled", "Reverse KL, sampled tokens", "The same from the sampled tokens alone."),
     ("drift_rms", "Drift from the reference", "Root mean square of log-prob change, nats."),
+    (
+        "prefix_drift_rms",
+        "Drift of prefixes",
+        "Root mean square log-ratio of prefixes, nats.",
+    ),
+    ("ratio_mean", "Importance weight, mean", "Of student / reference; 1 in expectation."),
     ("ratio_ess", "Effective sample size", "Of the ratios student / reference, share of tokens."),
     ("weight_ess", "Importance weights in use", "Their effective sample size, share of tokens."),
     ("student_covered", "Student's mass in the top k", "Low: the student leaves the stored ids."),
+    ("length_mean", "Length of answers", "Sampled from the student on held-out prompts, tokens."),
+    ("stop_rate", "Stop rate", "Of those answers; the others ran into the length cap."),
     ("grad_norm", "Gradient norm", "Before clipping."),
 ]
 
@@ -48,6 +64,7 @@ def collect_run(run: Run) -> dict[str, Any]:
         "divergence": _divergence(status, colours),
         "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, [LOSS]),
         "curves": _arm_curves(run, colours),
+        "arms": _arms(run, status),
         "lengths": _lengths(run, colours),
         "completions": _completions(run),
         "tail": _tail(run),
@@ -108,6 +125,30 @@ def _arm_curves(run: Run, colours: dict[str, int]) -> list[Curve]:
         charts += _curves(own, colours, [(LOSS[0], f"{LOSS[1]}: {objective}", LOSS[2])])
     weighted = any(settings.importance != "none" for settings in run.arms().values())
     return charts + _curves(metrics, colours, CURVES if weighted else _without_weights(CURVES))
+
+
+def _arms(run: Run, status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per arm: when held-out loss was lowest, what it cost, what diagnosis found."""
+    found = []
+    for arm, settings in run.arms().items():
+        metrics = _metrics(run, f"{DISTILL}/{arm}")
+        heldout = {m["step"]: m["loss"] for m in metrics if m["split"] == "heldout"}
+        if heldout:
+            cost = {k: v for k, v in status["costs"].get(arm, {}).items() if k != "shared_by"}
+            found.append(
+                {
+                    "name": arm,
+                    "refresh_every": settings.refresh_every,
+                    "best": best_step(metrics),
+                    "lowest": min(heldout.values()),
+                    "steps": max(heldout),
+                    "last": heldout[max(heldout)],
+                    "cost": cost,
+                    "total": sum(cost.values()),
+                    "warnings": status["warnings"].get(arm, []),
+                }
+            )
+    return found
 
 
 def _without_weights(wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

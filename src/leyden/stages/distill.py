@@ -1,11 +1,14 @@
 """Stage 5: a student per arm trains on the stored scores alone, with no teacher loaded; or, with
 ``refresh_every``, on its own fresh answers and a live teacher."""
 
+import logging
+
 from leyden.artifacts import open_artifact, stop_ids, vocab_size
 from leyden.clock import Clock
 from leyden.config import Objective
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
+from leyden.diagnosis import diagnose_arm
 from leyden.engines.probe import measure_answers
 from leyden.engines.refresh import Refresher
 from leyden.identity import derive_seed, identify_model
@@ -57,6 +60,7 @@ def run_distill(run: Run, intent: Intent) -> Record:
         clock=clock,
         fresh=fresh if settings.refresh_every else None,
         probe=lambda student: measure_answers(run, student, settings.heldout_samples),
+        measured=_Watch(run, intent.stage),
     )
     counts = {
         "rows": settings.batch_size * point.step if settings.refresh_every else len(data),
@@ -67,6 +71,22 @@ def run_distill(run: Run, intent: Intent) -> Record:
     }
     digest = identify_model(folder / MODEL).digest
     return Record(intent, digest, counts, clock.total, dict(clock.seconds))
+
+
+class _Watch:
+    """Says what diagnosis finds at a held-out measurement, each rule once."""
+
+    def __init__(self, run: Run, job: str) -> None:
+        self.run, self.job, self.said = run, job, set()
+
+    def __call__(self) -> None:
+        for finding in diagnose_arm(self.run, self.job.partition("/")[2]):
+            if finding.name not in self.said:
+                self.said.add(finding.name)
+                where = f"{self.job}, step {finding.step}"
+                logging.getLogger(__name__).warning(
+                    "%s: %s; %s", where, finding.sentence, finding.advice
+                )
 
 
 def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:

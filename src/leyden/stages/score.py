@@ -41,16 +41,20 @@ def run_score(run: Run, intent: Intent) -> Record:
 
 def _summary(store: Store) -> dict[str, float]:
     """Over all tokens, at the reference policy: the mean advantage, the share of tokens whose
-    advantage is below -10 nats and their share of the sampled loss, and the teacher's mass inside
+    advantage is below -10 nats and their share of the sampled loss; how surprising the rollouts are
+    to the reference, over its entropy (1 when sampled at temperature 1); the teacher's mass inside
     the top k."""
     gaps = [row["logp_teacher"].astype(np.float64) - row["logp_reference"] for row in store]
     advantage_N = torch.from_numpy(np.concatenate(gaps))
+    surprisal = -sum(row["logp_reference"].sum(dtype=np.float64) for row in store)
+    entropy = sum(row["reference_entropy"].sum(dtype=np.float64) for row in store)
     loss_N = sampled_loss(advantage_N * 0, advantage_N, clip=TAU)
     far_N = advantage_N < -TAU
     found = {
         "mean_advantage": float(advantage_N.mean()),
         "tokens_below_minus_10": float(far_N.double().mean()),
         "their_share_of_sampled_loss": float(loss_N[far_N].sum() / loss_N.sum().clamp_min(1e-30)),
+        "surprisal_over_entropy": float(surprisal / max(entropy, 1e-30)),
     }
     if "topk_ids" in store.schema.names:
         tails = np.concatenate([row["teacher_tail_logp"] for row in store]).astype(np.float64)

@@ -86,8 +86,6 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
             "redo the stage",
         )
     about = read_header(folder)
-    if origin is not None and about["origin"] != origin:
-        raise damaged(folder / STORE, "it was made from something else than its record says")
     seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")
     shards = [
         (unit, digest, open_shard(shard_path(folder, unit, digest), digest))
@@ -98,6 +96,8 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
         raise damaged(folder / SEALED, "it does not describe its shards")
     found = seal["dataset_fingerprint"]
     require_same(folder, found, expected or found)
+    if origin is not None and about["origin"] != origin:
+        raise damaged(folder / STORE, "it was made from something else than its record says")
     tables = tuple((shard_path(folder, unit, digest), table) for unit, digest, table in shards)
     ends = tuple(accumulate(table.num_rows for _, table in tables))
     return Store(folder, found, seal["tokens"], tables, ends)

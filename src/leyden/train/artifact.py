@@ -39,6 +39,7 @@ def train_model(
     clock: Clock,
     fresh: Callable[[PreTrainedModel], Source] | None = None,
     probe: Callable[[PreTrainedModel], dict[str, float]] = lambda student: {},
+    measured: Callable[[], None] = lambda: None,
 ) -> ResumePoint:
     """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files.
 
@@ -63,6 +64,7 @@ def train_model(
             execution=execution,
             fresh=fresh(model) if fresh else None,
             probe=lambda: probe(model),
+            measured=measured,
             clock=clock,
             ranks=ranks,
             progress=lambda tokens: advance(1),

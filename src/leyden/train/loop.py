@@ -45,7 +45,8 @@ class Training:
     """Everything one run of the loop needs. ``folder`` takes metrics and checkpoints.
 
     Each step takes the next rows of ``data`` in the order of (seed, epoch), or, given ``fresh``,
-    what that answers for the step. ``probe`` adds what it measures to each held-out line.
+    what that answers for the step. ``probe`` adds what it measures to each held-out line, and
+    ``measured`` is called when the line is written.
     """
 
     student: StudentLM
@@ -57,6 +58,7 @@ class Training:
     execution: Execution
     fresh: Source | None = None
     probe: Callable[[], dict[str, float]] = dict
+    measured: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=Clock)
     ranks: Ranks = field(default_factory=Ranks)
     progress: Callable[[int], None] = lambda tokens: None
@@ -142,6 +144,8 @@ class Training:
             sums = self._pass([self.heldout[i] for i in mine], len(self.heldout), train=False)
             found = summarise(sums)
             self._log(step, "heldout", found | (self.probe() if self.ranks.leads else {}))
+        if self.ranks.leads:
+            self.measured()
         if self.settings.patience and (best is None or found["loss"] < best.loss):
             tensors = {n: p.detach().cpu().clone() for n, p in self.student.named_parameters()}
             return Best(step, found["loss"], tensors)

@@ -11,9 +11,11 @@ Sums = dict[str, Tensor]
 LARGE = (1.0, 5.0)  # nats; how much of the advantage lies beyond
 
 
-def policy_sums(logp_N: Tensor, columns: dict[str, Tensor], sequence_N: Tensor) -> Sums:
-    """Sums over tokens of the advantage and, where the reference scored them, of the drift."""
-    advantage_N = columns["logp_teacher"] - logp_N
+def policy_sums(
+    logp_N: Tensor, teacher_N: Tensor, reference_N: Tensor | None, sequence_N: Tensor
+) -> Sums:
+    """Sums over tokens of the advantage and, on the reference's own rollouts, of the drift."""
+    advantage_N = teacher_N - logp_N
     sums = {
         "advantage": advantage_N.sum(),
         "advantage_squared": (advantage_N**2).sum(),
@@ -21,8 +23,8 @@ def policy_sums(logp_N: Tensor, columns: dict[str, Tensor], sequence_N: Tensor) 
         "max_advantage": advantage_N.max(),
     }
     sums |= {f"beyond_{b:g}": (advantage_N.abs() > b).float().sum() for b in LARGE}
-    if "logp_reference" in columns:
-        drift_N = (logp_N - columns["logp_reference"]).double()
+    if reference_N is not None:
+        drift_N = (logp_N - reference_N).double()
         sums |= _drift_sums(drift_N, advantage_N.double(), sequence_N)
     return sums
 
@@ -72,6 +74,7 @@ def summarise(sums: Sums) -> dict[str, Any]:
     """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
+    ``far_loss_share`` of the token loss from tokens with an advantage below -5 nats;
     ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
     size of the ratios student / reference as a share of the tokens, ``ratio_mean`` their mean (1 in
     expectation), ``prefix_drift_rms`` of the log-ratio of whole prefixes; ``weight_ess`` that of
@@ -96,6 +99,8 @@ def summarise(sums: Sums) -> dict[str, Any]:
             "advantage_max": values["max_advantage"],
             **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
         }
+    if values.get("far_loss"):
+        found["far_loss_share"] = values["far_loss"] / values["token_loss"]
     if "drift" in values:
         found |= {
             "drift_mean": values["drift"] / tokens,

@@ -19,6 +19,8 @@ from leyden.losses import (
 from leyden.train.metrics import Sums, importance_sums, policy_sums
 from leyden.train.student import StudentLM
 
+FAR = 5.0  # nats below the student; how much of the loss lies there
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -60,7 +62,10 @@ def _distillation_loss(
     logp_NK = student(batch, ids_NK)
     logp_N, topk_NK = logp_NK[:, 0], logp_NK[:, 1:]
     loss_N = _match(logp_N, topk_NK, columns, settings, model="teacher")
-    sums = policy_sums(logp_N.detach(), columns, batch.sequence_N)
+    fresh = settings.refresh_every and torch.is_grad_enabled()
+    reference_N = None if fresh else columns["logp_reference"]  # ratios are of its own rollouts
+    sums = policy_sums(logp_N.detach(), columns["logp_teacher"], reference_N, batch.sequence_N)
+    sums["far_loss"] = loss_N.detach()[columns["logp_teacher"] < logp_N.detach() - FAR].sum()
     if topk_NK.shape[1]:
         sums |= _topk_sums(topk_NK.detach(), columns)
     if settings.importance != "none":
