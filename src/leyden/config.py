@@ -190,6 +190,9 @@ class Objective(Optimisation):
     """``sampled`` is the paper's; ``topk_tail`` and ``topk`` match the stored top-k distribution
     with a bucket for the rest, or renormalised; ``sft`` continues on teacher answers (a
     control)."""
+    top_k: Size = 0
+    """For dense objectives: use the likeliest so many of the stored ids, the others joining the
+    tail; 0 = all of them."""
     advantage_clip: Positive = 10.0
     """tau: the advantage, in nats, beyond which the loss grows linearly (``sampled``)."""
     importance: Literal["none", "token", "prefix", "sequence"] = "none"
@@ -219,6 +222,8 @@ class Objective(Optimisation):
             raise ValueError("objective = 'sft' takes neither importance nor kl_to_reference")
         if self.importance_cap is not None and self.importance == "none":
             raise ValueError("importance_cap is set but importance = 'none'")
+        if self.top_k and not dense:
+            raise ValueError(f"top_k has no effect for objective = {self.objective!r}")
         if self.refresh_every and control:
             raise ValueError("objective = 'sft' learns teacher answers; refresh_every must be 0")
         if self.refresh_every and self.importance != "none":
@@ -355,7 +360,12 @@ class Recipe(Section):
         for name, arm in self.distill.resolved_arms().items():
             if self.execution.ranks > arm.batch_size:
                 raise ValueError(f"execution.ranks exceeds distill.arms.{name}.batch_size")
-            if arm.objective == "topk" and self.score.top_k == 1:
+            if arm.top_k > self.score.top_k:
+                raise ValueError(
+                    f"distill.arms.{name}: top_k = {arm.top_k} exceeds the stored "
+                    f"score.top_k = {self.score.top_k}"
+                )
+            if arm.objective == "topk" and 1 in (arm.top_k, self.score.top_k):
                 raise ValueError(f"distill.arms.{name}: 'topk' over one id is always zero")
             if arm.objective.startswith("topk") and not self.score.top_k:
                 raise ValueError(

@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, write_small_recipe
 from leyden.cli.main import run
+from leyden.data.scores import open_pair, sequence_of
+from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
 from leyden.metrics_file import read_metrics
 from leyden.run import Run
@@ -279,3 +281,25 @@ def test_resumed_scoring_notices_another_model(copied, monkeypatch):
 def test_every_user_error_has_a_hint():
     with pytest.raises(TypeError):
         LeydenError("no hint")
+
+
+def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
+    """top_k = 2 of a store with 4: ids, log-probs and tail are those of scoring with k = 2."""
+    rollouts, scores = open_store(copied / "run/rollout"), open_store(copied / "run/score")
+    cut = open_pair(rollouts, scores, split="opd", vocab_size=48, top_k=2)
+    run_ = Run.open(copied / "run")
+    models = (run_.place("teacher"), run_.place("reference"))
+    teacher, reference = (
+        TransformersEngine.load(place, run_.recipe.execution, 48, as_trained=True)
+        for place in models
+    )
+    for i in (0, 5):
+        (by_teacher,) = teacher.score([sequence_of(rollouts[cut.rows[i]])], top_k=2)
+        block = by_teacher.top_k
+        np.testing.assert_array_equal(cut[i].columns["topk_ids"], block.ids_NK)
+        np.testing.assert_allclose(cut[i].columns["teacher_topk_logp"], block.logp_NK, atol=1e-5)
+        tail = cut[i].columns["teacher_tail_logp"]
+        np.testing.assert_allclose(np.exp(tail), block.tail_N.exp(), atol=1e-6)
+        (at_ids,) = reference.score([cut[i]])
+        tail = cut[i].columns["reference_tail_logp"]
+        np.testing.assert_allclose(np.exp(tail), at_ids.top_k.tail_N.exp(), atol=1e-6)

@@ -58,6 +58,8 @@ def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
         (["--distill.arms.sampled.importance_cap", "2.0"], "importance_cap is set"),
         (["--models.sft_teacher", "x"], "did not write the SFT data"),
         (["--models.reference", "x"], "go together"),
+        (["--distill.arms.tail.top_k", "5"], "top_k = 5 exceeds the stored score.top_k = 4"),
+        (["--distill.arms.sampled.top_k", "2"], "top_k has no effect for objective"),
         (["--distill.arms.sft_teacher", "{}"], "'sft_teacher' is the name of another model"),
         (["--distill.arms.tail.stepz", "3"], "tail.stepz = 3: unknown key; did you mean 'steps'?"),
         (["--evaluate.kl_prompts", "99"], "exceeds prompts.heldout = 8"),

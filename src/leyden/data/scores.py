@@ -124,12 +124,16 @@ def check_some_doubt(scores: Store, vocab_size: int) -> None:
 
 @dataclass(frozen=True)
 class ScoredRollouts:
-    """The rollouts ``rows`` with their scores, aligned and checked at every read."""
+    """The rollouts ``rows`` with their scores, aligned and checked at every read.
+
+    ``top_k`` of the stored ids are given out, all of them by 0.
+    """
 
     rollouts: Store
     scores: Store
     rows: tuple[int, ...]
     vocab_size: int
+    top_k: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -142,7 +146,7 @@ class ScoredRollouts:
         num_tokens = len(rollout["completion_ids"])
         check_ids(rollout, vocab_size=self.vocab_size, where=where)
         check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
-        return sequence_of(rollout, columns=_columns(score, num_tokens))
+        return sequence_of(rollout, columns=_columns(score, num_tokens, self.top_k))
 
 
 def check_pair(rollout: Row, score: Row, where: str) -> None:
@@ -156,7 +160,9 @@ def check_pair(rollout: Row, score: Row, where: str) -> None:
         )
 
 
-def open_pair(rollouts: Store, scores: Store, *, split: str, vocab_size: int) -> ScoredRollouts:
+def open_pair(
+    rollouts: Store, scores: Store, *, split: str, vocab_size: int, top_k: int = 0
+) -> ScoredRollouts:
     if len(rollouts) != len(scores):
         raise StoreError(
             f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
@@ -164,18 +170,29 @@ def open_pair(rollouts: Store, scores: Store, *, split: str, vocab_size: int) ->
         )
     check_some_doubt(scores, vocab_size)
     rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)
-    return ScoredRollouts(rollouts, scores, rows, vocab_size)
+    return ScoredRollouts(rollouts, scores, rows, vocab_size, top_k)
 
 
 def sequence_of(row: Row, columns: dict[str, np.ndarray] | None = None) -> TokenSequence:
     return TokenSequence(row["prompt_ids"], row["completion_ids"], columns or {})
 
 
-def _columns(score: Row, num_tokens: int) -> dict[str, np.ndarray]:
+def _columns(score: Row, num_tokens: int, top_k: int = 0) -> dict[str, np.ndarray]:
     """Score columns as training reads them: float32 [T] or [T, K], ids int64."""
     found = {n: score[n].astype(np.float32) for n in PER_TOKEN if n in score}
     for name in PER_TOKEN_K:
         if name in score:
             dtype = np.int64 if name == "topk_ids" else np.float32
             found[name] = score[name].reshape(num_tokens, -1).astype(dtype)
-    return found
+    return _likeliest(found, top_k) if top_k and "topk_ids" in found else found
+
+
+def _likeliest(columns: dict[str, np.ndarray], top_k: int) -> dict[str, np.ndarray]:
+    """The first ``top_k`` ids (they are stored likeliest first); the others join the tail."""
+    cut = {name: columns[name][:, :top_k] for name in PER_TOKEN_K if name in columns}
+    for model in ("teacher", "reference"):
+        if f"{model}_topk_logp" in columns:
+            rest_TK = columns[f"{model}_topk_logp"][:, top_k:]
+            parts = np.concatenate([rest_TK, columns[f"{model}_tail_logp"][:, None]], axis=1)
+            cut[f"{model}_tail_logp"] = np.logaddexp.reduce(parts, axis=1)
+    return columns | cut

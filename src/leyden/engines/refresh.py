@@ -101,7 +101,8 @@ class Refresher:
             rollouts = self._sample(folder / ROLLOUT, units)
         with self.clock.phase(SCORING):
             scores = self._score(folder / SCORE, rollouts)
-        return open_pair(rollouts, scores, split="opd", vocab_size=vocab_size(self.run))
+        read = {"vocab_size": vocab_size(self.run), "top_k": self.settings.top_k}
+        return open_pair(rollouts, scores, split="opd", **read)
 
     def _plan(self, first: int) -> list[Unit]:
         """The prompts of the refresh's steps in training order; a prompt's n-th turn is its sample

@@ -101,7 +101,8 @@ def _data(run: Run, settings: Objective) -> tuple[Sequences, Sequences]:
             select_answers(answers, "heldout", **choose),
         )
     rollouts, scores = open_artifact(run, ROLLOUT), open_artifact(run, SCORE)
+    read = {"vocab_size": size, "top_k": settings.top_k}
     return (
-        open_pair(rollouts, scores, split="opd", vocab_size=size),
-        open_pair(rollouts, scores, split="heldout", vocab_size=size),
+        open_pair(rollouts, scores, split="opd", **read),
+        open_pair(rollouts, scores, split="heldout", **read),
     )

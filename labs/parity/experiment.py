@@ -1,0 +1,178 @@
+"""One seed of one task under one condition: its models, its recipe, its arms, its numbers."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arms import MAIN, RATES, SHARP, VOCAB, mistake
+from leyden.costs import arm_costs
+from leyden.metrics_file import read_metrics
+from leyden.pipeline import run_jobs
+from leyden.recipe import validate_recipe, write_recipe
+from leyden.run import RECIPE, Run
+from leyden.status import divergences, scores, warnings
+from models import make_models
+from tasks import TASKS
+
+HERE = Path(__file__).parent
+CONDITIONS = ("one", "two")  # teachers
+SIZES = {"sft": 640, "opd": 40 * 64 + 128, "test": 512}
+STEPS, BATCH, HELDOUT = 40, 64, 128
+
+
+def measure(out: Path, task: str, seed: int, condition: str, rates: Mapping[str, float]) -> dict:
+    """Everything about one seed and condition: arm -> its numbers."""
+    folder, models = out / "runs" / task / f"{seed}-{condition}", out / "models" / task / str(seed)
+    make_models(task, seed, models)
+    make_prompts(task, seed, out / "prompts" / task / str(seed))
+    found = {}
+    for name, arms in (("main", MAIN), ("sharp", SHARP)):
+        tuned = {arm: {**arms[arm], "learning_rate": rates[arm]} for arm in arms}
+        run = make_run(out, task, seed, condition, folder / name, tuned, sharp=name == "sharp")
+        if name == "sharp":
+            share_beginning(folder / "main", folder / "sharp")
+        do_arms(run, models=("teacher", "base", "reference") if name == "main" else ())
+        found |= numbers(run)
+    return found
+
+
+def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, float]]:
+    """Arm -> learning rate -> accuracy on a development seed, with one teacher."""
+    models = out / "models" / task / str(seed)
+    make_models(task, seed, models)
+    make_prompts(task, seed, out / "prompts" / task / str(seed))
+    folder = out / "runs" / task / f"{seed}-tune"
+    found: dict[str, dict[str, float]] = {}
+    for name, arms in (("main", MAIN), ("sharp", SHARP)):
+        grid = {
+            f"{arm}-{i}": {**settings, "learning_rate": rate}
+            for arm, settings in arms.items()
+            for i, rate in enumerate(RATES)
+        }
+        run = make_run(out, task, seed, "one", folder / name, grid, sharp=name == "sharp")
+        if name == "sharp":
+            share_beginning(folder / "main", folder / "sharp")
+        do_arms(run, models=())
+        accuracy = {arm: s["problems"]["accuracy"] for arm, s in scores(run).items()}
+        for arm in arms:
+            found[arm] = {str(r): accuracy[f"{arm}-{i}"] for i, r in enumerate(RATES)}
+    return found
+
+
+def make_prompts(task: str, seed: int, folder: Path) -> None:
+    """Disjoint sets of distinct prompts where the task has so many; a test set always apart."""
+    if (folder / "done").exists():
+        return
+    rng, seen = np.random.default_rng(50_000 + seed), set()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("test", "sft", "opd"):
+        rows = []
+        while len(rows) < SIZES[name]:
+            prompt = TASKS[task].make_prompt(rng)
+            if name == "test" or prompt not in seen:
+                rows.append({"id": f"{name}-{len(rows)}", "prompt": prompt})
+            if name == "test" and task == "sums":
+                seen.add(prompt)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "done").touch()
+
+
+def make_run(
+    out: Path, task: str, seed: int, condition: str, root: Path, arms: Mapping, *, sharp: bool
+) -> Run:
+    models, prompts = out / "models" / task / str(seed), out / "prompts" / task / str(seed)
+    length = TASKS[task].max_new_tokens
+    files = {name: {"file": str(prompts / f"{name}.jsonl"), "id_field": "id"} for name in SIZES}
+    values: dict[str, Any] = {
+        "name": task,
+        "seed": seed,
+        "models": {"teacher": str(models / "teacher"), "base": str(models / "base")},
+        "prompts": {"sft": files["sft"], "opd": files["opd"], "heldout": HELDOUT},
+        "teach": {"max_new_tokens": length, "answer_opd_prompts": True},
+        "sft": {"steps": 20, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 2},
+        "rollout": {"temperature": 1.0, "max_new_tokens": length},
+        "score": {"top_k": VOCAB - 1},
+        "distill": {
+            "steps": STEPS,
+            "batch_size": BATCH,
+            "warmup_steps": 4,
+            "heldout_samples": 64,
+            "arms": dict(arms),
+        },
+        "evaluate": {
+            "benchmarks": [
+                {
+                    "name": "problems",
+                    "problems": files["test"],
+                    "grader": f"{HERE / 'tasks.py'}:grade_{task}",
+                    "max_new_tokens": length,
+                }
+            ]
+        },
+        "execution": {
+            "device": "cpu",
+            "threads": 1,
+            "generate_batch_size": 512,
+            "rows_per_unit": 1024,
+            "batch_tokens": 16384,
+        },
+    }
+    if sharp:
+        values["rollout"] |= {"temperature": 0.7, "top_p": 0.9}
+    if condition == "two":
+        values["models"]["sft_teacher"] = str(models / "other_teacher")
+        values["score"]["allow_inconsistent_teacher"] = True
+    recipe = validate_recipe(values, source=f"{task} {seed} {condition}")
+    root.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, root / RECIPE)
+    return Run(root, recipe)
+
+
+def share_beginning(source: Path, target: Path) -> None:
+    """The sharp rollouts come from the same reference: its making is copied, not repeated."""
+    for name in ("prompts", "problems", "teach", "sft"):
+        if not (target / name / "record.json").exists():
+            shutil.rmtree(target / name, ignore_errors=True)
+            shutil.copytree(source / name, target / name)
+
+
+def do_arms(run: Run, *, models: tuple[str, ...]) -> None:
+    """Every job of the run, each arm under its mistake if it is one; evaluations of ``models`` and
+    of the arms."""
+    jobs = [job for job in run.jobs() if not job.startswith(("distill/", "evaluate/"))]
+    run_jobs(run, jobs, announce=quiet)
+    for arm in run.arms():
+        with mistake(arm):
+            run_jobs(run, [f"distill/{arm}"], announce=quiet)
+    run_jobs(run, [f"evaluate/{m}" for m in (*models, *run.arms())], announce=quiet)
+
+
+def quiet(job: str, state: str) -> None:
+    """The pool's own lines say enough."""
+
+
+def numbers(run: Run) -> dict[str, dict[str, Any]]:
+    """Model -> accuracy and length; for arms their costs, findings and held-out losses too."""
+    costs, found, kl = arm_costs(run), warnings(run), divergences(run)
+    result = {}
+    for model, score in scores(run).items():
+        about = score["problems"]
+        result[model] = {
+            "accuracy": about["accuracy"],
+            "mean_tokens": about["mean_tokens"],
+            "truncated": about["truncated"] / about["samples"],
+        }
+        if model in run.arms():
+            lines = read_metrics(run.folder(f"distill/{model}") / "metrics.jsonl")
+            heldout = [line for line in lines if line["split"] == "heldout"]
+            result[model] |= {
+                "learning_rate": run.arms()[model].learning_rate,
+                "costs": costs[model],
+                "warnings": [finding["name"] for finding in found.get(model, [])],
+                "heldout": heldout,
+            }
+    return result | ({"divergence": kl} if kl else {})

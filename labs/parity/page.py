@@ -1,0 +1,177 @@
+"""The page of the parity lab, from results/ alone: tables, intervals, counts of warnings, plots."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from arms import CONTROL, ONLINE, TITLES
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+Results = dict[str, list[dict[str, Any]]]
+"""Condition -> one result per seed, in the order of the seeds."""
+RESAMPLES = 10_000
+PHASES = ("sampling", "scoring", "training")
+FAILS, WORKS = "fails", "works"
+
+
+def write_page(results: Path, out: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> None:
+    sections = [section(results, out, task, dev_seeds) for task in tasks]
+    text = (Path(__file__).parent / "page.md.in").read_text()
+    (out / "README.md").write_text(text.replace("{sections}", "\n\n".join(filter(None, sections))))
+
+
+def section(results: Path, out: Path, task: str, dev_seeds: Sequence[int]) -> str:
+    """A task's tables; empty where nothing is measured."""
+    found = load(results, task)
+    seeds = len(found["one"])
+    if not seeds:
+        return ""
+    plot(found, out / f"{task}.svg", task)
+    return "\n\n".join(
+        [
+            f"## Task `{task}`, {seeds} seeds",
+            models_line(found),
+            accuracy_table(found),
+            f"![Accuracy and cost](./{task}.svg)",
+            "### Device-seconds of each arm, one teacher",
+            cost_table(found),
+            "### Warnings, by what became of the arm",
+            warning_table(found),
+        ]
+    )
+
+
+def load(results: Path, task: str) -> Results:
+    """Only seeds that are finished under both conditions."""
+    seeds = sorted(
+        int(path.stem.split("-")[1])
+        for path in results.glob(f"{task}-*-one.json")
+        if (results / path.name.replace("-one", "-two")).exists()
+    )
+    return {
+        condition: [
+            json.loads((results / f"{task}-{seed}-{condition}.json").read_text()) for seed in seeds
+        ]
+        for condition in ("one", "two")
+    }
+
+
+def points(runs: Sequence[Mapping], model: str) -> np.ndarray:
+    """Accuracy in points, one per seed."""
+    return np.array([100 * run[model]["accuracy"] for run in runs])
+
+
+def mean_error(values: np.ndarray, *, signed: bool = False) -> str:
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return f"{values.mean():{'+' if signed else ''}.1f} ± {error:.1f}"
+
+
+def paired(values: np.ndarray) -> str:
+    """Mean of paired differences with its 95% bootstrap interval over seeds."""
+    rng = np.random.default_rng(0)
+    draws = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(-1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def models_line(found: Results) -> str:
+    one = found["one"]
+    return (
+        f"Teacher {mean_error(points(one, 'teacher'))}%, base {mean_error(points(one, 'base'))}%; "
+        f"answers of the reference: {np.mean([r['reference']['mean_tokens'] for r in one]):.0f} "
+        "tokens on average. Accuracy in %, mean ± standard error over seeds; differences paired by "
+        "seed with 95% bootstrap intervals."
+    )
+
+
+def accuracy_table(found: Results) -> str:
+    lines = ["| arm | rate | one teacher | minus SFT continued | minus standard OPD | two teachers "
+             "| two minus one |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    one, two = found["one"], found["two"]
+    for arm, title in TITLES.items():
+        rate = "" if arm == "reference" else f"{one[0][arm]['learning_rate']:g}"
+        mine = points(one, arm)
+        cells = [
+            rate,
+            mean_error(mine),
+            "" if arm == CONTROL else paired(mine - points(one, CONTROL)),
+            "" if arm == ONLINE else paired(mine - points(one, ONLINE)),
+            mean_error(points(two, arm)),
+            paired(points(two, arm) - mine),
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cost_table(found: Results) -> str:
+    """Means over seeds; a stored arm bears its whole store, and a further student its training."""
+    lines = ["| arm | sampling | scoring | training | in all | standard OPD / this | a further "
+             "student | standard OPD / that |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    online = total(found, ONLINE)
+    for arm, title in TITLES.items():
+        if arm == "reference":
+            continue
+        seconds = [np.mean([run[arm]["costs"][p] for run in found["one"]]) for p in PHASES]
+        stored = arm not in (ONLINE, "refresh_10")
+        further = seconds[2] if stored else sum(seconds)
+        cells = [f"{s:.1f}" for s in (*seconds, sum(seconds))]
+        cells += [f"{online / sum(seconds):.1f}x", f"{further:.1f}", f"{online / further:.1f}x"]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def total(found: Results, arm: str) -> float:
+    return float(np.mean([sum(run[arm]["costs"][p] for p in PHASES) for run in found["one"]]))
+
+
+def verdict(run: Mapping, arm: str) -> str:
+    """An arm fails when its student is no better than the reference that it started from."""
+    return WORKS if run[arm]["accuracy"] > run["reference"]["accuracy"] else FAILS
+
+
+def warning_table(found: Results) -> str:
+    """Rule -> how many of the arms that failed and of those that worked it fired on."""
+    cases = [(verdict(run, arm), run[arm]["warnings"]) for runs in found.values() for run in runs
+             for arm in TITLES if arm != "reference"]  # fmt: skip
+    sizes = {kind: sum(v == kind for v, _ in cases) for kind in (FAILS, WORKS)}
+    lines = [f"| warning | of {sizes[FAILS]} that fail | of {sizes[WORKS]} that work |",
+             "|---|---|---|"]  # fmt: skip
+    names = sorted({name for _, names in cases for name in names})
+    for name in names:
+        counts = (sum(v == kind and name in fired for v, fired in cases) for kind in sizes)
+        lines.append(f"| `{name}` | {' | '.join(map(str, counts))} |")
+    silent = (sum(v == kind and not fired for v, fired in cases) for kind in sizes)
+    lines.append(f"| none at all | {' | '.join(map(str, silent))} |")
+    return "\n".join(lines)
+
+
+def plot(found: Results, path: Path, task: str) -> None:
+    """Accuracy against device-seconds, every arm, one teacher filled and two hollow."""
+    style = {"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": task,
+             "axes.grid": True, "grid.alpha": 0.3, "font.size": 8}  # fmt: skip
+    with plt.rc_context(style):
+        figure, axis = plt.subplots(figsize=(8, 4))
+        for number, (arm, title) in enumerate(TITLES.items()):
+            if arm == "reference":
+                axis.axhline(points(found["one"], arm).mean(), color="grey", linestyle=":")
+                continue
+            for condition, face in (("one", f"C{number % 10}"), ("two", "none")):
+                values = points(found[condition], arm)
+                marker = "os^Dv"[number // 10 + (number % 2)]
+                label = title if condition == "one" else None
+                error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+                axis.errorbar(
+                    total(found, arm), values.mean(), error, marker=marker, linestyle="none",
+                    color=f"C{number % 10}", markerfacecolor=face, label=label,
+                )  # fmt: skip
+        axis.set(xlabel="device-seconds, alone", ylabel="accuracy, %", title=task, xscale="log")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure.tight_layout()
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)

@@ -1,0 +1,94 @@
+"""Is offline as good as online? Every arm, one teacher and two, over seeds that vary all models.
+
+    python labs/parity/run.py OUT [--tasks sums walk] [--seeds 1 ... 8] [--dev-seeds 901 902]
+
+Learning rates are chosen on the development seeds, the same four for every arm. What is finished
+is kept in results/ beside this file and not computed again; a killed run resumes. The page beside
+this file is written from results/ alone. Needs the extra ``labs``.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def job(kind: str, out: Path, task: str, *given: Any) -> Any:
+    import torch
+
+    import experiment
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    return getattr(experiment, kind)(out, task, *given)
+
+
+def keep(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=None, sort_keys=True) + "\n")
+
+
+def work(todo: Iterable[tuple[Path, Callable[..., Any], tuple]], workers: int) -> None:
+    """Do what has no result yet, each in a process of its own pool, and keep each at once."""
+    wanted = [(path, call, given) for path, call, given in todo if not path.exists()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(call, *given): path for path, call, given in wanted}
+        began = time.monotonic()
+        for done in as_completed(running):
+            keep(running[done], done.result())
+            print(f"{time.monotonic() - began:6.0f} s  {running[done].name}", flush=True)
+
+
+def choose(task: str, dev_seeds: list[int]) -> dict[str, float]:
+    """Arm -> the learning rate with the highest mean accuracy on the development seeds."""
+    found = [json.loads((RESULTS / f"{task}-tune-{seed}.json").read_text()) for seed in dev_seeds]
+    return {
+        arm: float(max(rates, key=lambda rate, arm=arm: sum(f[arm][rate] for f in found)))
+        for arm, rates in found[0].items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=["sums", "walk"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--dev-seeds", type=int, nargs="+", default=[901, 902])
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    out = args.out.resolve()
+    tuning = [
+        (RESULTS / f"{task}-tune-{seed}.json", job, ("tune", out, task, seed))
+        for task in args.tasks
+        for seed in args.dev_seeds
+    ]
+    work(tuning, args.workers)
+    rates = {task: choose(task, args.dev_seeds) for task in args.tasks}
+    measured = [
+        (
+            RESULTS / f"{task}-{seed}-{condition}.json",
+            job,
+            ("measure", out, task, seed, condition, rates[task]),
+        )
+        for task in args.tasks
+        for seed in args.seeds
+        for condition in ("one", "two")
+    ]
+    work(measured, args.workers)
+    from page import write_page
+
+    write_page(RESULTS, HERE, args.tasks, args.dev_seeds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
