@@ -50,10 +50,10 @@ def make_model(size: tuple[int, int, int], seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def make_batch(task, rng, ids_of: dict[str, int], *, style, slip, learn_slips):
+def make_batch(task, rng, ids_of: dict[str, int], *, style, slip, learn_slips, size):
     """ids_BT and labels_BT of fresh problems; a slip carries loss only if ``learn_slips``."""
     rows = []
-    for _ in range(task.batch):
+    for _ in range(size):
         prompt = task.make_prompt(rng)
         pieces = list(task.answer(rng, prompt, style, slip))
         ids = [ids_of[c] for c in prompt] + [ids_of[c] for c, _ in pieces] + [1]
@@ -95,7 +95,7 @@ def make_models(name: str, seed: int, out: Path) -> None:
         return
     torch.set_num_threads(1)
     steps = task.training
-    careful = {"slip": 0.06, "learn_slips": False}
+    careful = {"slip": 0.06, "learn_slips": False, "size": task.batches[0]}
     teacher = make_model(task.teacher, seed=1000 + seed)
     train(task, teacher, steps=steps[0], learning_rate=3e-3, seed=seed, style="large", **careful)
     save(teacher, out / "teacher")
@@ -104,7 +104,7 @@ def make_models(name: str, seed: int, out: Path) -> None:
     )
     save(teacher, out / "other_teacher")
     base = make_model(task.student, seed=2000 + seed)
-    noisy = {"slip": 0.10, "learn_slips": True, "style": "even"}
+    noisy = {"slip": 0.05, "learn_slips": True, "style": "even", "size": task.batches[1]}
     train(task, base, steps=steps[2], learning_rate=3e-3, seed=seed + 2, **noisy)
     save(base, out / "base")
     done.touch()

@@ -1,8 +1,8 @@
 """Two tasks with exact verifiers, each with two equally right styles of answering.
 
 ``sums``: add 3 to 5 digits in any order with running totals, 12 to 20 tokens; the demo's task,
-shorter. ``walk``: from a digit, take so many steps of any size, counting down and writing the
-total modulo 10 after each, 85 to 141 tokens: when to stop follows from the count, and a student
+shorter. ``walk``: from a digit, take so many steps of one to three, counting down and writing
+the total modulo 10 after each, 85 to 141 tokens: when to stop follows from the count, and a student
 that loses count runs on. Style ``large`` prefers large digits and ``small`` small ones.
 """
 
@@ -23,7 +23,7 @@ class Sums:
     teacher: tuple[int, int, int] = (96, 256, 3)  # width, inner width, layers
     student: tuple[int, int, int] = (64, 170, 2)
     training: tuple[int, int, int] = (1200, 200, 700)  # steps of teacher, other teacher, base
-    batch: int = 64
+    batches: tuple[int, int] = (64, 64)  # of the teachers, of the base
     max_new_tokens: int = 48
 
     def make_prompt(self, rng: np.random.Generator) -> str:
@@ -66,8 +66,8 @@ class Walk:
     name: str = "walk"
     teacher: tuple[int, int, int] = (96, 256, 3)
     student: tuple[int, int, int] = (32, 86, 2)
-    training: tuple[int, int, int] = (600, 150, 500)
-    batch: int = 16
+    training: tuple[int, int, int] = (500, 120, 900)
+    batches: tuple[int, int] = (16, 32)
     max_new_tokens: int = 190
 
     def make_prompt(self, rng: np.random.Generator) -> str:
@@ -81,7 +81,7 @@ class Walk:
                 yield ",", False
             miscounts, wrong = rng.random(2) < slip * np.array([0.5, 1.0])
             shown = max(1, count + int(rng.choice([-2, -1, 1, 2]))) if miscounts else count
-            step = int(_pick(rng, list(range(1, 10)), style)) + 1
+            step = 1 + _pick(rng, [3, 6, 9], style)
             total = _wrong(rng, (total + step) % 10) if wrong else (total + step) % 10
             tens, ones = f"{shown:02d}"
             yield tens, bool(miscounts)
@@ -100,7 +100,7 @@ class Walk:
             if len(step) != 6 or step[2] != ":" or step[4] != ">":
                 return False
             digits = step[:2] + step[3] + step[5]
-            if not digits.isdigit() or not digits.isascii() or step[3] == "0":
+            if not digits.isdigit() or not digits.isascii() or step[3] not in "123":
                 return False
             total = (total + int(step[3])) % 10
             if int(step[:2]) != count or int(step[5]) != total:

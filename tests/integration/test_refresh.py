@@ -245,3 +245,16 @@ def test_heldout_answers_tell_length_and_stop_rate(finished):
     ]
     assert all(1 <= m["length_mean"] <= 64 and 0 <= m["stop_rate"] <= 1 for m in heldout)
     assert all(m["kl_topk"] >= -1e-6 and m["kl_sampled"] >= -1e-6 for m in heldout)
+
+
+def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, capsys, caplog):
+    arm = "[distill.arms.a]\nlearning_rate = 3e-2\n"
+    assert redistil(copied, arm) == 0
+    assert any("distill/a, step" in record.message for record in caplog.records)
+    status = run_status(Run.open(copied / "run"))
+    found = {finding["name"] for finding in status["warnings"]["a"]}
+    assert "rising_heldout_loss" in found
+    assert run(["status", str(copied / "run")]) == 0
+    assert "warning: a, step" in capsys.readouterr().out
+    assert run(["report", str(copied / "run")]) == 0
+    assert 'class="warning"' in (copied / "run/report.html").read_text()

@@ -1,0 +1,71 @@
+"""Warnings fire on the numbers they are about, and are silent on healthy ones."""
+
+import pytest
+
+from leyden.config import Objective
+from leyden.diagnosis import best_step, diagnose
+
+HEALTHY = {
+    "split": "heldout", "loss": 0.3, "token_loss": 0.3, "tokens": 900, "far_loss_share": 0.1,
+    "kl_topk": 0.05, "kl_sampled": 0.05, "ratio_ess": 0.98, "ratio_mean": 1.0,
+    "prefix_drift_rms": 0.5, "student_covered": 0.99, "length_mean": 20.0, "stop_rate": 1.0,
+}  # fmt: skip
+SCORES = {"surprisal_over_entropy": 1.0, "teacher_covered_mass": 0.97}
+
+
+def heldout(*changes):
+    """Measurements every 10 steps, each healthy but for its changes."""
+    return [HEALTHY | {"step": 10 * i} | change for i, change in enumerate(changes)]
+
+
+def names(arm, metrics, scores=SCORES):
+    return [finding.name for finding in diagnose(Objective(**arm), metrics, scores)]
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [{}, {"objective": "topk_tail"}, {"objective": "topk"}, {"objective": "sft"},
+     {"refresh_every": 1}],
+)  # fmt: skip
+def test_a_healthy_arm_is_told_nothing(arm):
+    assert names(arm, heldout({}, {"loss": 0.2})) == []
+    assert names(arm, []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "changes"),
+    [
+        ("heavy_tail", {}, [{"far_loss_share": 0.7}, {}]),
+        ("rising_heldout_loss", {}, [{}, {"loss": 0.1}, {"loss": 0.2}]),
+        ("rising_heldout_loss", {"objective": "sft"}, [{"loss": 0.1}, {"loss": 0.2}]),
+        ("blind_estimator", {}, [{}, {"kl_topk": 0.3, "loss": 0.2}]),
+        ("small_effective_sample", {"objective": "topk_tail"}, [{}, {"ratio_ess": 0.2}]),
+        ("ratio_off_one", {"objective": "topk_tail"}, [{}, {"ratio_mean": 0.7}]),
+        ("prefix_drift", {"objective": "topk_tail"}, [{}, {"prefix_drift_rms": 9.0}]),
+        ("leaking_mass", {"objective": "topk"}, [{}, {"student_covered": 0.8}]),
+        ("growing_length", {"objective": "topk"}, [{}, {"length_mean": 30.0}]),
+        ("falling_stop_rate", {"objective": "sft"}, [{}, {"stop_rate": 0.8}]),
+    ],
+)
+def test_a_rule_fires_on_what_it_is_about(name, arm, changes):
+    metrics = heldout(*changes)
+    (finding,) = diagnose(Objective(**arm), metrics, SCORES)
+    assert finding.name == name
+    assert finding.step in (0, metrics[-1]["step"])
+    assert finding.sentence[0].islower() and finding.advice
+
+
+def test_stored_scores_alone_warn_before_training():
+    first = heldout({})
+    sharp = {"surprisal_over_entropy": 0.6}
+    assert names({}, first, SCORES | sharp) == ["sharpened_rollouts"]
+    assert names({"refresh_every": 1}, first, SCORES | sharp) == []
+    low = {"teacher_covered_mass": 0.6}
+    assert names({"objective": "topk"}, first, SCORES | low) == ["low_coverage"]
+    assert names({"objective": "topk_tail"}, first, SCORES | low) == []
+
+
+def test_the_best_step_is_that_of_the_lowest_heldout_loss():
+    train = [{"split": "train", "step": 15, "loss": 0.0}]
+    assert best_step([*heldout({}, {"loss": 0.1}, {"loss": 0.2}), *train]) == 10
+    assert best_step(train) is None
