@@ -62,15 +62,17 @@ def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
     return Head(linear.weight[:vocab_size], None if bias is None else bias[:vocab_size])
 
 
+def computing(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
+    """A float32 model computes in ``dtype`` by autocast; a bfloat16 model needs none."""
+    low = dtype != model.dtype and model.dtype == torch.float32
+    return torch.autocast(model.device.type, dtype, enabled=low)
+
+
 def hidden_states(
     model: PreTrainedModel, batch: TokenBatch, *, compute_dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The N states that predict the batch's completion tokens, [N, D].
-
-    A float32 model computes in ``compute_dtype`` by autocast; a bfloat16 model needs none.
-    """
-    low = compute_dtype != model.dtype and model.dtype == torch.float32
-    with torch.autocast(model.device.type, compute_dtype, enabled=low):
+    """The N states that predict the batch's completion tokens, [N, D]."""
+    with computing(model, compute_dtype):
         output = model.base_model(
             input_ids=batch.ids_BT,
             attention_mask=batch.attention_mask_BT,

@@ -9,13 +9,13 @@ import torch
 from test_variants import QUICK, redistil
 from transformers import AutoModelForCausalLM
 
-from leyden.artifacts import vocab_size
+from leyden.artifacts import open_prompts, vocab_size
 from leyden.cli.main import run
 from leyden.clock import Clock
-from leyden.config import Execution
+from leyden.config import Execution, Sampling
 from leyden.data.batches import rows_of_step
 from leyden.engines.refresh import Refresher
-from leyden.engines.transformers import TransformersEngine
+from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import StoreError
 from leyden.lineage import read_record
 from leyden.metrics_file import read_metrics
@@ -258,3 +258,16 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
     assert "warning: a, step" in capsys.readouterr().out
     assert run(["report", str(copied / "run")]) == 0
     assert 'class="warning"' in (copied / "run/report.html").read_text()
+
+
+def test_a_float32_student_samples_in_bfloat16_where_it_trains_in_it(live):
+    """Backbone by autocast, logits and log-probs in float32: within bfloat16's error, and not 0."""
+    student = student_of(live)
+    requests = [GenerateRequest(p.ids, 3) for p in list(open_prompts(live).values())[:8]]
+    drawn = {}
+    for dtype in ("float32", "bfloat16"):
+        engine = TransformersEngine(student, Execution(device="cpu", dtype=dtype), 48)
+        (drawn[dtype],) = [engine.generate(requests, Sampling(max_new_tokens=1), [1])]
+    gaps = [abs(a.logp[0] - b.logp[0]) for a, b in zip(*drawn.values(), strict=True)
+            if a.ids[0] == b.ids[0]]  # fmt: skip
+    assert gaps and 0 < max(gaps) < 0.1

@@ -16,7 +16,7 @@ from leyden.data.sequences import TokenSequence
 from leyden.engines.sampling import sample, uniforms
 from leyden.errors import EngineError
 from leyden.logprobs import TokenScores, head_logits, score_tokens
-from leyden.modeling import DTYPES, head_of, hidden_states, load_model
+from leyden.modeling import DTYPES, computing, head_of, hidden_states, load_model
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class TransformersEngine:
         return [done[i] for i in range(len(requests))]
 
     def _generate(self, requests, sampling, stop_ids, progress) -> list[Completion]:
-        state = _Decoding.begin(self.model, [r.prompt_ids for r in requests])
+        dtype = DTYPES[self.execution.dtype]
+        state = _Decoding.begin(self.model, dtype, [r.prompt_ids for r in requests])
         head = self.head
         uniform_BL = uniforms([r.seed for r in requests], sampling.max_new_tokens)
         ids: list[list[int]] = [[] for _ in requests]
@@ -145,15 +146,21 @@ class TransformersEngine:
 
 
 class _Decoding:
-    """A batch of growing sequences: left-padded prompts, the KV cache, and who is still going."""
+    """A batch of growing sequences: left-padded prompts, the KV cache, and who is still going.
 
-    def __init__(self, model, cache, mask_BT: Tensor, hidden_BD: Tensor, rows: list[int]) -> None:
-        self.model, self.cache, self.rows = model, cache, rows
-        self.mask_BT, self.hidden_BD = mask_BT, hidden_BD
+    ``hidden_BD`` are the states that predict the next token of each.
+    """
+
+    def __init__(self, model, dtype, mask_BT: Tensor, rows: list[int]) -> None:
+        self.model, self.dtype, self.rows = model, dtype, rows
+        self.cache = DynamicCache(config=model.config)
+        self.mask_BT = mask_BT
         self.next_position_B = mask_BT.sum(-1)
 
     @classmethod
-    def begin(cls, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> "_Decoding":
+    def begin(
+        cls, model: PreTrainedModel, dtype: torch.dtype, prompts: Sequence[Sequence[int]]
+    ) -> "_Decoding":
         longest = max(map(len, prompts))
         ids_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask_BT = torch.zeros_like(ids_BT)
@@ -161,17 +168,20 @@ class _Decoding:
             ids_BT[row, longest - len(prompt) :] = torch.as_tensor(np.asarray(prompt, np.int64))
             mask_BT[row, longest - len(prompt) :] = 1
         ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
-        cache = DynamicCache(config=model.config)
-        positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
-        output = model.base_model(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            position_ids=positions_BT,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden_BD = output.last_hidden_state[:, -1]
-        return cls(model, cache, mask_BT, hidden_BD, list(range(len(prompts))))
+        state = cls(model, dtype, mask_BT, list(range(len(prompts))))
+        state._read(ids_BT, (mask_BT.cumsum(-1) - 1).clamp_min(0))
+        return state
+
+    def _read(self, ids_BT: Tensor, positions_BT: Tensor) -> None:
+        with computing(self.model, self.dtype):
+            output = self.model.base_model(
+                input_ids=ids_BT,
+                attention_mask=self.mask_BT,
+                position_ids=positions_BT,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.hidden_BD = output.last_hidden_state[:, -1]
 
     def advance(self, next_B: Tensor, going: list[int]) -> None:
         """Append a token to the rows at indices ``going`` and drop the others."""
@@ -182,15 +192,8 @@ class _Decoding:
             self.next_position_B = self.next_position_B[keep]
             self.rows = [self.rows[i] for i in going]
         self.mask_BT = torch.nn.functional.pad(self.mask_BT, (0, 1), value=1)
-        output = self.model.base_model(
-            input_ids=next_B[:, None],
-            attention_mask=self.mask_BT,
-            position_ids=self.next_position_B[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        self._read(next_B[:, None], self.next_position_B[:, None])
         self.next_position_B = self.next_position_B + 1
-        self.hidden_BD = output.last_hidden_state[:, -1]
 
 
 def _split(scores: TokenScores, counts: list[int]) -> list[TokenScores]:
