@@ -30,6 +30,9 @@ def check(results: Results) -> dict[str, bool]:
         "Theorem 3.5 holds along the path": all(
             g <= b + ROUNDING for g, b in zip(gap["gap"], gap["bound"], strict=True)
         ),
+        "the action part is most of the gap halfway": (
+            gap["action"][len(gap["gap"]) // 2] > 2 * gap["prefix"][len(gap["gap"]) // 2]
+        ),
         "Theorem 3.5 loosens with length": loose[-1] > loose[0],
         "Theorem 3.7 is an identity": results["covariance"]["identity"] < ROUNDING,
         "Theorems 3.8 and 3.9: the bias at the reference is under G sigma_Delta": all(

@@ -34,6 +34,7 @@ def values(results: Results, verdicts: Mapping[str, bool]) -> dict[str, str]:
     gap, optimum, kl = (results[n] for n in ("gap_along_path", "shared_optimum", "final_kl"))
     bias, cov, k = (results[n] for n in ("teacher_bias", "covariance", "against_k"))
     loose = results["bound_against_length"]["looseness"]
+    middle = len(gap["gap"]) // 2
     return {
         "identity": f"{results['regression_identity']['relative_gap']:.0e}",
         "tabular_worst": f"{max(optimum['tabular'].values()):.0e}",
@@ -41,7 +42,7 @@ def values(results: Results, verdicts: Mapping[str, bool]) -> dict[str, str]:
         "bigram_offline": f"{optimum['bigram']['offline, A wrote the SFT data']:.3f}",
         "bigram_offline_b": f"{optimum['bigram']['offline, B wrote the SFT data']:.3f}",
         "parts": f"{max(gap['identity']):.0e}",
-        "loose_path": f"{gap['bound'][-1] / gap['gap'][-1]:.0f}",
+        "loose_path": f"{gap['bound'][middle] / gap['gap'][middle]:.0f}",
         "loose_1": f"{loose[0]:.1f}",
         "loose_6": f"{loose[-1]:.0f}",
         "bias_ratio": f"{bias['bound'][-1] / bias['offline'][-1]:.1f}",
@@ -81,7 +82,7 @@ def _gap(results: Results):
         ("bound", "bound of Theorem 3.5"), ("gap", "gap"), ("prefix", "its prefix part"),
         ("action", "its action part"), ("online", "online gradient"),
     ):  # fmt: skip
-        axis.plot(gap["share"], gap[key], label=label)
+        axis.plot(gap["share"][1:-1], gap[key][1:-1], label=label)  # at both ends all are zero
     axis.set_yscale("log")
     axis.set(xlabel="from the reference (0) to the teacher (1)", ylabel="norm")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))

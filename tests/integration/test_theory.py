@@ -10,9 +10,9 @@ from conftest import ROOT
 from leyden.losses import sampled_loss, sft_loss, topk_loss, topk_tail_loss
 
 SMALL = {
-    "final_kl": {"length": 3, "seeds": 2},
+    "final_kl": {"length": 4, "seeds": 2},
     "sampling": {"length": 3, "seeds": 2},
-    "covariance": {"length": 3, "draws": 20},
+    "covariance": {"length": 3, "draws": 10},
     "shared_optimum": {"length": 3, "steps": 500},
     "against_k": {"length": 3, "seeds": 2},
     "teacher_bias": {"length": 3},
