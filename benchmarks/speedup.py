@@ -27,6 +27,7 @@ import experiment  # noqa: E402
 from leyden.config import Execution, Sampling  # noqa: E402
 from leyden.costs import arm_costs  # noqa: E402
 from leyden.engines.transformers import GenerateRequest, TransformersEngine  # noqa: E402
+from leyden.evals.statistics import accuracy_interval  # noqa: E402
 from leyden.modeling import load_model  # noqa: E402
 from leyden.pipeline import run_jobs  # noqa: E402
 from leyden.recipe import validate_recipe, write_recipe  # noqa: E402
@@ -35,36 +36,50 @@ from models import make_models, make_tokenizer  # noqa: E402
 from tasks import TASKS  # noqa: E402
 
 SEED, STUDENTS, RATE = 902, 10, 1e-3
-DENSE = {"objective": "topk_tail", "top_k": 19, "learning_rate": RATE}  # exact reverse KL, as TRL's
+DENSE = {  # exact reverse KL over tokens, as TRL's
+    "objective": "topk_tail", "top_k": 19, "learning_rate": RATE, "reduction": "token_mean",
+}  # fmt: skip
 Seconds = dict[str, float]
 
 
-def lightning(run: Run, threads: int) -> Seconds:
-    """Roll out, score and train one student on the store; then nine more on the same store."""
-    run = variant(run, threads, {f"s{i}": DENSE | {"reduction": r} for i, r in enumerate(
-        ["token_mean", "sequence_mean"] * (STUDENTS // 2))})  # fmt: skip
+def lightning(run: Run, threads: int, *, steps: int | None = None, students: int = 2) -> Seconds:
+    """Roll out, score and train ``students``, one after the other, on the one store. ``wall`` is of
+    the first with its store, ``further`` the median of the others, ``all`` of everything."""
+    rates = {f"s{i}": DENSE | {"learning_rate": RATE * 0.9**i} for i in range(students)}
+    run = variant(run, threads, rates, steps)
+    forget(run)
+    walls = [seconds_of(run, ["rollout", "score", "distill/s0"])]
+    walls += [seconds_of(run, [f"distill/{arm}"]) for arm in list(rates)[1:]]
+    found = phases(next(iter(arm_costs(run).values())))
+    return found | {
+        "wall": walls[0], "further": statistics.median(walls[1:]), "all": sum(walls)
+    }  # fmt: skip
+
+
+def online(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
+    """Standard OPD in this program: fresh rollouts and a live teacher at every step."""
+    run = variant(run, threads, {"s0": DENSE | {"refresh_every": 1}}, steps)
+    forget(run)
+    run_jobs(run, ["rollout", "score"], announce=quiet)  # held-out prompts alone: not counted
+    wall = seconds_of(run, ["distill/s0"])
+    return phases(next(iter(arm_costs(run).values()))) | {"wall": wall}
+
+
+def forget(run: Run) -> None:
     for job in ("rollout", "score", "distill"):
         shutil.rmtree(run.root / job, ignore_errors=True)
-    run_jobs(run, ["rollout", "score", *(f"distill/s{i}" for i in range(STUDENTS))], announce=quiet)
-    costs = list(arm_costs(run).values())
-    first = costs[0]
-    trained = [cost["training"] for cost in costs]
-    return phases(first) | {
-        "further_student": statistics.median(trained),
-        "ten_students": first["sampling"] + first["scoring"] + sum(trained),
-    }
 
 
-def online(run: Run, threads: int) -> Seconds:
-    """Standard OPD in this program: fresh rollouts and a live teacher at every step."""
-    run = variant(run, threads, {"s0": DENSE | {"reduction": "token_mean", "refresh_every": 1}})
-    shutil.rmtree(run.root / "distill", ignore_errors=True)
-    run_jobs(run, ["rollout", "score", "distill/s0"], announce=quiet)
-    return phases(next(iter(arm_costs(run).values())))
+def seconds_of(run: Run, jobs: list[str]) -> float:
+    """Wall time, with loading models, storing, checkpoints and saving."""
+    began = time.monotonic()
+    run_jobs(run, jobs, announce=quiet)
+    return time.monotonic() - began
 
 
 def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
-    """TRL's trainer from the same reference, teacher and prompts."""
+    """TRL's trainer from the same reference, teacher and prompts; its wall time is of ``train``
+    alone, without loading models."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DistillationConfig, DistillationTrainer
@@ -77,7 +92,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
     arguments = DistillationConfig(
         output_dir=str(run.root / "trl"), max_steps=steps or settings.steps, beta=1.0,
         per_device_train_batch_size=settings.batch_size, learning_rate=RATE,
-        lr_scheduler_type="constant_with_warmup", warmup_steps=settings.warmup_steps,
+        lr_scheduler_type="constant", warmup_steps=0,
         adam_beta1=settings.beta1, adam_beta2=settings.beta2, weight_decay=settings.weight_decay,
         max_grad_norm=settings.grad_clip, max_completion_length=run.recipe.rollout.max_new_tokens,
         temperature=1.0, bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
@@ -98,7 +113,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
     trainer.train()
     whole = time.monotonic() - began
     trainer.model.save_pretrained(run.root / "trl/model")
-    return spent | {"training": whole - sum(spent.values())}
+    return spent | {"training": whole - sum(spent.values()), "wall": whole}
 
 
 def timed(call: Callable[..., Any], spent: Seconds, name: str) -> Callable[..., Any]:
@@ -118,12 +133,11 @@ def read_prompts(file: str) -> list[str]:
     return [json.loads(line)["prompt"] for line in Path(file).read_text().splitlines()]
 
 
-def variant(run: Run, threads: int, arms: dict[str, Any]) -> Run:
-    """The same run with other arms and threads, beside its shared beginning."""
+def variant(run: Run, threads: int, arms: dict[str, Any], steps: int | None) -> Run:
+    """The same run with other arms, threads and perhaps steps, beside its shared beginning."""
     values = json.loads(run.recipe.model_dump_json(exclude_none=True))
-    values["distill"]["arms"] = arms
-    values["distill"]["eval_every"] = 0
-    values["distill"]["heldout_samples"] = 0
+    values["distill"] |= {"arms": arms, "eval_every": 0, "heldout_samples": 0, "warmup_steps": 0}
+    values["distill"]["steps"] = steps or values["distill"]["steps"]
     values["execution"]["threads"] = threads
     recipe = validate_recipe(values, source="speedup")
     write_recipe(recipe, run.root / RECIPE)
@@ -138,8 +152,8 @@ def quiet(job: str, state: str) -> None:
     """Timings are printed at the end."""
 
 
-def accuracy(run: Run, folder: Path) -> float:
-    """On the run's test problems, sampled at temperature 1."""
+def accuracy(run: Run, folder: Path) -> str:
+    """On the run's test problems, sampled at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
     prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file)
     tokenizer = make_tokenizer()
@@ -151,63 +165,80 @@ def accuracy(run: Run, folder: Path) -> float:
         a.finish_reason == "stop" and task.grade(p, tokenizer.decode(a.ids[:-1].tolist()))
         for p, a in zip(prompts, answers, strict=True)
     ]
-    return sum(right) / len(right)
+    share, (low, high) = accuracy_interval([[verdict] for verdict in right])
+    return f"{100 * share:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-METHODS: dict[str, Callable[..., Seconds]] = {
-    "Lightning OPD": lightning, "standard OPD": online, "TRL DistillationTrainer": trl,
-}  # fmt: skip
-STUDENT = {
-    "Lightning OPD": "distill/s0/model", "standard OPD": "distill/s0/model",
-    "TRL DistillationTrainer": "trl/model",
-}  # fmt: skip
+ONCE, AGAIN, LIVE = "Lightning OPD", "Lightning OPD, each rollout 4 times", "standard OPD"
+TRL = "TRL DistillationTrainer"
+METHODS: dict[str, tuple[Callable[..., Seconds], int, str]] = {  # call, epochs, its student
+    ONCE: (lightning, 1, "distill/s0/model"),
+    AGAIN: (lightning, 4, "distill/s0/model"),
+    LIVE: (online, 1, "distill/s0/model"),
+    TRL: (trl, 1, "trl/model"),
+}
 
 
-def measure(out: Path, task: str, repeats: int, threads: dict[str, int]) -> dict[str, Any]:
-    run = beginning(out, task)
-    found: dict[str, Any] = {name: {"seconds": [], "accuracy": None} for name in METHODS}
-    for repeat in range(repeats):
-        for name, method in METHODS.items():
-            seconds = method(run, threads[name])
-            found[name]["seconds"].append(seconds)
-            if repeat == 0:
-                found[name]["accuracy"] = accuracy(run, run.root / STUDENT[name])
-            print(repeat, name, {k: round(v, 2) for k, v in seconds.items()}, flush=True)
-    return found | {"reference": accuracy(run, run.place("reference"))}
-
-
-def beginning(out: Path, task: str) -> Run:
-    """Models, prompts, teach and sft: what all methods share."""
+def beginning(out: Path, task: str, epochs: int) -> Run:
+    """Models, prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so
+    the rollouts, are fewer by that factor and each is trained on so many times."""
     make_models(task, SEED, out / "models" / task / str(SEED))
-    experiment.make_prompts(task, SEED, out / "prompts" / task / str(SEED))
-    root = out / "runs" / task / "speedup"
-    run = experiment.make_run(out, task, SEED, "one", root, {"s0": DENSE}, sharp=False)
+    steps, batch = experiment.STEPS, experiment.BATCH
+    experiment.SIZES["opd"] = steps * batch // epochs + experiment.HELDOUT
+    home = out / f"speedup-{epochs}"
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "models").exists():
+        (home / "models").symlink_to(out / "models")
+    experiment.make_prompts(task, SEED, home / "prompts" / task / str(SEED))
+    run = experiment.make_run(home, task, SEED, "one", home / "run", {"s0": DENSE}, sharp=False)
     run_jobs(run, ["prompts", "problems", "teach", "sft"], announce=quiet)
     return run
 
 
+def tune_threads(runs: dict[int, Run]) -> dict[str, int]:
+    """Method -> the faster number of threads, over five steps."""
+    best = {}
+    for name, (method, epochs, _) in METHODS.items():
+        timings = {n: method(runs[epochs], n, steps=5)["wall"] for n in (1, 2)}
+        best[name] = min(timings, key=lambda n, t=timings: t[n])
+        print(f"{name}: seconds by threads {timings}", flush=True)
+    return best
+
+
+def measure(runs: dict[int, Run], repeats: int, threads: dict[str, int]) -> dict[str, Any]:
+    """Every method once per repeat, in turn; the first repeat trains all the students."""
+    found: dict[str, Any] = {name: {"seconds": []} for name in METHODS}
+    for repeat in range(repeats):
+        for name, (method, epochs, student) in METHODS.items():
+            more = {"students": STUDENTS} if name == ONCE and repeat == 0 else {}
+            seconds = method(runs[epochs], threads[name], **more)
+            found[name]["seconds"].append(seconds)
+            if repeat == 0:
+                found[name]["accuracy"] = accuracy(runs[epochs], runs[epochs].root / student)
+            print(repeat, name, {k: round(v, 2) for k, v in seconds.items()}, flush=True)
+    return found | {"reference": accuracy(runs[1], runs[1].place("reference"))}
+
+
 def summary(found: dict[str, Any], steps: int) -> str:
     """Medians over repeats with their range, and ratios to standard OPD."""
-    lines = ["| method | sampling | teacher | training | in all | per step | standard OPD / this | "
-             "accuracy |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    totals = {n: [sum(phases(s).values()) for s in found[n]["seconds"]] for n in METHODS}
+    lines = ["| method | sampling | teacher | training | wall time | per step | standard OPD / "
+             "this | accuracy |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    walls = {n: [s["wall"] for s in found[n]["seconds"]] for n in METHODS}
     for name in METHODS:
-        runs = found[name]["seconds"]
+        runs, wall = found[name]["seconds"], statistics.median(walls[name])
         parts = [statistics.median(s[p] for s in runs) for p in ("sampling", "scoring", "training")]
-        whole = statistics.median(totals[name])
-        ratios = [o / t for o, t in zip(totals["standard OPD"], totals[name], strict=True)]
+        ratios = [o / w for o, w in zip(walls[LIVE], walls[name], strict=True)]
         cells = [f"{p:.2f} s" for p in parts]
-        cells += [f"{whole:.2f} [{min(totals[name]):.2f}, {max(totals[name]):.2f}] s"]
-        cells += [f"{whole / steps:.3f} s", spread(ratios), f"{100 * found[name]['accuracy']:.1f}%"]
+        cells += [f"{wall:.2f} [{min(walls[name]):.2f}, {max(walls[name]):.2f}] s"]
+        cells += [f"{wall / steps:.3f} s", spread(ratios), found[name]["accuracy"]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    runs = found["Lightning OPD"]["seconds"]
-    pairs = list(zip(totals["standard OPD"], runs, strict=True))
-    further = [o / s["further_student"] for o, s in pairs]
-    ten = [10 * o / s["ten_students"] for o, s in pairs]
+    further = [o / s["further"] for o, s in zip(walls[LIVE], found[ONCE]["seconds"], strict=True)]
+    ten = STUDENTS * walls[LIVE][0] / found[ONCE]["seconds"][0]["all"]
     lines += [
         "",
-        f"A further student from the same store: standard OPD takes {spread(further)} as long; ten "
-        f"students, store included: {spread(ten)}. Reference: {100 * found['reference']:.1f}%.",
+        f"A further student from the same store: {spread(further)} cheaper than standard OPD; "
+        f"{STUDENTS} students with their one store: {ten:.1f}x cheaper than as many runs of "
+        f"standard OPD (one measurement). The reference reaches {found['reference']}.",
     ]
     return "\n".join(lines)
 
@@ -223,15 +254,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     out = args.out.resolve()
-    run = beginning(out, args.task)
-    threads = {}
-    for name, method in METHODS.items():
-        timings = {n: sum(phases(method(run, n)).values()) for n in (1, 2)}
-        threads[name] = min(timings, key=lambda n, t=timings: t[n])
-        print(f"{name}: threads {timings}", flush=True)
-    found = measure(out, args.task, args.repeats, threads)
+    runs = {epochs: beginning(out, args.task, epochs) for epochs in (1, 4)}
+    threads = tune_threads(runs)
+    found = measure(runs, args.repeats, threads)
     (out / "speedup.json").write_text(json.dumps(found | {"threads": threads}, indent=1))
-    print(f"\nthreads: {threads}\n\n{summary(found, run.recipe.distill.steps)}")
+    print(f"\nthreads: {threads}\n\n{summary(found, runs[1].recipe.distill.steps)}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SHARP: dict[str, dict[str, Any]] = {  # rollouts at T 0.7, top-p 0.9
 }
 TITLES = {
     "reference": "SFT (the reference policy)",
-    CONTROL: "SFT continued, equal tokens",
+    CONTROL: "SFT continued, fresh answers, equal sequences",
     ONLINE: "standard OPD (sampled, fresh every step)",
     "refresh_10": "fresh rollouts every 10 steps",
     "sampled": "Lightning OPD, sampled (the paper's)",

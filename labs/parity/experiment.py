@@ -64,7 +64,7 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, float]]:
 
 
 def make_prompts(task: str, seed: int, folder: Path) -> None:
-    """Disjoint sets of distinct prompts where the task has so many; a test set always apart."""
+    """Three disjoint sets of distinct prompts."""
     if (folder / "done").exists():
         return
     rng, seen = np.random.default_rng(50_000 + seed), set()
@@ -73,9 +73,8 @@ def make_prompts(task: str, seed: int, folder: Path) -> None:
         rows = []
         while len(rows) < SIZES[name]:
             prompt = TASKS[task].make_prompt(rng)
-            if name == "test" or prompt not in seen:
+            if prompt not in seen:
                 rows.append({"id": f"{name}-{len(rows)}", "prompt": prompt})
-            if name == "test" and task == "sums":
                 seen.add(prompt)
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "done").touch()

@@ -97,15 +97,16 @@ def make_models(name: str, seed: int, out: Path) -> None:
     steps = task.training
     careful = {"slip": 0.06, "learn_slips": False, "size": task.batches[0]}
     teacher = make_model(task.teacher, seed=1000 + seed)
-    train(task, teacher, steps=steps[0], learning_rate=3e-3, seed=seed, style="large", **careful)
+    first = 10 * seed
+    train(task, teacher, steps=steps[0], learning_rate=3e-3, seed=first, style="large", **careful)
     save(teacher, out / "teacher")
     train(
-        task, teacher, steps=steps[1], learning_rate=1e-3, seed=seed + 1, style="small", **careful
+        task, teacher, steps=steps[1], learning_rate=1e-3, seed=first + 1, style="small", **careful
     )
     save(teacher, out / "other_teacher")
     base = make_model(task.student, seed=2000 + seed)
     noisy = {"slip": 0.05, "learn_slips": True, "style": "even", "size": task.batches[1]}
-    train(task, base, steps=steps[2], learning_rate=3e-3, seed=seed + 2, **noisy)
+    train(task, base, steps=steps[2], learning_rate=3e-3, seed=first + 2, **noisy)
     save(base, out / "base")
     done.touch()
 

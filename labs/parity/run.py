@@ -8,6 +8,7 @@ this file is written from results/ alone. Needs the extra ``labs``.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
@@ -34,12 +35,22 @@ def job(kind: str, out: Path, task: str, *given: Any) -> Any:
 
 def keep(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=None, sort_keys=True) + "\n")
+    path.write_text(json.dumps(value | {"made_by": sources()}, sort_keys=True) + "\n")
+
+
+def sources() -> str:
+    """Of everything here that decides a result: what another version made is made again."""
+    files = sorted(HERE.glob("[!p]*.py"))  # not page.py
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+
+
+def is_kept(path: Path) -> bool:
+    return path.exists() and json.loads(path.read_text())["made_by"] == sources()
 
 
 def work(todo: Iterable[tuple[Path, Callable[..., Any], tuple]], workers: int) -> None:
     """Do what has no result yet, each in a process of its own pool, and keep each at once."""
-    wanted = [(path, call, given) for path, call, given in todo if not path.exists()]
+    wanted = [(path, call, given) for path, call, given in todo if not is_kept(path)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(call, *given): path for path, call, given in wanted}
         began = time.monotonic()
@@ -54,6 +65,7 @@ def choose(task: str, dev_seeds: list[int]) -> dict[str, float]:
     return {
         arm: float(max(rates, key=lambda rate, arm=arm: sum(f[arm][rate] for f in found)))
         for arm, rates in found[0].items()
+        if arm != "made_by"
     }
 
 

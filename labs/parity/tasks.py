@@ -1,8 +1,8 @@
 """Two tasks with exact verifiers, each with two equally right styles of answering.
 
 ``sums``: add 3 to 5 digits in any order with running totals, 12 to 20 tokens; the demo's task,
-shorter. ``walk``: from a digit, take so many steps of one to three, counting down and writing
-the total modulo 10 after each, 85 to 141 tokens: when to stop follows from the count, and a student
+shorter. ``walk``: from a number, take so many steps of one to three, counting down and writing
+the total modulo 10 after each, 84 to 140 tokens: when to stop follows from the count, and a student
 that loses count runs on. Style ``large`` prefers large digits and ``small`` small ones.
 """
 
@@ -71,10 +71,10 @@ class Walk:
     max_new_tokens: int = 190
 
     def make_prompt(self, rng: np.random.Generator) -> str:
-        return f"{rng.integers(12, 21)}.{rng.integers(0, 10)}="
+        return f"{rng.integers(12, 21)}.{rng.integers(100, 1000)}="
 
     def answer(self, rng, prompt: str, style: str, slip: float) -> Iterator[Piece]:
-        count, total = int(prompt[:2]), int(prompt[3])
+        count, total = int(prompt[:2]), int(prompt[5])
         last = count + 4
         for number in range(last):
             if number:
@@ -95,7 +95,7 @@ class Walk:
                 return
 
     def grade(self, prompt: str, completion: str) -> bool:
-        count, total = int(prompt[:2]), int(prompt[3])
+        count, total = int(prompt[:2]), int(prompt[5])
         for step in completion.split(","):
             if len(step) != 6 or step[2] != ":" or step[4] != ">":
                 return False

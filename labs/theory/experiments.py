@@ -189,7 +189,7 @@ def covariance(*, length: int = 4, draws: int = 100) -> dict[str, float | list[f
     """Theorem 3.7 and the sign of its term: does the offline step drift less than the online one?
 
     Drift is KL(pi_theta || pi_ref) over sequences; its change along each ascent direction is an
-    inner product. Students are random points between the reference and beyond the teacher.
+    inner product. Students are the reference with noise on its logits.
     """
     identity, less, changes = 0.0, 0, []
     for seed in range(draws):

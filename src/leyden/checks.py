@@ -4,7 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.errors import ConsistencyError, StoreError
-from leyden.lineage import INTENT, check_drift, check_numerics, check_one_teacher, read_intent
+from leyden.lineage import (
+    INTENT,
+    Intent,
+    check_drift,
+    check_numerics,
+    check_one_teacher,
+    read_intent,
+)
 from leyden.run import PROMPTS, SCORE, TEACH, Run
 
 RENDERING = ("tokenizer", "template", "stop tokens")  # parts of a model that decide prompt ids
@@ -74,6 +81,18 @@ def check_rendering(run: Run) -> None:
             f"{', '.join(differ)} changed since",
             hint="undo the change, or `leyden run RECIPE --redo prompts`",
         )
+
+
+def check_live_teacher(run: Run, intent: Intent) -> None:
+    """A live teacher must be the one that scored, which obeyed the one-teacher rule."""
+    scored, live = run.record(SCORE), intent.models.get("teacher")
+    if scored is None or live is None or live.digest == scored.intent.models["teacher"].digest:
+        return
+    parts = ", ".join(scored.intent.models["teacher"].differences(live))
+    raise ConsistencyError(
+        f"{run.place('teacher')}: its {parts} changed since it scored the rollouts",
+        hint=f"restore it, or `leyden run RECIPE --redo {SCORE}`",
+    )
 
 
 def teacher_consistency(run: Run, *, answers_stay: bool = True) -> str:

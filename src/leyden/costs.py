@@ -1,7 +1,7 @@
 """What each arm cost in device-seconds, by what they were spent on; read from records alone."""
 
+from leyden.arms import Objective
 from leyden.clock import MEASURING, SAMPLING, SCORING, TRAINING
-from leyden.config import Objective
 from leyden.run import DISTILL, ROLLOUT, SCORE, TEACH, Run
 
 PHASES = (SAMPLING, SCORING, TRAINING, MEASURING)
@@ -44,5 +44,5 @@ def _part(run: Run, job: str, sampled: str, split: str) -> float:
     record, source = run.record(job), run.record(sampled)
     if record is None or source is None or not source.counts["tokens"]:
         return 0.0
-    share = source.counts["split_tokens"].get(split, 0) / source.counts["tokens"]
+    share = source.counts.get("split_tokens", {}).get(split, 0) / source.counts["tokens"]
     return record.device_seconds * share

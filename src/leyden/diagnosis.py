@@ -1,15 +1,15 @@
 """When is the estimator wrong? What stored scores and held-out rollouts say before a model is lost.
 
 Every rule reads numbers that a record or metrics.jsonl already holds and either is silent or says
-what it found, against which limit, and what to do. The limits were set on the development seeds of
-``labs/parity``; how often each fires on arms that fail and on arms that work is counted there.
+what it found, against which limit, and what to do. ``labs/parity`` counts how often each fires on
+arms that fail and on arms that work.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.config import Objective
+from leyden.arms import Objective
 from leyden.metrics_file import METRICS, read_metrics
 from leyden.run import DISTILL, SCORE, Run
 
@@ -50,13 +50,13 @@ def diagnose(
     heldout = [line for line in metrics if line["split"] == "heldout"]
     if not heldout:
         return []
-    rules: list[Callable[..., Iterator[Finding]]] = [_rising, _longer]
-    if arm.objective != "sft":
-        rules += [_drifted, _leaking]
+    rules: list[Callable[..., Iterator[Finding]]] = [_longer]
+    if not arm.refresh_every:  # held-out rollouts are the reference's: no measure of a live arm
+        rules.append(_rising)
     if arm.reads_scores:
-        rules.append(_sharpened)
-    if arm.objective == "sampled":
-        rules += [_heavy_tail, _blind]
+        rules += [_sharpened, _drifted, _blind]
+    if arm.objective != "sft":
+        rules += [_heavy_tail, _leaking]
     return [finding for rule in rules for finding in rule(arm, heldout, scores)]
 
 
@@ -69,7 +69,7 @@ def best_step(metrics: Sequence[Mapping[str, Any]]) -> int | None:
 def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
     """Before training: the sampled loss is a handful of tokens."""
     share = heldout[0].get("far_loss_share", 0.0)
-    if share > FAR_SHARE:
+    if arm.objective == "sampled" and share > FAR_SHARE:
         yield Finding(
             "heavy_tail",
             heldout[0]["step"],
@@ -94,12 +94,12 @@ def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
 
 def _rising(arm, heldout, scores) -> Iterator[Finding]:
     best, last = min(heldout, key=lambda line: line["loss"]), heldout[-1]
-    if last["loss"] > RISE * best["loss"] and last["loss"] > best["loss"] + 1e-6:
+    if last["loss"] > best["loss"] + (RISE - 1) * abs(best["loss"]) + 1e-6:
         yield Finding(
             "rising_heldout_loss",
             last["step"],
-            f"held-out loss is {last['loss']:.4g}, {last['loss'] / best['loss']:.2f} times its "
-            f"lowest, at step {best['step']} (limit {RISE})",
+            f"held-out loss is {last['loss']:.4g}, and was {best['loss']:.4g} at step "
+            f"{best['step']} (limit {RISE} times)",
             "stop there with patience, or lower the learning rate",
         )
 
@@ -108,7 +108,9 @@ def _blind(arm, heldout, scores) -> Iterator[Finding]:
     """The student puts mass where no token was sampled, and the sampled loss cannot see it."""
     last = heldout[-1]
     dense, sampled = last.get("kl_topk"), last.get("kl_sampled")
-    if dense is not None and sampled is not None and dense > BLIND * max(sampled, 1e-3):
+    if arm.objective != "sampled" or dense is None or sampled is None:
+        return
+    if dense > BLIND * max(sampled, 1e-3):
         yield Finding(
             "blind_estimator",
             last["step"],
@@ -151,7 +153,7 @@ def _drifted(arm, heldout, scores) -> Iterator[Finding]:
 def _leaking(arm, heldout, scores) -> Iterator[Finding]:
     """Mass outside the stored ids, which renormalised top k leaves alone."""
     first, last = heldout[0], heldout[-1]
-    covered = scores.get("teacher_covered_mass", 1.0)
+    covered = first.get("teacher_covered", 1.0)
     if arm.objective == "topk" and covered < COVERED:
         yield Finding(
             "low_coverage",

@@ -14,6 +14,7 @@ from pathlib import Path
 from leyden.checks import (
     check_job,
     check_kept,
+    check_live_teacher,
     check_ready,
     check_rendering,
     check_run,
@@ -116,6 +117,8 @@ def do_job(run: Run, job: str, *, held: int | None = None) -> None:
     intent, folder = run.intent(job), run.folder(job)
     if job == TEACH:
         check_rendering(run)
+    if job.startswith(DISTILL):
+        check_live_teacher(run, intent)
     consistency = teacher_consistency(run) if job == SCORE else ""
     if not holds_work(folder):  # what an attempt left that made nothing
         with disk_errors(folder):

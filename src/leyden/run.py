@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from leyden.config import Objective, Recipe
+from leyden.arms import Objective
+from leyden.config import Recipe
 from leyden.errors import EngineError, StoreError
 from leyden.hub import model_folder
 from leyden.identity import ModelIdentity, hash_file, identify_model
@@ -190,9 +191,12 @@ class Run:
 
     def rollout_splits(self) -> list[str]:
         """Which prompts are answered for the store: without an arm that trains on it, those that
-        are only measured."""
+        are only measured; more than that are not made again."""
         needed = any(arm.reads_scores for arm in self.arms().values())
-        return ["opd", "heldout"] if needed or not self.recipe.prompts.heldout else ["heldout"]
+        record = self.record(ROLLOUT)
+        if needed or not self.recipe.prompts.heldout:
+            return ["opd", "heldout"]
+        return ["heldout"] if record is None else record.intent.settings["splits"]
 
     def _settings(self, job: str) -> dict:
         stage, _, name = job.partition("/")

@@ -10,7 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "leyden"
 LAYERS = [
     {"errors", "section", "clock"},
-    {"files", "config"},
+    {"files", "arms"},
+    {"config"},
     {"identity", "hub"},
     {"lineage", "recipe", "metrics_file"},
     {"run"},

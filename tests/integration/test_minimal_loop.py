@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, ROOT
-from leyden.config import Execution, Objective, Sft
+from leyden.arms import Objective, Sft
+from leyden.config import Execution
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
 from leyden.metrics_file import read_metrics

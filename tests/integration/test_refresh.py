@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ from leyden.artifacts import open_prompts, vocab_size
 from leyden.cli.main import run
 from leyden.clock import Clock
 from leyden.config import Execution, Sampling
+from leyden.data.answers import select_answers
 from leyden.data.batches import rows_of_step
 from leyden.engines.refresh import Refresher
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
-from leyden.errors import StoreError
+from leyden.errors import ConsistencyError, StoreError
 from leyden.lineage import read_record
 from leyden.metrics_file import read_metrics
+from leyden.pipeline import do_job
 from leyden.ranks import Ranks
 from leyden.run import Run
 from leyden.status import run_status
@@ -155,14 +159,16 @@ def test_sampling_scoring_training_and_measuring_are_told_apart(finished):
 
 def test_without_an_offline_arm_only_what_is_measured_is_rolled_out(copied):
     arm = "[distill.arms.live]\nrefresh_every = 1\nsteps = 2\n"
-    assert redistil(copied, arm, "--redo", "rollout") == 0
+    shutil.rmtree(copied / "run/score")
+    shutil.rmtree(copied / "run/rollout")
+    assert redistil(copied, arm) == 0
     assert set(open_store(copied / "run/rollout").values("split")) == {"heldout"}
     assert read_record(copied / "run/distill/live").counts["rows"] == 16
 
 
 def test_a_penalty_against_the_reference_works_on_fresh_rollouts(copied):
     arm = "[distill.arms.live]\nrefresh_every = 1\nkl_to_reference = 0.5\nlearning_rate = 1e-3\n"
-    assert redistil(copied, arm, "--redo", "rollout") == 0
+    assert redistil(copied, arm) == 0
     trained = read_metrics(copied / "run/distill/live/metrics.jsonl")
     heldout = [m for m in trained if m["split"] == "heldout"]
     assert heldout[0]["drift_rms"] < 1e-4 < heldout[-1]["drift_rms"]
@@ -271,3 +277,46 @@ def test_a_float32_student_samples_in_bfloat16_where_it_trains_in_it(live):
     gaps = [abs(a.logp[0] - b.logp[0]) for a, b in zip(*drawn.values(), strict=True)
             if a.ids[0] == b.ids[0]]  # fmt: skip
     assert gaps and 0 < max(gaps) < 0.1
+
+
+def test_what_a_kill_left_of_an_old_refresh_harms_nothing(live):
+    fresh = refresher(live, student_of(live))
+    fresh(0)
+    home = fresh.folder / "refresh"
+    (home / "000000").rename(home / ".tmp-000000")  # killed while it was being removed
+    again, _ = refresher(live, student_of(live))(0)
+    assert len(again) == 24
+    assert [p.name for p in home.iterdir()] == ["000000"]
+
+
+def test_a_teacher_changed_between_scoring_and_a_live_arm_is_refused(live, capsys):
+    """Within one command, where nothing compares the score stage again."""
+    config = live.place("teacher") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 1e-5}))
+    live.identities.clear()
+    with pytest.raises(ConsistencyError, match="its config changed since it scored"):
+        do_job(live, "distill/live")
+
+
+def test_a_stored_arm_taken_away_leaves_the_rollouts_as_they_are(copied):
+    arm = "[distill.arms.live]\nrefresh_every = 3\nlearning_rate = 1e-4\n"
+    assert redistil(copied, arm) == 0
+    assert set(open_store(copied / "run/rollout").values("split")) == {"opd", "heldout"}
+
+
+def test_a_sampled_live_arm_asks_for_no_more_than_it_reads(live):
+    pair, _ = refresher(live, student_of(live))(0)
+    assert "topk_ids" not in pair.scores.schema.names
+
+
+def test_patience_without_heldout_answers_is_refused(copied, capsys):
+    """The control's held-out answers are all cut at the cap, so there is nothing to wait for."""
+    arm = '[distill.arms.a]\nobjective = "sft"\npatience = 1\n'
+    with patch("leyden.stages.distill.select_answers", without_heldout):
+        assert redistil(copied, arm) == 1
+    assert "patience needs held-out answers" in capsys.readouterr().err
+
+
+def without_heldout(store, split, **choose):
+    found = select_answers(store, split, **choose)
+    return replace(found, rows=()) if split == "heldout" else found

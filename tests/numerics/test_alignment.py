@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from conftest import random_model, random_sequences
-from leyden.config import Execution, Objective, Optimisation
+from leyden.arms import Objective, Optimisation
+from leyden.config import Execution
 from leyden.data.batches import collate
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import random_model, random_sequences
-from leyden.config import Execution, Objective
+from leyden.arms import Objective
+from leyden.config import Execution
 from leyden.data.batches import collate, permutation, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.metrics_file import read_metrics

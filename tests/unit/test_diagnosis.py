@@ -2,7 +2,7 @@
 
 import pytest
 
-from leyden.config import Objective
+from leyden.arms import Objective
 from leyden.diagnosis import best_step, diagnose
 
 HEALTHY = {
@@ -10,7 +10,7 @@ HEALTHY = {
     "kl_topk": 0.05, "kl_sampled": 0.05, "ratio_ess": 0.98, "ratio_mean": 1.0,
     "prefix_drift_rms": 0.5, "student_covered": 0.99, "length_mean": 20.0, "stop_rate": 1.0,
 }  # fmt: skip
-SCORES = {"surprisal_over_entropy": 1.0, "teacher_covered_mass": 0.97}
+SCORES = {"surprisal_over_entropy": 1.0}
 
 
 def heldout(*changes):
@@ -60,9 +60,16 @@ def test_stored_scores_alone_warn_before_training():
     sharp = {"surprisal_over_entropy": 0.6}
     assert names({}, first, SCORES | sharp) == ["sharpened_rollouts"]
     assert names({"refresh_every": 1}, first, SCORES | sharp) == []
-    low = {"teacher_covered_mass": 0.6}
-    assert names({"objective": "topk"}, first, SCORES | low) == ["low_coverage"]
-    assert names({"objective": "topk_tail"}, first, SCORES | low) == []
+    low = heldout({"teacher_covered": 0.6})
+    assert names({"objective": "topk"}, low) == ["low_coverage"]
+    assert names({"objective": "topk_tail"}, low) == []
+
+
+def test_a_live_arm_is_not_measured_by_the_references_rollouts():
+    drifted = {"ratio_ess": 0.1, "ratio_mean": 0.5, "prefix_drift_rms": 9.0, "loss": 0.9,
+               "kl_topk": 0.4}  # fmt: skip
+    assert names({"refresh_every": 1}, heldout({}, drifted)) == []
+    assert len(names({}, heldout({}, drifted))) == 5
 
 
 def test_the_best_step_is_that_of_the_lowest_heldout_loss():

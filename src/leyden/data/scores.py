@@ -110,10 +110,12 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
 
 
 def check_some_doubt(scores: Store, vocab_size: int) -> None:
-    """Raise AlignmentError where every score of a whole store is 0, a column that was never set, or
-    -ln V, a model without weights; single tokens of either are possible."""
+    """Raise AlignmentError where every score of a whole store is 0 (though the model was not
+    certain), a column that was never set, or -ln V, a model without weights."""
     for name in {"logp_teacher", "logp_reference"} & set(scores.schema.names):
-        for value in (0.0, -math.log(vocab_size)):
+        doubt = f"{name.removeprefix('logp_')}_entropy"
+        certain = all(float(np.max(row[doubt], initial=0.0)) < CERTAIN for row in scores)
+        for value in (-math.log(vocab_size),) if certain else (0.0, -math.log(vocab_size)):
             near = 1e-4 if value else 0.0
             if all(np.allclose(row[name], value, rtol=0, atol=near) for row in scores):
                 raise AlignmentError(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from leyden.arms import Objective
 from leyden.artifacts import open_prompts, stop_ids, vocab_size
 from leyden.clock import SAMPLING, SCORING, Clock
-from leyden.config import Objective
 from leyden.data.batches import rows_of_step
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.scores import ScoredRollouts, open_pair
@@ -24,14 +24,14 @@ from leyden.engines.fill import fill_completions
 from leyden.engines.score_store import Scorer, fill_scores, units_like
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import StoreError
-from leyden.files import disk_errors
+from leyden.files import TEMPORARY, disk_errors
 from leyden.identity import derive_seed
 from leyden.ranks import Ranks
 from leyden.run import ROLLOUT, SCORE, Run
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import COMPLETIONS, scores_schema
-from leyden.store.writer import StoreWriter, open_writer
+from leyden.store.writer import TIMINGS, StoreWriter, device_seconds, open_writer
 
 REFRESH = "refresh"
 
@@ -65,7 +65,13 @@ class Refresher:
     @cached_property
     def scorer(self) -> Scorer:
         """The live teacher, loaded when it is first needed."""
-        return Scorer.load(self.run, with_reference=self.settings.kl_to_reference > 0)
+        with_reference = self.settings.kl_to_reference > 0
+        return Scorer.load(self.run, top_k=self.top_k, with_reference=with_reference)
+
+    @property
+    def top_k(self) -> int:
+        """What the arm's loss reads, and no more."""
+        return 0 if self.settings.objective == "sampled" else self.run.recipe.score.top_k
 
     def __call__(self, step: int) -> tuple[ScoredRollouts, range]:
         every, size = self.settings.refresh_every, self.settings.batch_size
@@ -82,11 +88,14 @@ class Refresher:
         oldest of them, and on resume those that began after ``step``, from another student."""
         if self.ranks.leads:
             oldest = min([step, *self.kept_steps()])
-            for path in (self.folder / REFRESH).glob("*"):
+            home = self.folder / REFRESH
+            for path in [p for p in home.glob("*") if not p.name.startswith(TEMPORARY)]:
                 began = int(path.name)
                 if began > first or began + self.settings.refresh_every <= oldest:
-                    with disk_errors(path):
-                        shutil.rmtree(path)
+                    with disk_errors(path):  # renamed first: a kill leaves no half of a store
+                        path.rename(home / f"{TEMPORARY}{path.name}")
+            for path in home.glob(f"{TEMPORARY}*"):
+                shutil.rmtree(path, ignore_errors=True)
         self.ranks.barrier()
 
     def _refresh(self, first: int, *, resumed: bool) -> ScoredRollouts:
@@ -96,11 +105,10 @@ class Refresher:
                 f"{folder}: the rollouts of the steps from {first + 1} on are gone",
                 hint="delete the arm's newest checkpoint to resume from the one before",
             )
-        units = self._plan(first)
-        with self.clock.phase(SAMPLING):
-            rollouts = self._sample(folder / ROLLOUT, units)
-        with self.clock.phase(SCORING):
-            scores = self._score(folder / SCORE, rollouts)
+        rollouts = self._sample(folder / ROLLOUT, self._plan(first))
+        scores = self._score(folder / SCORE, rollouts)
+        for phase, store in ((SAMPLING, rollouts), (SCORING, scores)):
+            self.clock.add(phase, device_seconds(store.folder / TIMINGS))  # as stages are counted
         read = {"vocab_size": vocab_size(self.run), "top_k": self.settings.top_k}
         return open_pair(rollouts, scores, split="opd", **read)
 
@@ -134,8 +142,7 @@ class Refresher:
         return self._seal(writer)
 
     def _score(self, folder: Path, rollouts: Store) -> Store:
-        with_reference = self.settings.kl_to_reference > 0
-        schema = scores_schema(self.run.recipe.score.top_k, with_reference=with_reference)
+        schema = scores_schema(self.top_k, with_reference=self.settings.kl_to_reference > 0)
         units = units_like(rollouts, self.run.recipe.execution.rows_per_unit)
         writer = self._open(folder, schema, units)
         fill_scores(writer, rollouts, lambda: self.scorer, mine=self._mine(writer.units))

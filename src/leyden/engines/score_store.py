@@ -34,14 +34,14 @@ class Scorer:
     vocab_size: int
 
     @classmethod
-    def load(cls, run: Run, *, with_reference: bool = True) -> "Scorer":
+    def load(cls, run: Run, *, top_k: int, with_reference: bool = True) -> "Scorer":
         execution, size = run.recipe.execution, vocab_size(run)
         teacher = TransformersEngine.load(run.place("teacher"), execution, size)
         reference = None
         if with_reference:
             place = run.place("reference")
             reference = TransformersEngine.load(place, execution, size, as_trained=True)
-        return cls(teacher, reference, run.recipe.score.top_k, size)
+        return cls(teacher, reference, top_k, size)
 
     def score(
         self,

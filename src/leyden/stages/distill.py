@@ -3,9 +3,9 @@
 
 import logging
 
+from leyden.arms import Objective
 from leyden.artifacts import open_artifact, stop_ids, vocab_size
 from leyden.clock import Clock
-from leyden.config import Objective
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
 from leyden.diagnosis import diagnose_arm

@@ -31,7 +31,8 @@ def run_score(run: Run, intent: Intent) -> Record:
         origin=intent.digest,
     )
     with run.progress(intent.stage, len(rollouts), "rows") as advance:
-        fill_scores(writer, rollouts, lambda: Scorer.load(run), advance=advance)
+        top_k = run.recipe.score.top_k
+        fill_scores(writer, rollouts, lambda: Scorer.load(run, top_k=top_k), advance=advance)
     store_fingerprint = writer.seal()
     store = open_store(writer.folder)
     check_some_doubt(store, vocab_size(run))

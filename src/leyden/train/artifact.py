@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from leyden.arms import Optimisation
 from leyden.clock import Clock
-from leyden.config import Execution, Optimisation
+from leyden.config import Execution
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.identity import TOKENIZER_FILES
 from leyden.modeling import DTYPES, load_model

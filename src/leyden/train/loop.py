@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import torch
 
+from leyden.arms import Optimisation
 from leyden.clock import MEASURING, TRAINING, Clock
-from leyden.config import Execution, Optimisation
+from leyden.config import Execution
 from leyden.data.batches import collate, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
-from leyden.errors import EngineError
+from leyden.errors import ConfigError, EngineError
 from leyden.metrics_file import METRICS, append_metrics, truncate_metrics
 from leyden.ranks import Ranks
 from leyden.train.checkpoint import (
@@ -66,6 +67,11 @@ class Training:
     def run(self) -> ResumePoint:
         """Train from the newest checkpoint, or from the start, to the last step; with patience,
         perhaps not so far, and the student is the best one measured."""
+        if self.settings.patience and len(self.heldout) < self.ranks.world:
+            raise ConfigError(
+                f"{self.folder}: patience needs held-out answers, and there are none",
+                hint="raise prompts.heldout or the length cap, or set patience = 0",
+            )
         optimizer = make_optimizer(self.student, self.settings)
         point = load_latest(self.folder / CHECKPOINTS, self.student, optimizer)
         self.clock.restore(point.seconds, weight=self.ranks.world)

@@ -74,7 +74,7 @@ def summarise(sums: Sums) -> dict[str, Any]:
     """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
-    ``far_loss_share`` of the token loss from tokens with an advantage below -5 nats;
+    ``far_loss_share`` of the unweighted loss from tokens with an advantage below -5 nats;
     ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
     size of the ratios student / reference as a share of the tokens, ``ratio_mean`` their mean (1 in
     expectation), ``prefix_drift_rms`` of the log-ratio of whole prefixes; ``weight_ess`` that of
@@ -99,8 +99,8 @@ def summarise(sums: Sums) -> dict[str, Any]:
             "advantage_max": values["max_advantage"],
             **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
         }
-    if values.get("far_loss"):
-        found["far_loss_share"] = values["far_loss"] / values["token_loss"]
+    if values.get("match_loss"):
+        found["far_loss_share"] = values["far_loss"] / values["match_loss"]
     if "drift" in values:
         found |= {
             "drift_mean": values["drift"] / tokens,

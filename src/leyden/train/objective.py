@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leyden.config import Objective, Optimisation
+from leyden.arms import Objective, Optimisation
 from leyden.data.batches import TokenBatch
 from leyden.losses import (
     importance_weights,
@@ -65,6 +65,7 @@ def _distillation_loss(
     fresh = settings.refresh_every and torch.is_grad_enabled()
     reference_N = None if fresh else columns["logp_reference"]  # ratios are of its own rollouts
     sums = policy_sums(logp_N.detach(), columns["logp_teacher"], reference_N, batch.sequence_N)
+    sums["match_loss"] = loss_N.detach().sum()  # before weights and penalty
     sums["far_loss"] = loss_N.detach()[columns["logp_teacher"] < logp_N.detach() - FAR].sum()
     if topk_NK.shape[1]:
         sums |= _topk_sums(topk_NK.detach(), columns)
