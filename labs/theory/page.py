@@ -51,10 +51,16 @@ def values(results: Results, verdicts: Mapping[str, bool]) -> dict[str, str]:
         "less_drift": f"{cov['share_with_less_drift']:.0%}",
         "k2_tail": f"{k['tail'][1]:.3f}",
         "k2_renormalised": f"{k['renormalised'][1]:.3f}",
+        "hurt": "; ".join(hurt(kl["bigram"])),
         "table": table(kl),
         "sampling": sampling_table(results["sampling"]),
         "claims": "\n".join(f"- {'holds' if v else '**fails**'}: {c}" for c, v in verdicts.items()),
     }
+
+
+def hurt(rows: Mapping[str, list[float]]) -> list[str]:
+    """Estimators whose paired difference, two teachers minus one, exceeds two standard errors."""
+    return [name for name, r in rows.items() if r[4] > 2 * r[5] and not name.startswith("before")]
 
 
 def table(kl: Mapping[str, Mapping[str, list[float]]]) -> str:
