@@ -13,12 +13,12 @@ from leyden.arms import Objective
 from leyden.metrics_file import METRICS, read_metrics
 from leyden.run import DISTILL, SCORE, Run
 
-FAR_SHARE = 0.5  # of the sampled loss, from tokens that the teacher finds 5 nats less likely
+FAR_SHARE = 0.5  # of the sampled loss, from tokens that the teacher finds 10 nats less likely
 SHARPENED = 0.8  # surprisal of the rollouts over the reference's entropy; 1 when sampled at T = 1
 RISE = 1.1  # of held-out loss over its lowest
 ESS = 0.5  # effective sample size of the ratios, share of the tokens
 RATIO = 0.1  # distance of the mean ratio from 1, its expectation
-BLIND = 2.0  # reverse KL by the stored top k over that by the sampled tokens
+BLIND = 3.0  # reverse KL by the stored top k over that by the sampled tokens
 PREFIX = 3.0  # nats; root mean square log-ratio of a prefix
 LONGER, STOP = 1.25, 0.05  # growth of the mean length; fall of the stop rate
 COVERED, LEAK = 0.9, 0.05  # mass inside the top k; its fall while training
@@ -73,7 +73,7 @@ def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
         yield Finding(
             "heavy_tail",
             heldout[0]["step"],
-            f"tokens that the teacher finds 5 nats less likely make up {share:.0%} of the loss "
+            f"tokens that the teacher finds 10 nats less likely make up {share:.0%} of the loss "
             f"before training (limit {FAR_SHARE:.0%})",
             "lower advantage_clip, or match stored top-k scores with objective = 'topk_tail'",
         )

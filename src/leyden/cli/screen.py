@@ -114,8 +114,8 @@ def _stages(status: dict[str, Any]) -> Table:
 def _costs(costs: dict[str, dict[str, float]]) -> Table:
     phases = [name for name in next(iter(costs.values())) if name != "shared_by"]
     table = Table(title="device-seconds of each arm", title_justify="left")
-    table.add_column("arm")
-    for name in (*phases, "total", "store shared by"):
+    table.add_column("arm", min_width=max(map(len, costs)))
+    for name in (*phases, "total", "shared by"):
         table.add_column(name, justify="right")
     for arm, cost in costs.items():
         seconds = [cost[name] for name in phases]

@@ -20,7 +20,7 @@ CURVES = [  # metric, title, what it means
     ("advantage_mean", "Advantage, mean", "Teacher minus student, nats per token."),
     ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
     ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
-    ("far_loss_share", "Loss from far tokens", "Share of the loss from advantages below -5 nats."),
+    ("far_loss_share", "Loss from far tokens", "Share of the loss from advantages below -10 nats."),
     (
         "kl_topk",
         "Reverse KL, stored top k",

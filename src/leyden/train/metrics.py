@@ -74,7 +74,7 @@ def summarise(sums: Sums) -> dict[str, Any]:
     """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
 
     ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
-    ``far_loss_share`` of the unweighted loss from tokens with an advantage below -5 nats;
+    ``far_loss_share`` of the unweighted loss from tokens with an advantage below -10 nats;
     ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
     size of the ratios student / reference as a share of the tokens, ``ratio_mean`` their mean (1 in
     expectation), ``prefix_drift_rms`` of the log-ratio of whole prefixes; ``weight_ess`` that of

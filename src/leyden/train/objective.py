@@ -19,7 +19,7 @@ from leyden.losses import (
 from leyden.train.metrics import Sums, importance_sums, policy_sums
 from leyden.train.student import StudentLM
 
-FAR = 5.0  # nats below the student; how much of the loss lies there
+FAR = 10.0  # nats below the student; how much of the loss lies there
 
 
 @dataclass(frozen=True)
