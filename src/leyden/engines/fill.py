@@ -26,7 +26,8 @@ def fill_completions(
     ``advance`` counts rows.
     """
     units = writer.units if mine is None else mine
-    pending = [unit for unit in writer.pending() if unit in units]
+    names = {unit.name for unit in units}
+    pending = [unit for unit in writer.pending() if unit.name in names]
     advance(sum(len(u.rows) for u in units) - sum(len(u.rows) for u in pending))
     if not pending:
         return

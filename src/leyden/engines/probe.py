@@ -1,5 +1,7 @@
 """What the student answers held-out prompts with, while it trains."""
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedModel
 
 from leyden.artifacts import open_prompts, stop_ids, vocab_size
@@ -8,14 +10,19 @@ from leyden.identity import derive_seed
 from leyden.run import Run
 
 
-def measure_answers(run: Run, student: PreTrainedModel, count: int) -> dict[str, float]:
-    """``length_mean``, in tokens with the stop token, and ``stop_rate`` of answers to the first
-    ``count`` held-out prompts, sampled as rollouts are, with the same seeds every time."""
+def heldout_requests(run: Run, count: int) -> list[GenerateRequest]:
+    """The first ``count`` held-out prompts, with seeds that are the same every time."""
     prompts = [p for p in open_prompts(run).values() if p.split == "heldout"][:count]
-    if not prompts:
+    return [GenerateRequest(p.ids, derive_seed(run.recipe.seed, "probe", p.id)) for p in prompts]
+
+
+def measure_answers(
+    run: Run, student: PreTrainedModel, requests: Sequence[GenerateRequest]
+) -> dict[str, float]:
+    """``length_mean``, in tokens with the stop token, and ``stop_rate`` of the student's answers,
+    sampled as rollouts are."""
+    if not requests:
         return {}
-    seeds = [derive_seed(run.recipe.seed, "probe", prompt.id) for prompt in prompts]
-    requests = [GenerateRequest(p.ids, seed) for p, seed in zip(prompts, seeds, strict=True)]
     engine = TransformersEngine(student, run.recipe.execution, vocab_size(run))
     answers = engine.generate(requests, run.recipe.rollout, stop_ids(run))
     stopped = sum(answer.finish_reason == "stop" for answer in answers)

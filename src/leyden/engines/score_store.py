@@ -111,16 +111,16 @@ def fill_scores(
         return
     scorer, start = load_scorer(), 0
     for unit in writer.units:
-        rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
         where = {"rollouts": rollouts.folder, "scores": writer.folder}
         if unit.name in pending & wanted:
+            rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
             began = time.monotonic()
             scored = scorer.score(rows, **where, first_row=start, progress=advance)
             writer.commit(unit, scored, seconds=time.monotonic() - began)
         elif unit.name not in pending:
             advance(len(unit.rows))
             if start == 0:
-                _probe(writer, scorer.score(rows[:1], **where)[0])
+                _probe(writer, scorer.score([rollouts[0]], **where)[0])
         start += len(unit.rows)
 
 

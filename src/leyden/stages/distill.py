@@ -9,7 +9,7 @@ from leyden.clock import Clock
 from leyden.data.answers import select_answers
 from leyden.data.scores import open_pair
 from leyden.diagnosis import diagnose_arm
-from leyden.engines.probe import measure_answers
+from leyden.engines.probe import heldout_requests, measure_answers
 from leyden.engines.refresh import Refresher
 from leyden.identity import derive_seed, identify_model
 from leyden.lineage import Intent, Record
@@ -26,6 +26,7 @@ def run_distill(run: Run, intent: Intent) -> Record:
     """Make ``distill/ARM/model`` from the reference policy, with metrics and checkpoints."""
     settings = run.arms()[intent.stage.partition("/")[2]]
     data, heldout = _data(run, settings)
+    asked = heldout_requests(run, settings.heldout_samples)
     folder, clock = run.folder(intent.stage), Clock()
     seed = derive_seed(run.recipe.seed, "distill") % 2**32
 
@@ -59,7 +60,7 @@ def run_distill(run: Run, intent: Intent) -> Record:
         progress=run.progress,
         clock=clock,
         fresh=fresh if settings.refresh_every else None,
-        probe=lambda student: measure_answers(run, student, settings.heldout_samples),
+        probe=lambda student: measure_answers(run, student, asked),
         measured=_Watch(run, intent.stage),
     )
     counts = {
