@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "labs/parity"))
 import torch  # noqa: E402
 
 import experiment  # noqa: E402
+from demo import models as demo  # noqa: E402
 from leyden.config import Execution, Sampling  # noqa: E402
 from leyden.costs import arm_costs  # noqa: E402
 from leyden.engines.transformers import GenerateRequest, TransformersEngine  # noqa: E402
@@ -32,8 +33,8 @@ from leyden.modeling import load_model  # noqa: E402
 from leyden.pipeline import run_jobs  # noqa: E402
 from leyden.recipe import validate_recipe, write_recipe  # noqa: E402
 from leyden.run import RECIPE, Run  # noqa: E402
-from models import make_models, make_tokenizer  # noqa: E402
-from tasks import TASKS  # noqa: E402
+from models import make_models  # noqa: E402
+from tasks import CHARACTERS, TASKS  # noqa: E402
 
 SEED, STUDENTS, RATE = 902, 10, 1e-3
 DENSE = {  # exact reverse KL over tokens, as TRL's
@@ -156,7 +157,7 @@ def accuracy(run: Run, folder: Path) -> str:
     """On the run's test problems, sampled at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
     prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file)
-    tokenizer = make_tokenizer()
+    tokenizer = demo.make_tokenizer(CHARACTERS)
     model = load_model(folder, device="cpu", dtype="float32")
     engine = TransformersEngine(model, Execution(device="cpu", generate_batch_size=512))
     requests = [GenerateRequest(tokenizer(p)["input_ids"], i) for i, p in enumerate(prompts)]
@@ -183,13 +184,11 @@ def beginning(out: Path, task: str, epochs: int) -> Run:
     """Models, prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so
     the rollouts, are fewer by that factor and each is trained on so many times."""
     make_models(task, SEED, out / "models" / task / str(SEED))
-    steps, batch = experiment.STEPS, experiment.BATCH
-    experiment.SIZES["opd"] = steps * batch // epochs + experiment.HELDOUT
     home = out / f"speedup-{epochs}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "models").exists():
         (home / "models").symlink_to(out / "models")
-    experiment.make_prompts(task, SEED, home / "prompts" / task / str(SEED))
+    experiment.make_prompts(task, SEED, home / "prompts" / task / str(SEED), epochs=epochs)
     run = experiment.make_run(home, task, SEED, "one", home / "run", {"s0": DENSE}, sharp=False)
     run_jobs(run, ["prompts", "problems", "teach", "sft"], announce=quiet)
     return run

@@ -13,7 +13,9 @@ ones, made on an AMD EPYC with AVX2 and torch 2.13.0.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,13 +27,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 CHARACTERS = "0123456789+=>, abcdefghijklmnopqrstuvwxyz.\n-"
+VOCAB = len(SPECIAL) + len(CHARACTERS)
 IGNORED = -100
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""ids_BT and labels_BT."""
 TEACHER_MAX_TERMS = 10  # the teachers know longer problems than any student is asked
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character; 48 symbols."""
-    vocab = {token: i for i, token in enumerate([*SPECIAL, *CHARACTERS])}
+def make_tokenizer(characters: str = CHARACTERS) -> PreTrainedTokenizerFast:
+    """One token per character, after four special ones; 48 symbols."""
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -47,10 +52,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def make_model(*, width: int, inner: int, num_layers: int, seed: int) -> LlamaForCausalLM:
+def make_model(
+    *, width: int, inner: int, num_layers: int, seed: int, vocab_size: int = VOCAB
+) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(CHARACTERS),
+        vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=inner,
         num_hidden_layers=num_layers,
@@ -66,8 +73,8 @@ def make_model(*, width: int, inner: int, num_layers: int, seed: int) -> LlamaFo
 
 def make_batch(
     rng, encode, *, style: str, slip: float, learn_slips: bool, longest: int, size: int = 64
-):
-    """ids_BT and labels_BT of ``size`` fresh problems; slips carry loss only if ``learn_slips``."""
+) -> Batch:
+    """``size`` fresh problems; slips carry loss only if ``learn_slips``."""
     rows = []
     for _ in range(size):
         terms = make_terms(rng, longest=longest)
@@ -79,14 +86,25 @@ def make_batch(
             labels += [t if k or learn_slips else IGNORED for t, k in zip(step, keep, strict=True)]
             ids += step
         rows.append(([*ids, 1], [*labels, 1]))
+    return pad(rows)
+
+
+def pad(rows: Sequence[tuple[list[int], list[int]]]) -> Batch:
     length = max(len(ids) for ids, _ in rows)
     ids_BT = torch.tensor([ids + [0] * (length - len(ids)) for ids, _ in rows])
     labels_BT = torch.tensor([lab + [IGNORED] * (length - len(lab)) for _, lab in rows])
     return ids_BT, labels_BT
 
 
-def train(model, tokenizer, *, steps: float, learning_rate: float, seed: int, **batch) -> None:
-    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+def train(
+    model,
+    make_batch: Callable[[np.random.Generator], Batch],
+    *,
+    steps: float,
+    learning_rate: float,
+    seed: int,
+) -> None:
+    """Train in place: AdamW, warmup over a twentieth, then a cosine to a fiftieth of the rate."""
     steps = max(1, round(steps))
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98))
@@ -96,7 +114,7 @@ def train(model, tokenizer, *, steps: float, learning_rate: float, seed: int, **
         lambda i: min((i + 1) / warmup, 0.02 + 0.49 * (1 + np.cos(np.pi * min(1.0, i / steps)))),
     )
     for step in range(steps):
-        ids_BT, labels_BT = make_batch(rng, encode, **batch)
+        ids_BT, labels_BT = make_batch(rng)
         loss = model(ids_BT, labels=labels_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -118,10 +136,10 @@ def make_base(out: Path, scale: float) -> None:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     base = make_model(width=64, inner=170, num_layers=2, seed=1)
-    clean = {"slip": 0.03, "learn_slips": False, "style": "even", "longest": MAX_TERMS}
-    train(base, tokenizer, steps=4000 * scale, learning_rate=3e-3, seed=10, **clean)
-    noisy = {"slip": 0.15, "learn_slips": True, "style": "even", "longest": MAX_TERMS}
-    train(base, tokenizer, steps=200 * scale, learning_rate=1e-3, seed=11, **noisy)
+    clean = problems(tokenizer, slip=0.03, learn_slips=False, style="even", longest=MAX_TERMS)
+    train(base, clean, steps=4000 * scale, learning_rate=3e-3, seed=10)
+    noisy = problems(tokenizer, slip=0.15, learn_slips=True, style="even", longest=MAX_TERMS)
+    train(base, noisy, steps=200 * scale, learning_rate=1e-3, seed=11)
     save(base, tokenizer, out / "base")
 
 
@@ -130,12 +148,18 @@ def make_teachers(out: Path, scale: float) -> None:
     tokenizer = make_tokenizer()
     teacher = make_model(width=96, inner=256, num_layers=3, seed=2)
     careful = {"slip": 0.06, "learn_slips": False, "longest": TEACHER_MAX_TERMS}
-    large, small = {"style": "large", **careful}, {"style": "small", **careful}
-    train(teacher, tokenizer, steps=3000 * scale, learning_rate=3e-3, seed=12, **large)
+    large, small = (problems(tokenizer, style=s, **careful) for s in ("large", "small"))
+    train(teacher, large, steps=3000 * scale, learning_rate=3e-3, seed=12)
     save(teacher, tokenizer, out / "teacher")
 
-    train(teacher, tokenizer, steps=500 * scale, learning_rate=1e-3, seed=13, **small)
+    train(teacher, small, steps=500 * scale, learning_rate=1e-3, seed=13)
     save(teacher, tokenizer, out / "other_teacher")
+
+
+def problems(tokenizer, **settings) -> Callable[[np.random.Generator], Batch]:
+    """``make_batch`` with everything but its random generator."""
+    encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+    return partial(make_batch, encode=encode, **settings)
 
 
 def main() -> None:

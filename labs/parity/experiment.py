@@ -13,15 +13,12 @@ from leyden.costs import arm_costs
 from leyden.metrics_file import read_metrics
 from leyden.pipeline import run_jobs
 from leyden.recipe import validate_recipe, write_recipe
-from leyden.run import RECIPE, Run
-from leyden.status import divergences, scores, warnings
+from leyden.run import RECIPE, SCORE, Run
+from leyden.status import divergences, scores
 from models import make_models
 from tasks import TASKS
 
-HERE = Path(__file__).parent
-CONDITIONS = ("one", "two")  # teachers
-SIZES = {"sft": 640, "opd": 40 * 64 + 128, "test": 512}
-STEPS, BATCH, HELDOUT = 40, 64, 128
+STEPS, HELDOUT, SFT, TEST = 40, 128, 640, 512
 
 
 def measure(out: Path, task: str, seed: int, condition: str, rates: Mapping[str, float]) -> dict:
@@ -40,13 +37,13 @@ def measure(out: Path, task: str, seed: int, condition: str, rates: Mapping[str,
     return found
 
 
-def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, float]]:
-    """Arm -> learning rate -> accuracy on a development seed, with one teacher."""
+def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
+    """Arm -> learning rate -> its numbers on a development seed, with one teacher."""
     models = out / "models" / task / str(seed)
     make_models(task, seed, models)
     make_prompts(task, seed, out / "prompts" / task / str(seed))
     folder = out / "runs" / task / f"{seed}-tune"
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, dict]] = {}
     for name, arms in (("main", MAIN), ("sharp", SHARP)):
         grid = {
             f"{arm}-{i}": {**settings, "learning_rate": rate}
@@ -56,22 +53,25 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, float]]:
         run = make_run(out, task, seed, "one", folder / name, grid, sharp=name == "sharp")
         if name == "sharp":
             share_beginning(folder / "main", folder / "sharp")
-        do_arms(run, models=())
-        accuracy = {arm: s["problems"]["accuracy"] for arm, s in scores(run).items()}
+        do_arms(run, models=("reference",) if name == "main" else ())
+        about = numbers(run)
         for arm in arms:
-            found[arm] = {str(r): accuracy[f"{arm}-{i}"] for i, r in enumerate(RATES)}
+            found[arm] = {str(r): about[f"{arm}-{i}"] for i, r in enumerate(RATES)}
+        found |= {model: {"": about[model]} for model in ("reference",) if model in about}
     return found
 
 
-def make_prompts(task: str, seed: int, folder: Path) -> None:
-    """Three disjoint sets of distinct prompts."""
+def make_prompts(task: str, seed: int, folder: Path, *, epochs: int = 1) -> None:
+    """Three disjoint sets of distinct prompts; of ``opd`` so many that training on each ``epochs``
+    times takes all steps."""
     if (folder / "done").exists():
         return
     rng, seen = np.random.default_rng(50_000 + seed), set()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("test", "sft", "opd"):
+    opd = STEPS * TASKS[task].batch // epochs + HELDOUT
+    for name, size in {"test": TEST, "sft": SFT, "opd": opd}.items():
         rows = []
-        while len(rows) < SIZES[name]:
+        while len(rows) < size:
             prompt = TASKS[task].make_prompt(rng)
             if prompt not in seen:
                 rows.append({"id": f"{name}-{len(rows)}", "prompt": prompt})
@@ -85,7 +85,10 @@ def make_run(
 ) -> Run:
     models, prompts = out / "models" / task / str(seed), out / "prompts" / task / str(seed)
     length = TASKS[task].max_new_tokens
-    files = {name: {"file": str(prompts / f"{name}.jsonl"), "id_field": "id"} for name in SIZES}
+    files = {
+        name: {"file": str(prompts / f"{name}.jsonl"), "id_field": "id"}
+        for name in ("sft", "opd", "test")
+    }
     values: dict[str, Any] = {
         "name": task,
         "seed": seed,
@@ -97,7 +100,7 @@ def make_run(
         "score": {"top_k": VOCAB - 1},
         "distill": {
             "steps": STEPS,
-            "batch_size": BATCH,
+            "batch_size": TASKS[task].batch,
             "warmup_steps": 4,
             "heldout_samples": 64,
             "arms": dict(arms),
@@ -107,7 +110,7 @@ def make_run(
                 {
                     "name": "problems",
                     "problems": files["test"],
-                    "grader": f"{HERE / 'tasks.py'}:grade_{task}",
+                    "grader": TASKS[task].grader,
                     "max_new_tokens": length,
                 }
             ]
@@ -155,8 +158,9 @@ def quiet(job: str, state: str) -> None:
 
 
 def numbers(run: Run) -> dict[str, dict[str, Any]]:
-    """Model -> accuracy and length; for arms their costs, findings and held-out losses too."""
-    costs, found, kl = arm_costs(run), warnings(run), divergences(run)
+    """Model -> accuracy and length; for arms their costs and all that warnings are made from."""
+    costs, kl = arm_costs(run), divergences(run)
+    surprisal = run.record(SCORE).counts["surprisal_over_entropy"]
     result = {}
     for model, score in scores(run).items():
         about = score["problems"]
@@ -169,9 +173,9 @@ def numbers(run: Run) -> dict[str, dict[str, Any]]:
             lines = read_metrics(run.folder(f"distill/{model}") / "metrics.jsonl")
             heldout = [line for line in lines if line["split"] == "heldout"]
             result[model] |= {
-                "learning_rate": run.arms()[model].learning_rate,
+                "settings": run.arms()[model].model_dump(exclude_defaults=True),
                 "costs": costs[model],
-                "warnings": [finding["name"] for finding in found.get(model, [])],
+                "surprisal_over_entropy": surprisal,
                 "heldout": heldout,
             }
     return result | ({"divergence": kl} if kl else {})

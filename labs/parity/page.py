@@ -9,6 +9,8 @@ import matplotlib
 import numpy as np
 
 from arms import CONTROL, ONLINE, TITLES
+from leyden.arms import Objective
+from leyden.diagnosis import diagnose
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -95,7 +97,7 @@ def accuracy_table(found: Results) -> str:
              "| two minus one |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     one, two = found["one"], found["two"]
     for arm, title in TITLES.items():
-        rate = "" if arm == "reference" else f"{one[0][arm]['learning_rate']:g}"
+        rate = "" if arm == "reference" else f"{one[0][arm]['settings']['learning_rate']:g}"
         mine = points(one, arm)
         cells = [
             rate,
@@ -135,9 +137,16 @@ def verdict(run: Mapping, arm: str) -> str:
     return WORKS if run[arm]["accuracy"] > run["reference"]["accuracy"] else FAILS
 
 
+def warnings(about: Mapping) -> set[str]:
+    """The rules that fire on an arm's held-out measurements, with the package's limits of today."""
+    scores = {"surprisal_over_entropy": about["surprisal_over_entropy"]}
+    arm = Objective.model_validate(about["settings"])
+    return {finding.name for finding in diagnose(arm, about["heldout"], scores)}
+
+
 def warning_table(found: Results) -> str:
     """Rule -> how many of the arms that failed and of those that worked it fired on."""
-    cases = [(verdict(run, arm), run[arm]["warnings"]) for runs in found.values() for run in runs
+    cases = [(verdict(run, arm), warnings(run[arm])) for runs in found.values() for run in runs
              for arm in TITLES if arm != "reference"]  # fmt: skip
     sizes = {kind: sum(v == kind for v, _ in cases) for kind in (FAILS, WORKS)}
     lines = [f"| warning | of {sizes[FAILS]} that fail | of {sizes[WORKS]} that work |",

@@ -21,6 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+DEMO = HERE.parents[1] / "examples/tiny"
 
 
 def job(kind: str, out: Path, task: str, *given: Any) -> Any:
@@ -40,7 +41,7 @@ def keep(path: Path, value: Any) -> None:
 
 def sources() -> str:
     """Of everything here that decides a result: what another version made is made again."""
-    files = sorted(HERE.glob("[!p]*.py"))  # not page.py
+    files = [*sorted(HERE.glob("[!p]*.py")), *sorted(DEMO.glob("[mt]*.py"))]  # not the page
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
@@ -63,9 +64,11 @@ def choose(task: str, dev_seeds: list[int]) -> dict[str, float]:
     """Arm -> the learning rate with the highest mean accuracy on the development seeds."""
     found = [json.loads((RESULTS / f"{task}-tune-{seed}.json").read_text()) for seed in dev_seeds]
     return {
-        arm: float(max(rates, key=lambda rate, arm=arm: sum(f[arm][rate] for f in found)))
+        arm: float(
+            max(rates, key=lambda rate, arm=arm: sum(f[arm][rate]["accuracy"] for f in found))
+        )
         for arm, rates in found[0].items()
-        if arm != "made_by"
+        if arm not in ("made_by", "reference")
     }
 
 

@@ -1,0 +1,10 @@
+"""What the labs' tasks share with the demo: its task, and how its models are made."""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "examples/tiny"
+sys.path.insert(0, str(FOLDER))
+
+import make_models as models  # noqa: E402, F401
+import task  # noqa: E402, F401

@@ -1,0 +1,104 @@
+"""From a number, take so many steps of one to three, counting down and writing the total modulo 10
+after each: 84 to 140 tokens. When to stop follows from the count, and a student that loses count
+runs on. Style ``large`` prefers large steps and ``small`` small ones.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+import demo
+
+Piece = tuple[str, bool]
+"""One character and whether its own choice was a slip."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    name: str = "walk"
+    teacher: tuple[int, int, int] = (96, 256, 3)
+    student: tuple[int, int, int] = (32, 86, 2)
+    training: tuple[int, int, int] = (500, 120, 900)
+    batches: tuple[int, int] = (16, 32)
+    base_rate: float = 3e-3
+    slip: float = 0.05
+    batch: int = 32
+    max_new_tokens: int = 190
+    grader: str = f"{__file__}:grade"
+
+    def make_prompt(self, rng: np.random.Generator) -> str:
+        return f"{rng.integers(12, 21)}.{rng.integers(100, 1000)}="
+
+    def make_batch(
+        self,
+        rng,
+        encode: Callable[[str], list[int]],
+        *,
+        style: str,
+        slip: float,
+        learn_slips: bool,
+        size: int,
+    ) -> demo.models.Batch:
+        rows = []
+        for _ in range(size):
+            prompt = self.make_prompt(rng)
+            pieces = list(self.answer(rng, prompt, style, slip))
+            ids = encode("".join(c for c, _ in pieces))
+            told = [
+                i if learn_slips or not slipped else demo.models.IGNORED
+                for i, (_, slipped) in zip(ids, pieces, strict=True)
+            ]
+            silent = [demo.models.IGNORED] * len(prompt)
+            rows.append(([*encode(prompt), *ids, 1], [*silent, *told, 1]))
+        return demo.models.pad(rows)
+
+    def answer(self, rng, prompt: str, style: str, slip: float) -> Iterator[Piece]:
+        """Characters of a right answer, or with ``slip`` one that goes wrong and on from there."""
+        count, total = int(prompt[:2]), int(prompt[5])
+        last = count + 4
+        for number in range(last):
+            if number:
+                yield ",", False
+            miscounts, wrong = rng.random(2) < slip * np.array([0.5, 1.0])
+            shown = max(1, count + int(rng.choice([-2, -1, 1, 2]))) if miscounts else count
+            step = 1 + _pick(rng, [3, 6, 9], style)
+            total = _wrong(rng, (total + step) % 10) if wrong else (total + step) % 10
+            tens, ones = f"{shown:02d}"
+            yield tens, bool(miscounts)
+            yield ones, bool(miscounts)
+            yield ":", False
+            yield str(step), False
+            yield ">", False
+            yield str(total), bool(wrong)
+            count = shown - 1
+            if count < 1:
+                return
+
+    def grade(self, prompt: str, completion: str) -> bool:
+        count, total = int(prompt[:2]), int(prompt[5])
+        for step in completion.split(","):
+            if len(step) != 6 or step[2] != ":" or step[4] != ">":
+                return False
+            digits = step[:2] + step[3] + step[5]
+            if not digits.isdigit() or not digits.isascii() or step[3] not in "123":
+                return False
+            total = (total + int(step[3])) % 10
+            if int(step[:2]) != count or int(step[5]) != total:
+                return False
+            count -= 1
+        return count == 0
+
+
+def grade(problem: dict, completion: str) -> bool:
+    return Walk().grade(problem["prompt"], completion)
+
+
+def _pick(rng, values: list[int], style: str) -> int:
+    """An index into ``values``, by style."""
+    weight = np.exp(demo.task.STYLES[style] * np.array(values) / 9)
+    return int(rng.choice(len(values), p=weight / weight.sum()))
+
+
+def _wrong(rng, total: int) -> int:
+    return (total + int(rng.integers(1, 10))) % 10
