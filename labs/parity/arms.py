@@ -32,6 +32,16 @@ SHARP: dict[str, dict[str, Any]] = {  # rollouts at T 0.7, top-p 0.9
     "sharp_sampled": {},
     "sharp_topk_tail": {"objective": "topk_tail", "top_k": K},
 }
+WHY_RATE = 3e-4
+WHY: dict[str, dict[str, Any]] = {  # what makes a few refreshes worse than none or many
+    "why_stored": {},
+    "why_stored_no_momentum": {"beta1": 0.0},
+    "why_every_step": {"refresh_every": 1},
+    "why_every_10": {"refresh_every": 10},
+    "why_every_10_no_momentum": {"refresh_every": 10, "beta1": 0.0},
+    "why_every_10_tau1": {"refresh_every": 10, "advantage_clip": 1.0},
+    "why_every_10_exact": {"refresh_every": 10, "objective": "topk_tail", "top_k": VOCAB - 1},
+}
 TITLES = {
     "reference": "SFT (the reference policy)",
     CONTROL: "SFT continued, fresh answers, equal sequences",

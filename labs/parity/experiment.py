@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from arms import MAIN, RATES, SHARP, VOCAB, mistake
+from arms import MAIN, RATES, SHARP, VOCAB, WHY, WHY_RATE, mistake
 from leyden.costs import arm_costs
 from leyden.metrics_file import read_metrics
 from leyden.pipeline import run_jobs
@@ -59,6 +59,16 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
             found[arm] = {str(r): about[f"{arm}-{i}"] for i, r in enumerate(RATES)}
         found |= {model: {"": about[model]} for model in ("reference",) if model in about}
     return found
+
+
+def explain(out: Path, task: str, seed: int) -> dict[str, dict]:
+    """The arms of WHY on a tuned development seed, at one rate."""
+    tuned, folder = (out / "runs" / task / f"{seed}-{name}" for name in ("tune", "why"))
+    arms = {arm: {**settings, "learning_rate": WHY_RATE} for arm, settings in WHY.items()}
+    run = make_run(out, task, seed, "one", folder, arms, sharp=False)
+    share_beginning(tuned / "main", folder)
+    do_arms(run, models=())
+    return numbers(run)
 
 
 def make_prompts(task: str, seed: int, folder: Path, *, epochs: int = 1) -> None:

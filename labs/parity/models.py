@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from answers import make_batch
 from demo import models as demo
 from tasks import CHARACTERS, TASKS
 
@@ -44,7 +45,7 @@ def size(of: tuple[int, int, int]) -> dict[str, int]:
 
 
 def batches(task, tokenizer, **settings):
-    """The task's ``make_batch`` with everything but its random generator."""
+    """``make_batch`` with everything but its random generator."""
     ids_of = tokenizer.get_vocab()
     encode = lambda text: [ids_of[c] for c in text]  # noqa: E731
-    return partial(task.make_batch, encode=encode, **settings)
+    return partial(make_batch, task=task, encode=encode, **settings)

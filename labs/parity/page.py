@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from arms import CONTROL, ONLINE, TITLES
+from arms import CONTROL, ONLINE, TITLES, WHY
 from leyden.arms import Objective
 from leyden.diagnosis import diagnose
 
@@ -19,6 +19,7 @@ Results = dict[str, list[dict[str, Any]]]
 """Condition -> one result per seed, in the order of the seeds."""
 RESAMPLES = 10_000
 PHASES = ("sampling", "scoring", "training")
+WHY_TITLES = {arm: arm.removeprefix("why_").replace("_", " ") for arm in WHY}
 FAILS, WORKS = "fails", "works"
 
 
@@ -41,6 +42,10 @@ def section(results: Path, out: Path, task: str, dev_seeds: Sequence[int]) -> st
             models_line(found),
             accuracy_table(found),
             f"![Accuracy and cost](./{task}.svg)",
+            "### What became of the student, one teacher",
+            fate_table([(title, [r[arm] for r in found["one"]]) for arm, title in TITLES.items()]),
+            "### Why a few refreshes are worse than none, development seeds",
+            why_table(results, task, dev_seeds),
             "### Device-seconds of each arm, one teacher",
             cost_table(found),
             "### Warnings, by what became of the arm",
@@ -109,6 +114,43 @@ def accuracy_table(found: Results) -> str:
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+FATE = {
+    "kl_topk": "reverse KL",
+    "ratio_ess": "effective sample",
+    "prefix_drift_rms": "prefix drift",
+    "length_mean": "tokens",
+    "stop_rate": "stop rate",
+}
+
+
+def fate_table(arms: Sequence[tuple[str, Sequence[Mapping]]]) -> str:
+    """Held-out measurements at the end, means over seeds; the reverse KL at every measurement."""
+    lines = [f"| arm | accuracy | {' | '.join(FATE.values())} |", "|---|---|" + "---|" * len(FATE)]
+    for title, runs in arms:
+        if "heldout" not in runs[0]:
+            continue
+        cells = [f"{100 * np.mean([run['accuracy'] for run in runs]):.1f}"]
+        for name in FATE:
+            measured = [[line.get(name) for line in run["heldout"]] for run in runs]
+            if measured[0][-1] is None:
+                cells.append("")
+            elif name == "kl_topk":
+                cells.append(" ".join(f"{v:.3g}" for v in np.mean(measured, axis=0)))
+            else:
+                cells.append(f"{np.mean([m[-1] for m in measured]):.3g}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def why_table(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
+    """The arms of WHY; empty where they were not run."""
+    paths = [results / f"{task}-why-{seed}.json" for seed in dev_seeds]
+    runs = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if not runs:
+        return "not run"
+    return fate_table([(title, [run[arm] for run in runs]) for arm, title in WHY_TITLES.items()])
 
 
 def cost_table(found: Results) -> str:

@@ -1,6 +1,6 @@
 """Is offline as good as online? Every arm, one teacher and two, over seeds that vary all models.
 
-    python labs/parity/run.py OUT [--tasks sums walk] [--seeds 1 ... 8] [--dev-seeds 901 902]
+    python labs/parity/run.py OUT [--tasks climb walk] [--seeds 1 ... 8] [--dev-seeds 901 902]
 
 Learning rates are chosen on the development seeds, the same four for every arm. What is finished
 is kept in results/ beside this file and not computed again; a killed run resumes. The page beside
@@ -75,7 +75,7 @@ def choose(task: str, dev_seeds: list[int]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=["sums", "walk"])
+    parser.add_argument("--tasks", nargs="+", default=["climb", "walk"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--dev-seeds", type=int, nargs="+", default=[901, 902])
     parser.add_argument("--workers", type=int, default=2)
@@ -87,6 +87,11 @@ def main() -> int:
         for seed in args.dev_seeds
     ]
     work(tuning, args.workers)
+    reasons = [
+        (RESULTS / f"{task}-why-{seed}.json", job, ("explain", out, task, seed))
+        for task in args.tasks
+        for seed in args.dev_seeds
+    ]
     rates = {task: choose(task, args.dev_seeds) for task in args.tasks}
     measured = [
         (
@@ -98,7 +103,7 @@ def main() -> int:
         for seed in args.seeds
         for condition in ("one", "two")
     ]
-    work(measured, args.workers)
+    work([*measured, *reasons], args.workers)
     from page import write_page
 
     write_page(RESULTS, HERE, args.tasks, args.dev_seeds)

@@ -3,15 +3,12 @@ after each: 84 to 140 tokens. When to stop follows from the count, and a student
 runs on. Style ``large`` prefers large steps and ``small`` small ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-import demo
-
-Piece = tuple[str, bool]
-"""One character and whether its own choice was a slip."""
+from answers import Piece, miscount, pick_step, wrong_digit
 
 
 @dataclass(frozen=True)
@@ -30,29 +27,6 @@ class Walk:
     def make_prompt(self, rng: np.random.Generator) -> str:
         return f"{rng.integers(12, 21)}.{rng.integers(100, 1000)}="
 
-    def make_batch(
-        self,
-        rng,
-        encode: Callable[[str], list[int]],
-        *,
-        style: str,
-        slip: float,
-        learn_slips: bool,
-        size: int,
-    ) -> demo.models.Batch:
-        rows = []
-        for _ in range(size):
-            prompt = self.make_prompt(rng)
-            pieces = list(self.answer(rng, prompt, style, slip))
-            ids = encode("".join(c for c, _ in pieces))
-            told = [
-                i if learn_slips or not slipped else demo.models.IGNORED
-                for i, (_, slipped) in zip(ids, pieces, strict=True)
-            ]
-            silent = [demo.models.IGNORED] * len(prompt)
-            rows.append(([*encode(prompt), *ids, 1], [*silent, *told, 1]))
-        return demo.models.pad(rows)
-
     def answer(self, rng, prompt: str, style: str, slip: float) -> Iterator[Piece]:
         """Characters of a right answer, or with ``slip`` one that goes wrong and on from there."""
         count, total = int(prompt[:2]), int(prompt[5])
@@ -61,9 +35,9 @@ class Walk:
             if number:
                 yield ",", False
             miscounts, wrong = rng.random(2) < slip * np.array([0.5, 1.0])
-            shown = max(1, count + int(rng.choice([-2, -1, 1, 2]))) if miscounts else count
-            step = 1 + _pick(rng, [3, 6, 9], style)
-            total = _wrong(rng, (total + step) % 10) if wrong else (total + step) % 10
+            shown = miscount(rng, count) if miscounts else count
+            step = pick_step(rng, style)
+            total = wrong_digit(rng, (total + step) % 10) if wrong else (total + step) % 10
             tens, ones = f"{shown:02d}"
             yield tens, bool(miscounts)
             yield ones, bool(miscounts)
@@ -92,13 +66,3 @@ class Walk:
 
 def grade(problem: dict, completion: str) -> bool:
     return Walk().grade(problem["prompt"], completion)
-
-
-def _pick(rng, values: list[int], style: str) -> int:
-    """An index into ``values``, by style."""
-    weight = np.exp(demo.task.STYLES[style] * np.array(values) / 9)
-    return int(rng.choice(len(values), p=weight / weight.sum()))
-
-
-def _wrong(rng, total: int) -> int:
-    return (total + int(rng.integers(1, 10))) % 10
