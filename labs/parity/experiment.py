@@ -1,4 +1,4 @@
-"""One seed of one task under one condition: its models, its recipe, its arms, its numbers."""
+"""One seed of one task: its models, its recipe, its arms, its numbers."""
 
 import json
 import shutil
@@ -21,12 +21,17 @@ from tasks import TASKS
 STEPS, HELDOUT, SFT, TEST = 40, 128, 640, 512
 
 
-def measure(out: Path, task: str, seed: int, condition: str, rates: Mapping[str, float]) -> dict:
-    """Everything about one seed and condition: arm -> its numbers."""
-    folder, models = out / "runs" / task / f"{seed}-{condition}", out / "models" / task / str(seed)
-    make_models(task, seed, models)
+def measure(out: Path, task: str, seed: int, rates: Mapping[str, float]) -> dict[str, dict]:
+    """Everything about one seed: with ``one`` teacher and with ``two``, arm -> its numbers."""
+    make_models(task, seed, out / "models" / task / str(seed))
     make_prompts(task, seed, out / "prompts" / task / str(seed))
-    found = {}
+    return {kind: measure_one(out, task, seed, kind, rates) for kind in ("one", "two")}
+
+
+def measure_one(
+    out: Path, task: str, seed: int, condition: str, rates: Mapping[str, float]
+) -> dict[str, Any]:
+    folder, found = out / "runs" / task / f"{seed}-{condition}", {}
     for name, arms in (("main", MAIN), ("sharp", SHARP)):
         tuned = {arm: {**arms[arm], "learning_rate": rates[arm]} for arm in arms}
         run = make_run(out, task, seed, condition, folder / name, tuned, sharp=name == "sharp")
@@ -39,8 +44,7 @@ def measure(out: Path, task: str, seed: int, condition: str, rates: Mapping[str,
 
 def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
     """Arm -> learning rate -> its numbers on a development seed, with one teacher."""
-    models = out / "models" / task / str(seed)
-    make_models(task, seed, models)
+    make_models(task, seed, out / "models" / task / str(seed))
     make_prompts(task, seed, out / "prompts" / task / str(seed))
     folder = out / "runs" / task / f"{seed}-tune"
     found: dict[str, dict[str, dict]] = {}

@@ -55,18 +55,11 @@ def section(results: Path, out: Path, task: str, dev_seeds: Sequence[int]) -> st
 
 
 def load(results: Path, task: str) -> Results:
-    """Only seeds that are finished under both conditions."""
-    seeds = sorted(
-        int(path.stem.split("-")[1])
-        for path in results.glob(f"{task}-*-one.json")
-        if (results / path.name.replace("-one", "-two")).exists()
-    )
-    return {
-        condition: [
-            json.loads((results / f"{task}-{seed}-{condition}.json").read_text()) for seed in seeds
-        ]
-        for condition in ("one", "two")
-    }
+    paths = [path for path in results.glob(f"{task}-*.json") if path.stem.split("-")[1].isdigit()]
+    runs = [
+        json.loads(p.read_text()) for p in sorted(paths, key=lambda p: int(p.stem.split("-")[1]))
+    ]
+    return {condition: [run[condition] for run in runs] for condition in ("one", "two")}
 
 
 def points(runs: Sequence[Mapping], model: str) -> np.ndarray:

@@ -95,13 +95,12 @@ def main() -> int:
     rates = {task: choose(task, args.dev_seeds) for task in args.tasks}
     measured = [
         (
-            RESULTS / f"{task}-{seed}-{condition}.json",
+            RESULTS / f"{task}-{seed}.json",
             job,
-            ("measure", out, task, seed, condition, rates[task]),
+            ("measure", out, task, seed, rates[task]),
         )
-        for task in args.tasks
         for seed in args.seeds
-        for condition in ("one", "two")
+        for task in args.tasks
     ]
     work([*measured, *reasons], args.workers)
     from page import write_page
