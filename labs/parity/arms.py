@@ -12,7 +12,7 @@ from leyden.stages import distill
 from leyden.train import objective
 
 K, VOCAB = 4, 20
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)  # every arm's learning rate is chosen from these
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 3e-5)  # every arm's learning rate is chosen from these
 CONTROL, ONLINE = "sft_continued", "standard_opd"
 
 MAIN: dict[str, dict[str, Any]] = {

@@ -2,9 +2,9 @@
 
     python labs/parity/run.py OUT [--tasks climb walk] [--seeds 1 ... 8] [--dev-seeds 901 902]
 
-Learning rates are chosen on the development seeds, the same four for every arm. What is finished
-is kept in results/ beside this file and not computed again; a killed run resumes. The page beside
-this file is written from results/ alone. Needs the extra ``labs``.
+Learning rates are chosen on the development seeds, from the same five for every arm. What is
+finished is kept in results/ beside this file and not computed again; a killed run resumes. The page
+beside this file is written from results/ alone. Needs the extra ``labs``.
 """
 
 import argparse
