@@ -13,11 +13,12 @@ from leyden.train import objective
 
 K, VOCAB = 4, 20
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 3e-5)  # every arm's learning rate is chosen from these
-CONTROL, ONLINE = "sft_continued", "standard_opd"
+CONTROL, ONLINE, ONLINE_EXACT = "sft_continued", "standard_opd", "standard_opd_exact"
 
 MAIN: dict[str, dict[str, Any]] = {
     CONTROL: {"objective": "sft", "reduction": "token_mean"},
     ONLINE: {"refresh_every": 1},
+    ONLINE_EXACT: {"refresh_every": 1, "objective": "topk_tail", "top_k": VOCAB - 1},
     "refresh_10": {"refresh_every": 10},
     "sampled": {},
     "sampled_token": {"importance": "token"},
@@ -46,6 +47,7 @@ TITLES = {
     "reference": "SFT (the reference policy)",
     CONTROL: "SFT continued, fresh answers, equal sequences",
     ONLINE: "standard OPD (sampled, fresh every step)",
+    ONLINE_EXACT: "standard OPD, exact (full vocabulary, fresh every step)",
     "refresh_10": "fresh rollouts every 10 steps",
     "sampled": "Lightning OPD, sampled (the paper's)",
     "sampled_token": "+ token importance weights",

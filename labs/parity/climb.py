@@ -16,11 +16,11 @@ class Climb:
     name: str = "climb"
     teacher: tuple[int, int, int] = (96, 256, 3)  # width, inner width, layers
     student: tuple[int, int, int] = (32, 86, 2)
-    training: tuple[int, int, int] = (500, 120, 700)  # steps of teacher, other teacher, base
+    training: tuple[int, int, int] = (300, 80, 500)  # steps of teacher, other teacher, base
     batches: tuple[int, int] = (32, 64)  # of the teachers, of the base
     base_rate: float = 3e-3
     slip: float = 0.05  # in what the base learns from
-    batch: int = 64  # sequences in a step of an arm
+    batch: int = 32  # sequences in a step of an arm
     max_new_tokens: int = 72
     grader: str = f"{__file__}:grade"
 
