@@ -13,13 +13,14 @@ from leyden.arms import Objective
 from leyden.metrics_file import METRICS, read_metrics
 from leyden.run import DISTILL, SCORE, Run
 
+LEAVING = 1.0  # held-out reverse KL by the stored top k, over what it was before training
 FAR_SHARE = 0.5  # of the sampled loss, from tokens that the teacher finds 10 nats less likely
 SHARPENED = 0.8  # surprisal of the rollouts over the reference's entropy; 1 when sampled at T = 1
-RISE = 1.1  # of held-out loss over its lowest
+RISE = 1.2  # of held-out loss over its lowest
 ESS = 0.5  # effective sample size of the ratios, share of the tokens
 RATIO = 0.1  # distance of the mean ratio from 1, its expectation
 BLIND = 3.0  # reverse KL by the stored top k over that by the sampled tokens
-PREFIX = 3.0  # nats; root mean square log-ratio of a prefix
+PREFIX = 4.0  # nats; root mean square log-ratio of a prefix
 LONGER, STOP = 1.25, 0.05  # growth of the mean length; fall of the stop rate
 COVERED, LEAK = 0.9, 0.05  # mass inside the top k; its fall while training
 
@@ -50,7 +51,7 @@ def diagnose(
     heldout = [line for line in metrics if line["split"] == "heldout"]
     if not heldout:
         return []
-    rules: list[Callable[..., Iterator[Finding]]] = [_longer]
+    rules: list[Callable[..., Iterator[Finding]]] = [_leaving, _longer]
     if not arm.refresh_every:  # held-out rollouts are the reference's: no measure of a live arm
         rules.append(_rising)
     if arm.reads_scores:
@@ -64,6 +65,26 @@ def best_step(metrics: Sequence[Mapping[str, Any]]) -> int | None:
     """The step of the lowest held-out loss; None where nothing was measured."""
     heldout = [line for line in metrics if line["split"] == "heldout"]
     return min(heldout, key=lambda line: line["loss"])["step"] if heldout else None
+
+
+def _leaving(arm, heldout, scores) -> Iterator[Finding]:
+    """Twice in a row no closer to the teacher than before training. A live arm is measured too: on
+    the reference's answers its student must come closer as any other."""
+    measured = [line for line in heldout if "kl_topk" in line]
+    if len(measured) < 3:
+        return
+    first, *_, before, last = measured
+    if min(before["kl_topk"], last["kl_topk"]) > LEAVING * first["kl_topk"]:
+        dense = arm.objective != "sampled"
+        yield Finding(
+            "leaving_teacher",
+            last["step"],
+            f"held-out reverse KL to the teacher is {last['kl_topk']:.3g} nats, and was "
+            f"{first['kl_topk']:.3g} before training",
+            "lower the learning rate"
+            if dense
+            else "match stored top-k scores with objective = 'topk_tail', or lower the rate",
+        )
 
 
 def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
@@ -80,15 +101,17 @@ def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
-    """Before training: the rollouts are not what the reference writes at temperature 1."""
+    """Before training: the rollouts are not what the reference writes at temperature 1. Dense
+    losses do not mind."""
     ratio = scores.get("surprisal_over_entropy", 1.0)
-    if ratio < SHARPENED:
+    if arm.objective == "sampled" and ratio < SHARPENED:
         yield Finding(
             "sharpened_rollouts",
             0,
             f"the rollouts are {ratio:.2f} times as surprising to the reference as its own samples "
             f"(limit {SHARPENED}): temperature or top-p left its rarer tokens out",
-            "set rollout.temperature = 1 and rollout.top_p = 1, and roll out again",
+            "set rollout.temperature = 1 and rollout.top_p = 1 and roll out again, or use "
+            "objective = 'topk_tail'",
         )
 
 

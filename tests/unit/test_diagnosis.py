@@ -35,6 +35,8 @@ def test_a_healthy_arm_is_told_nothing(arm):
 @pytest.mark.parametrize(
     ("name", "arm", "changes"),
     [
+        ("leaving_teacher", {"objective": "topk"}, [{}, {"kl_topk": 0.06}, {"kl_topk": 0.06}]),
+        ("leaving_teacher", {"refresh_every": 1}, [{}, {"kl_topk": 0.09}, {"kl_topk": 0.06}]),
         ("heavy_tail", {}, [{"far_loss_share": 0.7}, {}]),
         ("rising_heldout_loss", {}, [{}, {"loss": 0.1}, {"loss": 0.2}]),
         ("rising_heldout_loss", {"objective": "sft"}, [{"loss": 0.1}, {"loss": 0.2}]),
@@ -55,11 +57,17 @@ def test_a_rule_fires_on_what_it_is_about(name, arm, changes):
     assert finding.sentence[0].islower() and finding.advice
 
 
+def test_one_bad_measurement_is_not_leaving():
+    assert names({}, heldout({}, {"kl_topk": 0.09}, {"kl_topk": 0.05})) == []
+    assert names({}, heldout({}, {"kl_topk": 0.09})) == []
+
+
 def test_stored_scores_alone_warn_before_training():
     first = heldout({})
     sharp = {"surprisal_over_entropy": 0.6}
     assert names({}, first, SCORES | sharp) == ["sharpened_rollouts"]
     assert names({"refresh_every": 1}, first, SCORES | sharp) == []
+    assert names({"objective": "topk_tail"}, first, SCORES | sharp) == []
     low = heldout({"teacher_covered": 0.6})
     assert names({"objective": "topk"}, low) == ["low_coverage"]
     assert names({"objective": "topk_tail"}, low) == []
