@@ -259,7 +259,7 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
     assert any("distill/a, step" in record.message for record in caplog.records)
     status = run_status(Run.open(copied / "run"))
     found = {finding["name"] for finding in status["warnings"]["a"]}
-    assert "rising_heldout_loss" in found
+    assert "rising_heldout" in found
     assert run(["status", str(copied / "run")]) == 0
     assert "warning: a, step" in capsys.readouterr().out
     assert run(["report", str(copied / "run")]) == 0
