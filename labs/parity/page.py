@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 
 from arms import TITLES
-from page_tables import Results, load, page, points, total
+from page_stats import points
+from page_tables import Results, load, page, seconds
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -37,7 +38,8 @@ def plot(found: Results, path: Path, task: str) -> None:
                 label = title if condition == "one" else None
                 error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
                 axis.errorbar(
-                    total(found, arm), values.mean(), error, marker=marker, linestyle="none",
+                    seconds(found[condition], arm).mean(), values.mean(), error,
+                    marker=marker, linestyle="none",
                     color=f"C{number % 10}", markerfacecolor=face, label=label,
                 )  # fmt: skip
         axis.set(xlabel="device-seconds, alone", ylabel="accuracy, %", title=task, xscale="log")

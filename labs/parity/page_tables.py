@@ -1,4 +1,4 @@
-"""The parity lab's tables, from results/ alone: means, intervals, counts of warnings."""
+"""The parity lab's page, from results/ alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from arms import CONTROL, ONLINE, ONLINE_EXACT, TITLES, WHY
-from leyden.arms import Objective
-from leyden.diagnosis import diagnose
+from arms import CONTROL, MAIN, ONLINE, ONLINE_EXACT, RATES, SHARP, TITLES, WHY_RATE
+from experiment import STEPS
+from page_fate import fate_table, warning_table, why_table
+from page_stats import mean_error, paired, points
+from tasks import TASKS
 
 Results = dict[str, list[dict[str, Any]]]
 """Condition -> one result per seed, in the order of the seeds."""
-RESAMPLES = 10_000
 PHASES = ("sampling", "scoring", "training")
-WHY_TITLES = {arm: arm.removeprefix("why_").replace("_", " ") for arm in WHY}
-FAILS, WORKS = "fails", "works"
+ARMS = [arm for arm in TITLES if arm != "reference"]
+PAIRS = (("sampled", ONLINE), ("exact", ONLINE_EXACT), ("topk_tail", ONLINE_EXACT))
 
 
 def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
-    text = (Path(__file__).parent / "page.md.in").read_text()
     sections = [section(results, task, dev_seeds) for task in tasks]
-    return text.replace("{sections}", "\n\n".join(filter(None, sections)))
+    said = {
+        "sections": "\n\n".join(filter(None, sections)),
+        "steps": STEPS,
+        "batch": ", ".join(f"{TASKS[task].batch} in `{task}`" for task in tasks),
+        "rates": ", ".join(f"{rate:g}" for rate in sorted(RATES)),
+    }
+    text = (Path(__file__).parent / "page.md.in").read_text()
+    for name, value in said.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def section(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
@@ -30,19 +39,20 @@ def section(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
     found = load(results, task)
     if not found["one"]:
         return ""
+    one = found["one"]
     return "\n\n".join(
         [
-            f"## Task `{task}`, {len(found['one'])} seeds",
-            models_line(found),
+            f"## Task `{task}`, {len(one)} seeds",
+            models_line(results, task, found),
             accuracy_table(found),
             pairs_line(found),
             f"![Accuracy and cost](./{task}.svg)",
             "### What became of the student, one teacher",
-            fate_table([(title, [r[arm] for r in found["one"]]) for arm, title in TITLES.items()]),
-            "### Why a few refreshes are worse than none, development seeds",
+            fate_table([(TITLES[arm], [run[arm] for run in one]) for arm in ARMS]),
+            f"### Refreshes and momentum at the rate {WHY_RATE:g}, development seeds",
             why_table(results, task, dev_seeds),
             "### Device-seconds of each arm, one teacher",
-            cost_table(found),
+            cost_table(one),
             "### Warnings, by what became of the arm",
             warning_table(found),
         ]
@@ -57,148 +67,91 @@ def load(results: Path, task: str) -> Results:
     return {condition: [run[condition] for run in runs] for condition in ("one", "two")}
 
 
-def points(runs: Sequence[Mapping], model: str) -> np.ndarray:
-    """Accuracy in points, one per seed."""
-    return np.array([100 * run[model]["accuracy"] for run in runs])
-
-
-def mean_error(values: np.ndarray, *, signed: bool = False) -> str:
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{values.mean():{'+' if signed else ''}.1f} ± {error:.1f}"
-
-
-def paired(values: np.ndarray) -> str:
-    """Mean of paired differences with its 95% bootstrap interval over seeds."""
-    rng = np.random.default_rng(0)
-    draws = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(-1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def models_line(found: Results) -> str:
-    one = found["one"]
+def models_line(results: Path, task: str, found: Results) -> str:
+    one, two = found["one"], found["two"]
+    path = results / f"{task}-teachers.json"
+    answers = ""
+    if path.exists():
+        right = json.loads(path.read_text())
+        first, second = (100 * np.array(right[condition]) for condition in ("one", "two"))
+        answers = (
+            f" Of the answers that students learn from, the teacher has {mean_error(first)}% right "
+            f"and the other teacher {mean_error(second)}%."
+        )
+    lengths = (np.mean([run["reference"]["mean_tokens"] for run in runs]) for runs in (one, two))
     return (
-        f"Teacher {mean_error(points(one, 'teacher'))}%, base {mean_error(points(one, 'base'))}%; "
-        f"answers of the reference: {np.mean([r['reference']['mean_tokens'] for r in one]):.0f} "
-        "tokens on average. Accuracy in %, mean ± standard error over seeds; differences paired by "
-        "seed with 95% bootstrap intervals."
+        f"Teacher {mean_error(points(one, 'teacher'))}%, base {mean_error(points(one, 'base'))}%."
+        f"{answers} Answers of the reference: {next(lengths):.0f} tokens on average with one "
+        f"teacher, {next(lengths):.0f} with two. A rate with * is the lowest or highest that was "
+        "tried."
     )
 
 
 def accuracy_table(found: Results) -> str:
-    lines = ["| arm | rate | one teacher | minus SFT continued | minus standard OPD | two teachers "
-             "| two minus one |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| arm | rate | one teacher | minus SFT continued | minus standard OPD, same loss "
+             "| two teachers | minus SFT continued | two minus one |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     one, two = found["one"], found["two"]
     for arm, title in TITLES.items():
-        rate = "" if arm == "reference" else f"{one[0][arm]['settings']['learning_rate']:g}"
-        mine = points(one, arm)
+        mine, theirs, live = points(one, arm), points(two, arm), online(one[0], arm)
         cells = [
-            rate,
+            "" if arm == "reference" else rate_of(one[0][arm]),
             mean_error(mine),
             "" if arm == CONTROL else paired(mine - points(one, CONTROL)),
-            "" if arm == ONLINE else paired(mine - points(one, ONLINE)),
-            mean_error(points(two, arm)),
-            paired(points(two, arm) - mine),
+            "" if live is None else paired(mine - points(one, live)),
+            mean_error(theirs),
+            "" if arm == CONTROL else paired(theirs - points(two, CONTROL)),
+            paired(theirs - mine),
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-FATE = {
-    "kl_topk": "reverse KL",
-    "ratio_ess": "effective sample",
-    "prefix_drift_rms": "prefix drift",
-    "length_mean": "tokens",
-    "stop_rate": "stop rate",
-}
+def rate_of(about: Mapping) -> str:
+    rate = about["settings"]["learning_rate"]
+    return f"{rate:g}{'*' if rate in (min(RATES), max(RATES)) else ''}"
 
 
-def fate_table(arms: Sequence[tuple[str, Sequence[Mapping]]]) -> str:
-    """Held-out measurements at the end, means over seeds; the reverse KL at every measurement."""
-    lines = [f"| arm | accuracy | {' | '.join(FATE.values())} |", "|---|---|" + "---|" * len(FATE)]
-    for title, runs in arms:
-        if "heldout" not in runs[0]:
-            continue
-        cells = [f"{100 * np.mean([run['accuracy'] for run in runs]):.1f}"]
-        for name in FATE:
-            measured = [[line.get(name) for line in run["heldout"]] for run in runs]
-            if measured[0][-1] is None:
-                cells.append("")
-            elif name == "kl_topk":
-                cells.append(" ".join(f"{v:.3g}" for v in np.mean(measured, axis=0)))
-            else:
-                cells.append(f"{np.mean([m[-1] for m in measured]):.3g}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def why_table(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
-    """The arms of WHY; empty where they were not run."""
-    paths = [results / f"{task}-why-{seed}.json" for seed in dev_seeds]
-    runs = [json.loads(path.read_text()) for path in paths if path.exists()]
-    if not runs:
-        return "not run"
-    return fate_table([(title, [run[arm] for run in runs]) for arm, title in WHY_TITLES.items()])
-
-
-PAIRS = (("sampled", ONLINE), ("exact", ONLINE_EXACT), ("topk_tail", ONLINE_EXACT))
+def online(run: Mapping, arm: str) -> str | None:
+    """Standard OPD by the arm's kind of loss; None for itself and for what distils nothing."""
+    if arm in (CONTROL, ONLINE, ONLINE_EXACT) or arm not in MAIN | SHARP:
+        return None
+    return ONLINE if run[arm]["settings"].get("objective", "sampled") == "sampled" else ONLINE_EXACT
 
 
 def pairs_line(found: Results) -> str:
     """Offline minus online where the loss is the same, or nearly."""
-    one, two = found["one"], found["two"]
-    said = [
-        f"{TITLES[stored]} minus {TITLES[live]}: {paired(points(one, stored) - points(one, live))} "
-        f"with one teacher, {paired(points(two, stored) - points(two, live))} with two."
-        for stored, live in PAIRS
-    ]
-    return "Offline minus online by the same loss. " + " ".join(said)
-
-
-def cost_table(found: Results) -> str:
-    """Means over seeds; a stored arm bears its whole store, and a further student its training."""
-    lines = ["| arm | sampling | scoring | training | in all | standard OPD / this | a further "
-             "student | standard OPD / that |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    online = total(found, ONLINE)
-    for arm, title in TITLES.items():
-        if arm == "reference":
-            continue
-        seconds = [np.mean([run[arm]["costs"][p] for run in found["one"]]) for p in PHASES]
-        stored = "refresh_every" not in found["one"][0][arm]["settings"]
-        further = seconds[2] if stored else sum(seconds)
-        cells = [f"{s:.1f}" for s in (*seconds, sum(seconds))]
-        cells += [f"{online / sum(seconds):.1f}x", f"{further:.1f}", f"{online / further:.1f}x"]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines = ["| offline minus online | one teacher | two teachers |", "|---|---|---|"]
+    for stored, live in PAIRS:
+        cells = [paired(points(runs, stored) - points(runs, live)) for runs in found.values()]
+        lines.append(f"| {TITLES[stored]} minus {TITLES[live]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def total(found: Results, arm: str) -> float:
-    return float(np.mean([sum(run[arm]["costs"][p] for p in PHASES) for run in found["one"]]))
-
-
-def verdict(run: Mapping, arm: str) -> str:
-    """An arm fails when its student is no better than the reference that it started from."""
-    return WORKS if run[arm]["accuracy"] > run["reference"]["accuracy"] else FAILS
-
-
-def warnings(about: Mapping) -> set[str]:
-    """The rules that fire on an arm's held-out measurements, with the package's limits of today."""
-    scores = {"surprisal_over_entropy": about["surprisal_over_entropy"]}
-    arm = Objective.model_validate(about["settings"])
-    return {finding.name for finding in diagnose(arm, about["heldout"], scores)}
-
-
-def warning_table(found: Results) -> str:
-    """Rule -> how many of the arms that failed and of those that worked it fired on."""
-    cases = [(verdict(run, arm), warnings(run[arm])) for runs in found.values() for run in runs
-             for arm in TITLES if arm != "reference"]  # fmt: skip
-    sizes = {kind: sum(v == kind for v, _ in cases) for kind in (FAILS, WORKS)}
-    lines = [f"| warning | of {sizes[FAILS]} that fail | of {sizes[WORKS]} that work |",
-             "|---|---|---|"]  # fmt: skip
-    names = sorted({name for _, names in cases for name in names})
-    for name in names:
-        counts = (sum(v == kind and name in fired for v, fired in cases) for kind in sizes)
-        lines.append(f"| `{name}` | {' | '.join(map(str, counts))} |")
-    silent = (sum(v == kind and not fired for v, fired in cases) for kind in sizes)
-    lines.append(f"| none at all | {' | '.join(map(str, silent))} |")
+def cost_table(one: Sequence[Mapping]) -> str:
+    """Means over seeds. A stored arm bears its whole store; another student of the same reference
+    and store only its training."""
+    lines = ["| arm | sampling | scoring | training | in all | standard OPD, same loss / this "
+             "| another student of that reference | standard OPD, same loss / that |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for arm in ARMS:
+        parts = np.array([[run[arm]["costs"][phase] for phase in PHASES] for run in one])
+        live = online(one[0], arm)
+        whole = seconds(one, arm)
+        cells = [f"{part:.1f}" for part in parts.mean(0)] + [mean_error(whole)]
+        if live is None or "refresh_every" in one[0][arm]["settings"]:
+            cells += [ratio(one, live, whole), "", ""]
+        else:
+            further = parts[:, 2]
+            cells += [ratio(one, live, whole), mean_error(further), ratio(one, live, further)]
+        lines.append(f"| {TITLES[arm]} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def ratio(one: Sequence[Mapping], live: str | None, values: np.ndarray) -> str:
+    return "" if live is None else f"{mean_error(seconds(one, live) / values)}x"
+
+
+def seconds(one: Sequence[Mapping], arm: str) -> np.ndarray:
+    """One per seed."""
+    return np.array([sum(run[arm]["costs"][phase] for phase in PHASES) for run in one])

@@ -21,11 +21,12 @@ def lab():
     sys.path.insert(0, str(LAB))
     try:
         import arms
+        import page_stats
         import page_tables
         import run
         import tasks
 
-        yield {module.__name__: module for module in (arms, page_tables, run, tasks)}
+        yield {module.__name__: module for module in (arms, page_stats, page_tables, run, tasks)}
     finally:
         sys.path[:] = before
 
@@ -73,6 +74,18 @@ def test_the_stop_token_alone_is_what_eos_unscored_leaves_out(lab):
     (cut,) = [lab["arms"].WithoutStop([whole])[0]]
     assert cut.completion_ids.tolist() == [5, 6]
     assert len(cut.columns["logp_teacher"]) == 2
+
+
+def test_intervals_of_eight_seeds_cover_what_they_say(lab):
+    """The plain percentile bootstrap of 8 normal values covers 89%."""
+    rng, inside, draws = np.random.default_rng(1), 0, 400
+    for _ in range(draws):
+        low, high = (
+            float(v)
+            for v in lab["page_stats"].paired(rng.normal(size=8)).split("[")[1][:-1].split(",")
+        )
+        inside += low <= 0 <= high
+    assert 0.92 <= inside / draws <= 0.98
 
 
 def test_the_page_is_what_the_results_say(lab):
