@@ -1,6 +1,7 @@
 """The parity lab's page, from results/ alone."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,30 @@ ARMS = [arm for arm in TITLES if arm != "reference"]
 PAIRS = (("sampled", ONLINE), ("exact", ONLINE_EXACT), ("topk_tail", ONLINE_EXACT))
 
 
+DIFFERENCE = re.compile(r"\{(\w+):(\w+)-(\w+):(one|two|two-one)\}")
+
+
 def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
     sections = [section(results, task, dev_seeds) for task in tasks]
     said = {
         "sections": "\n\n".join(filter(None, sections)),
-        "steps": STEPS,
-        "batch": ", ".join(f"{TASKS[task].batch} in `{task}`" for task in tasks),
+        "steps": str(STEPS),
+        "batch": " and ".join(sorted({str(TASKS[task].batch) for task in tasks})),
         "rates": ", ".join(f"{rate:g}" for rate in sorted(RATES)),
     }
     text = (Path(__file__).parent / "page.md.in").read_text()
+    found = {task: load(results, task) for task in tasks}
+    text = DIFFERENCE.sub(lambda match: difference(found, *match.groups()), text)
     for name, value in said.items():
-        text = text.replace(f"{{{name}}}", str(value))
+        text = text.replace(f"{{{name}}}", value)
     return text
+
+
+def difference(found: Mapping[str, Results], task: str, arm: str, other: str, teachers: str) -> str:
+    """What the prose says: ``arm`` minus ``other``, under one condition or across both."""
+    first, _, second = teachers.partition("-")
+    runs = found[task]
+    return paired(points(runs[first], arm) - points(runs[second or first], other))
 
 
 def section(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
