@@ -1,11 +1,14 @@
 """What does an offline teacher save? Lightning OPD, standard OPD and TRL's DistillationTrainer.
 
-    python benchmarks/speedup.py OUT [--repeats 3] [--task walk]
+    python benchmarks/speedup.py OUT [--repeats 3] [--task walk] [--teacher-layers 3]
 
 Same machine, models, prompts, batch, optimizer and number of steps, in one run: the long-answer
 task of labs/parity (answers of about 110 tokens, a teacher 13 times the student). Threads are tuned
 for each method on a few steps. Repeats are interleaved; medians are printed with their range, and
 the accuracy that each student reaches. Needs the extra ``bench`` for TRL.
+
+``--teacher-layers`` puts layers that add nothing on top of the teacher: it answers and scores as
+before and costs as much as a real model of that depth.
 """
 
 import argparse
@@ -136,10 +139,16 @@ def read_prompts(file: str) -> list[str]:
 
 def variant(run: Run, threads: int, arms: dict[str, Any], steps: int | None) -> Run:
     """The same run with other arms, threads and perhaps steps, beside its shared beginning."""
+    settings = {"arms": arms, "eval_every": 0, "heldout_samples": 0, "warmup_steps": 0}
+    settings["steps"] = steps or run.recipe.distill.steps
+    return changed(run, distill=settings, execution={"threads": threads})
+
+
+def changed(run: Run, **sections: dict[str, Any]) -> Run:
+    """The same run with other settings."""
     values = json.loads(run.recipe.model_dump_json(exclude_none=True))
-    values["distill"] |= {"arms": arms, "eval_every": 0, "heldout_samples": 0, "warmup_steps": 0}
-    values["distill"]["steps"] = steps or values["distill"]["steps"]
-    values["execution"]["threads"] = threads
+    for name, settings in sections.items():
+        values[name] |= settings
     recipe = validate_recipe(values, source="speedup")
     write_recipe(recipe, run.root / RECIPE)
     return Run(run.root, recipe)
@@ -170,26 +179,48 @@ def accuracy(run: Run, folder: Path) -> str:
     return f"{100 * share:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-ONCE, AGAIN, LIVE = "Lightning OPD", "Lightning OPD, each rollout 4 times", "standard OPD"
+ONCE, LIVE = "Lightning OPD", "standard OPD"
+FOUR, EIGHT = (f"{ONCE}, each rollout {n} times" for n in (4, 8))
 TRL = "TRL DistillationTrainer"
 METHODS: dict[str, tuple[Callable[..., Seconds], int, str]] = {  # call, epochs, its student
     ONCE: (lightning, 1, "distill/s0/model"),
-    AGAIN: (lightning, 4, "distill/s0/model"),
+    FOUR: (lightning, 4, "distill/s0/model"),
+    EIGHT: (lightning, 8, "distill/s0/model"),
     LIVE: (online, 1, "distill/s0/model"),
     TRL: (trl, 1, "trl/model"),
 }
 
 
-def beginning(out: Path, task: str, epochs: int) -> Run:
+def deepen(folder: Path, layers: int) -> None:
+    """Layers whose output is zero, up to so many: the same function, dearer."""
+    model = load_model(folder, device="cpu", dtype="float32")
+    weights, present = model.state_dict(), model.config.num_hidden_layers
+    if layers <= present:
+        return
+    model.config.num_hidden_layers = layers
+    model.config.layer_types = None
+    deeper = type(model)(model.config)
+    deeper.load_state_dict(weights, strict=False)
+    for layer in deeper.model.layers[present:]:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    deeper.generation_config = model.generation_config
+    deeper.save_pretrained(folder)
+
+
+def beginning(out: Path, task: str, epochs: int, teacher_layers: int) -> Run:
     """Models, prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so
     the rollouts, are fewer by that factor and each is trained on so many times."""
-    make_models(task, SEED, out / "models" / task / str(SEED))
+    models = out / "models" / task / str(SEED)
+    make_models(task, SEED, models)
+    deepen(models / "teacher", teacher_layers)
     home = out / f"speedup-{epochs}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "models").exists():
         (home / "models").symlink_to(out / "models")
     experiment.make_prompts(task, SEED, home / "prompts" / task / str(SEED), epochs=epochs)
     run = experiment.make_run(home, task, SEED, "one", home / "run", {"s0": DENSE}, sharp=False)
+    run = changed(run, teach={"answer_opd_prompts": False})  # no control here
     run_jobs(run, ["prompts", "problems", "teach", "sft"], announce=quiet)
     return run
 
@@ -251,9 +282,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--task", default="walk", choices=list(TASKS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--teacher-layers", type=int, default=0)
     args = parser.parse_args()
     out = args.out.resolve()
-    runs = {epochs: beginning(out, args.task, epochs) for epochs in (1, 4)}
+    runs = {n: beginning(out, args.task, n, args.teacher_layers) for n in (1, 4, 8)}
     threads = tune_threads(runs)
     found = measure(runs, args.repeats, threads)
     (out / "speedup.json").write_text(json.dumps(found | {"threads": threads}, indent=1))

@@ -4,7 +4,8 @@
 
 Learning rates are chosen on the development seeds, from the same five for every arm. What is
 finished is kept in results/ beside this file and not computed again; a killed run resumes. The page
-beside this file is written from results/ alone. Needs the extra ``labs``.
+beside this file is written from results/ alone. After an edit here begin a new OUT: models and
+prompts in an old one are taken as they are. Needs the extra ``labs``.
 """
 
 import argparse
@@ -39,10 +40,13 @@ def keep(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value | {"made_by": sources()}, sort_keys=True) + "\n")
 
 
+DECIDES = ("answers", "arms", "climb", "demo", "experiment", "models", "tasks", "walk")
+
+
 def sources() -> str:
-    """Of everything here that decides a result: what another version made is made again."""
-    files = [*sorted(HERE.glob("[!p]*.py")), *sorted(DEMO.glob("[mt]*.py"))]  # not the page
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+    """Of every file here that decides a result: what another version made is made again."""
+    files = [HERE / f"{name}.py" for name in DECIDES] + [DEMO / "make_models.py", DEMO / "task.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def is_kept(path: Path) -> bool:
@@ -104,6 +108,11 @@ def main() -> int:
     ]
     work([*measured, *reasons], args.workers)
     from page import write_page
+    from teachers import share_right
+
+    for task in args.tasks:
+        if not is_kept(path := RESULTS / f"{task}-teachers.json"):
+            keep(path, share_right(out, task, args.seeds))
 
     write_page(RESULTS, HERE, args.tasks, args.dev_seeds)
     return 0

@@ -34,8 +34,9 @@ class Optimisation(Section):
     eval_every: Size = Field(default=10, json_schema_extra=WHERE)
     """Measure held-out loss every so many steps; 0 = only at the end."""
     patience: Size = 0
-    """Stop when so many held-out measurements in a row brought no lower loss, and keep the model of
-    the lowest; 0 = train all steps and keep the last."""
+    """Stop when so many held-out measurements in a row brought no lower reverse KL by the stored
+    top k (or loss, without one), and keep the model of the lowest; 0 = train all steps and keep the
+    last."""
     checkpoint_every: Count = Field(default=50, json_schema_extra=WHERE)
     """Steps between resume points."""
 

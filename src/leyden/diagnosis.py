@@ -10,19 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from leyden.arms import Objective
-from leyden.metrics_file import METRICS, read_metrics
+from leyden.metrics_file import METRICS, criterion, read_metrics
 from leyden.run import DISTILL, SCORE, Run
 
 LEAVING = 1.0  # held-out reverse KL by the stored top k, over what it was before training
+NOISE = 1e-3  # nats; below this two measurements are the same
 FAR_SHARE = 0.5  # of the sampled loss, from tokens that the teacher finds 10 nats less likely
 SHARPENED = 0.8  # surprisal of the rollouts over the reference's entropy; 1 when sampled at T = 1
-RISE = 1.2  # of held-out loss over its lowest
+RISE = 1.2  # of held-out reverse KL, or loss, over its lowest
 ESS = 0.5  # effective sample size of the ratios, share of the tokens
 RATIO = 0.1  # distance of the mean ratio from 1, its expectation
 BLIND = 3.0  # reverse KL by the stored top k over that by the sampled tokens
-PREFIX = 4.0  # nats; root mean square log-ratio of a prefix
+PREFIX = 0.4  # nats per root of the answer's tokens; root mean square log-ratio of a prefix
 LONGER, STOP = 1.25, 0.05  # growth of the mean length; fall of the stop rate
 COVERED, LEAK = 0.9, 0.05  # mass inside the top k; its fall while training
+
+RULES = (
+    "leaving_teacher", "heavy_tail", "sharpened_rollouts", "rising_heldout", "blind_estimator",
+    "small_effective_sample", "ratio_off_one", "prefix_drift", "low_coverage", "leaking_mass",
+    "growing_length", "falling_stop_rate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,28 +69,27 @@ def diagnose(
 
 
 def best_step(metrics: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step of the lowest held-out loss; None where nothing was measured."""
+    """The step that was best on held-out answers; None where nothing was measured."""
     heldout = [line for line in metrics if line["split"] == "heldout"]
-    return min(heldout, key=lambda line: line["loss"])["step"] if heldout else None
+    return min(heldout, key=criterion)["step"] if heldout else None
 
 
 def _leaving(arm, heldout, scores) -> Iterator[Finding]:
-    """Twice in a row no closer to the teacher than before training. A live arm is measured too: on
+    """No closer to the teacher than before training, twice in a row. A live arm is measured too: on
     the reference's answers its student must come closer as any other."""
-    measured = [line for line in heldout if "kl_topk" in line]
-    if len(measured) < 3:
+    measured = [line["kl_topk"] for line in heldout if "kl_topk" in line]
+    newest = measured[1:][-2:] if arm.eval_every else measured[1:]
+    if len(newest) < (2 if arm.eval_every else 1):
         return
-    first, *_, before, last = measured
-    if min(before["kl_topk"], last["kl_topk"]) > LEAVING * first["kl_topk"]:
-        dense = arm.objective != "sampled"
+    if min(newest) > LEAVING * measured[0] + NOISE:
         yield Finding(
             "leaving_teacher",
-            last["step"],
-            f"held-out reverse KL to the teacher is {last['kl_topk']:.3g} nats, and was "
-            f"{first['kl_topk']:.3g} before training",
-            "lower the learning rate"
-            if dense
-            else "match stored top-k scores with objective = 'topk_tail', or lower the rate",
+            heldout[-1]["step"],
+            f"held-out reverse KL to the teacher is {newest[-1]:.3g} nats, and was "
+            f"{measured[0]:.3g} before training",
+            "match stored top-k scores with objective = 'topk_tail', or lower the rate"
+            if arm.objective == "sampled"
+            else "lower the learning rate",
         )
 
 
@@ -103,8 +109,8 @@ def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
 def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
     """Before training: the rollouts are not what the reference writes at temperature 1. Dense
     losses do not mind."""
-    ratio = scores.get("surprisal_over_entropy", 1.0)
-    if arm.objective == "sampled" and ratio < SHARPENED:
+    if arm.objective == "sampled" and _is_sharp(scores):
+        ratio = scores["surprisal_over_entropy"]
         yield Finding(
             "sharpened_rollouts",
             0,
@@ -116,13 +122,17 @@ def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _rising(arm, heldout, scores) -> Iterator[Finding]:
-    best, last = min(heldout, key=lambda line: line["loss"]), heldout[-1]
-    if last["loss"] > best["loss"] + (RISE - 1) * abs(best["loss"]) + 1e-6:
+    best, last = min(heldout, key=criterion), heldout[-1]
+    if "kl_topk" in last and best is heldout[0]:
+        return  # that is leaving_teacher's to say, where it lasts
+    low, now = criterion(best), criterion(last)
+    if now > low + (RISE - 1) * abs(low) + NOISE:
+        what = "reverse KL" if "kl_topk" in last else "loss"
         yield Finding(
-            "rising_heldout_loss",
+            "rising_heldout",
             last["step"],
-            f"held-out loss is {last['loss']:.4g}, and was {best['loss']:.4g} at step "
-            f"{best['step']} (limit {RISE} times)",
+            f"held-out {what} is {now:.4g}, and was {low:.4g} at step {best['step']} "
+            f"(limit {RISE} times)",
             "stop there with patience, or lower the learning rate",
         )
 
@@ -131,7 +141,7 @@ def _blind(arm, heldout, scores) -> Iterator[Finding]:
     """The student puts mass where no token was sampled, and the sampled loss cannot see it."""
     last = heldout[-1]
     dense, sampled = last.get("kl_topk"), last.get("kl_sampled")
-    if arm.objective != "sampled" or dense is None or sampled is None:
+    if arm.objective != "sampled" or dense is None or sampled is None or _is_sharp(scores):
         return
     if dense > BLIND * max(sampled, 1e-3):
         yield Finding(
@@ -144,7 +154,15 @@ def _blind(arm, heldout, scores) -> Iterator[Finding]:
         )
 
 
+def _is_sharp(scores) -> bool:
+    return scores.get("surprisal_over_entropy", 1.0) < SHARPENED
+
+
 def _drifted(arm, heldout, scores) -> Iterator[Finding]:
+    """Only a sampled loss is off by what the student has drifted: a dense one is right at any
+    prefix."""
+    if arm.objective != "sampled":
+        return
     last = heldout[-1]
     ess, ratio, prefix = (last.get(k) for k in ("ratio_ess", "ratio_mean", "prefix_drift_rms"))
     if ess is not None and ess < ESS:
@@ -155,7 +173,7 @@ def _drifted(arm, heldout, scores) -> Iterator[Finding]:
             f"tokens (limit {ESS:.0%})",
             "few tokens carry the weight: fewer steps, a lower rate, or refresh_every",
         )
-    if ratio is not None and abs(ratio - 1) > RATIO:
+    if ratio is not None and abs(ratio - 1) > RATIO and not _is_sharp(scores):
         yield Finding(
             "ratio_off_one",
             last["step"],
@@ -163,12 +181,14 @@ def _drifted(arm, heldout, scores) -> Iterator[Finding]:
             f"(limit {RATIO} away)",
             "the student's mass is not where the rollouts are: a lower rate, or refresh_every",
         )
-    if prefix is not None and prefix > PREFIX:
+    length = last.get("length_mean")
+    if prefix is not None and length and prefix > PREFIX * length**0.5:
         yield Finding(
             "prefix_drift",
             last["step"],
             f"prefixes of the rollouts are {prefix:.1f} nats more or less likely under the student "
-            f"than under the reference (root mean square, limit {PREFIX})",
+            f"than under the reference (root mean square, limit {PREFIX} times the root of the "
+            "length)",
             "the stored prefixes are no longer the student's own: refresh_every, or fewer steps",
         )
 
@@ -208,7 +228,8 @@ def _longer(arm, heldout, scores) -> Iterator[Finding]:
             f"(limit {LONGER} times)",
             "look at the stop token's advantage in the report; lower the rate or use 'topk_tail'",
         )
-    if last["stop_rate"] < first["stop_rate"] - STOP:
+    noise = 2 * (2 * STOP * (1 - STOP) / max(arm.heldout_samples, 1)) ** 0.5
+    if last["stop_rate"] < first["stop_rate"] - max(STOP, noise):
         yield Finding(
             "falling_stop_rate",
             last["step"],

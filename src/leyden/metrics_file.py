@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON line per measurement, with ``step`` and ``split``; read without torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 hint="redo its stage",
             )
     return found
+
+
+def criterion(measured: Mapping[str, Any]) -> float:
+    """What held-out measurements are compared by, lower being better: the reverse KL to the teacher
+    by the stored top k, or the loss where there is none. A sampled loss may fall on the tokens of
+    its rollouts while the student leaves the teacher (labs/parity)."""
+    return float(measured.get("kl_topk", measured["loss"]))
 
 
 def _is_measurement(row: Any) -> bool:

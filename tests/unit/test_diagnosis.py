@@ -3,7 +3,7 @@
 import pytest
 
 from leyden.arms import Objective
-from leyden.diagnosis import best_step, diagnose
+from leyden.diagnosis import RULES, best_step, diagnose
 
 HEALTHY = {
     "split": "heldout", "loss": 0.3, "token_loss": 0.3, "tokens": 900, "far_loss_share": 0.1,
@@ -24,9 +24,8 @@ def names(arm, metrics, scores=SCORES):
 
 @pytest.mark.parametrize(
     "arm",
-    [{}, {"objective": "topk_tail"}, {"objective": "topk"}, {"objective": "sft"},
-     {"refresh_every": 1}],
-)  # fmt: skip
+    [{}, {"objective": "topk_tail"}, {"objective": "topk"}, {"refresh_every": 1}],
+)
 def test_a_healthy_arm_is_told_nothing(arm):
     assert names(arm, heldout({}, {"loss": 0.2})) == []
     assert names(arm, []) == []
@@ -38,12 +37,11 @@ def test_a_healthy_arm_is_told_nothing(arm):
         ("leaving_teacher", {"objective": "topk"}, [{}, {"kl_topk": 0.06}, {"kl_topk": 0.06}]),
         ("leaving_teacher", {"refresh_every": 1}, [{}, {"kl_topk": 0.09}, {"kl_topk": 0.06}]),
         ("heavy_tail", {}, [{"far_loss_share": 0.7}, {}]),
-        ("rising_heldout_loss", {}, [{}, {"loss": 0.1}, {"loss": 0.2}]),
-        ("rising_heldout_loss", {"objective": "sft"}, [{"loss": 0.1}, {"loss": 0.2}]),
-        ("blind_estimator", {}, [{}, {"kl_topk": 0.3, "loss": 0.2}]),
-        ("small_effective_sample", {"objective": "topk_tail"}, [{}, {"ratio_ess": 0.2}]),
-        ("ratio_off_one", {"objective": "topk_tail"}, [{}, {"ratio_mean": 0.7}]),
-        ("prefix_drift", {"objective": "topk_tail"}, [{}, {"prefix_drift_rms": 9.0}]),
+        ("rising_heldout", {}, [{}, {"kl_topk": 0.02}, {"kl_topk": 0.04}]),
+        ("blind_estimator", {}, [{}, {"kl_sampled": 0.01}]),
+        ("small_effective_sample", {}, [{}, {"ratio_ess": 0.2}]),
+        ("ratio_off_one", {}, [{}, {"ratio_mean": 0.7}]),
+        ("prefix_drift", {}, [{}, {"prefix_drift_rms": 9.0}]),
         ("leaking_mass", {"objective": "topk"}, [{}, {"student_covered": 0.8}]),
         ("growing_length", {"objective": "topk"}, [{}, {"length_mean": 30.0}]),
         ("falling_stop_rate", {"objective": "sft"}, [{}, {"stop_rate": 0.8}]),
@@ -53,8 +51,18 @@ def test_a_rule_fires_on_what_it_is_about(name, arm, changes):
     metrics = heldout(*changes)
     (finding,) = diagnose(Objective(**arm), metrics, SCORES)
     assert finding.name == name
+    assert name in RULES
     assert finding.step in (0, metrics[-1]["step"])
     assert finding.sentence[0].islower() and finding.advice
+
+
+def test_without_stored_top_k_it_is_the_loss_that_counts():
+    metrics = [
+        {key: value for key, value in line.items() if key != "kl_topk"}
+        for line in heldout({}, {"loss": 0.1}, {"loss": 0.2})
+    ]
+    assert names({"objective": "sft"}, metrics) == ["rising_heldout"]
+    assert best_step(metrics) == 10
 
 
 def test_one_bad_measurement_is_not_leaving():
@@ -77,10 +85,10 @@ def test_a_live_arm_is_not_measured_by_the_references_rollouts():
     drifted = {"ratio_ess": 0.1, "ratio_mean": 0.5, "prefix_drift_rms": 9.0, "loss": 0.9,
                "kl_topk": 0.4}  # fmt: skip
     assert names({"refresh_every": 1}, heldout({}, drifted)) == []
-    assert len(names({}, heldout({}, drifted))) == 5
+    assert len(names({}, heldout({}, drifted))) == 4
 
 
-def test_the_best_step_is_that_of_the_lowest_heldout_loss():
+def test_the_best_step_is_that_of_the_lowest_heldout_reverse_kl():
     train = [{"split": "train", "step": 15, "loss": 0.0}]
-    assert best_step([*heldout({}, {"loss": 0.1}, {"loss": 0.2}), *train]) == 10
+    assert best_step([*heldout({}, {"kl_topk": 0.01}, {"loss": 0.1}), *train]) == 10
     assert best_step(train) is None

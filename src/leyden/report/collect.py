@@ -7,7 +7,7 @@ from typing import Any
 from leyden.artifacts import open_artifact, tokenizer_folder
 from leyden.data.render import load_tokenizer
 from leyden.diagnosis import best_step
-from leyden.metrics_file import METRICS, read_metrics
+from leyden.metrics_file import METRICS, criterion, read_metrics
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
 from leyden.run import DISTILL, EVALUATE, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.show import describe
@@ -128,11 +128,11 @@ def _arm_curves(run: Run, colours: dict[str, int]) -> list[Curve]:
 
 
 def _arms(run: Run, status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Per arm: when held-out loss was lowest, what it cost, what diagnosis found."""
+    """Per arm: when it was best on held-out answers, what it cost, what diagnosis found."""
     found = []
     for arm, settings in run.arms().items():
         metrics = _metrics(run, f"{DISTILL}/{arm}")
-        heldout = {m["step"]: m["loss"] for m in metrics if m["split"] == "heldout"}
+        heldout = {m["step"]: criterion(m) for m in metrics if m["split"] == "heldout"}
         if heldout:
             cost = {k: v for k, v in status["costs"].get(arm, {}).items() if k != "shared_by"}
             found.append(

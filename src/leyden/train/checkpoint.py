@@ -32,10 +32,10 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Best:
-    """The lowest held-out ``loss`` so far, after ``step`` steps, and the model then."""
+    """The lowest held-out ``criterion`` so far, after ``step`` steps, and the model then."""
 
     step: int
-    loss: float
+    criterion: float
     tensors: dict[str, Tensor] = field(repr=False)
 
 
@@ -56,7 +56,7 @@ def save_checkpoint(
         hashes = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
         os.replace(aside, final)
         sync_folder(folder)
-    best = point.best and {"step": point.best.step, "loss": point.best.loss}
+    best = point.best and {"step": point.best.step, "criterion": point.best.criterion}
     state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
     write_checked(final / STATE, state)
     for old in sorted(folder.glob("step-*"))[:-KEEP]:

@@ -14,7 +14,7 @@ from leyden.config import Execution
 from leyden.data.batches import collate, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.errors import ConfigError, EngineError
-from leyden.metrics_file import METRICS, append_metrics, truncate_metrics
+from leyden.metrics_file import METRICS, append_metrics, criterion, truncate_metrics
 from leyden.ranks import Ranks
 from leyden.train.checkpoint import (
     CHECKPOINTS,
@@ -152,9 +152,9 @@ class Training:
             self._log(step, "heldout", found | (self.probe() if self.ranks.leads else {}))
         if self.ranks.leads:
             self.measured()
-        if self.settings.patience and (best is None or found["loss"] < best.loss):
+        if self.settings.patience and (best is None or criterion(found) < best.criterion):
             tensors = {n: p.detach().cpu().clone() for n, p in self.student.named_parameters()}
-            return Best(step, found["loss"], tensors)
+            return Best(step, criterion(found), tensors)
         return best
 
     def _lost_patience(self, best: Best | None, step: int) -> bool:

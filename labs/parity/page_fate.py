@@ -1,0 +1,83 @@
+"""What became of the students: held-out measurements, and the warnings that they cause."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arms import TITLES, WHY
+from experiment import TEST
+from leyden.arms import Objective
+from leyden.diagnosis import RULES, diagnose
+
+FATE = {
+    "kl_topk": "reverse KL, every 10 steps",
+    "ratio_ess": "effective sample",
+    "prefix_drift_rms": "prefix drift",
+    "length_mean": "tokens",
+    "stop_rate": "stop rate",
+}
+MISTAKES = ("eos_unscored", "frozen")
+FAILS, UNDECIDED, WORKS = "worse than its reference", "within 2 standard errors", "better"
+
+
+def fate_table(arms: Sequence[tuple[str, Sequence[Mapping]]]) -> str:
+    """Held-out measurements at the end, means over seeds; the reverse KL at every measurement."""
+    lines = [f"| arm | accuracy | {' | '.join(FATE.values())} |", "|---|---|" + "---|" * len(FATE)]
+    for title, runs in arms:
+        cells = [f"{100 * np.mean([run['accuracy'] for run in runs]):.1f}"]
+        for name in FATE:
+            measured = [[line.get(name) for line in run["heldout"]] for run in runs]
+            if measured[0][-1] is None:
+                cells.append("")
+            elif name == "kl_topk":
+                cells.append(" ".join(f"{v:.3g}" for v in np.mean(measured, axis=0)))
+            else:
+                cells.append(f"{np.mean([m[-1] for m in measured]):.3g}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def why_table(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
+    """The arms of WHY; where they were not run it says so."""
+    paths = [results / f"{task}-why-{seed}.json" for seed in dev_seeds]
+    runs = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if not runs:
+        return "Not run."
+    titles = {arm: arm.removeprefix("why_").replace("_", " ") for arm in WHY}
+    return fate_table([(title, [run[arm] for run in runs]) for arm, title in titles.items()])
+
+
+def verdict(run: Mapping, arm: str) -> str:
+    """What became of an arm, against the reference that it started from, on the test problems."""
+    after, before = run[arm]["accuracy"], run["reference"]["accuracy"]
+    error = ((after * (1 - after) + before * (1 - before)) / TEST) ** 0.5
+    if abs(after - before) <= 2 * error:
+        return UNDECIDED
+    return WORKS if after > before else FAILS
+
+
+def warnings(about: Mapping) -> set[str]:
+    """The rules that fire on an arm's held-out measurements, with the package's limits of today."""
+    scores = {"surprisal_over_entropy": about["surprisal_over_entropy"]}
+    arm = Objective.model_validate(about["settings"])
+    return {finding.name for finding in diagnose(arm, about["heldout"], scores)}
+
+
+def warning_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Rule -> on how many arms it fired, by what became of them; the two mistakes apart."""
+    kinds: dict[str, list[set[str]]] = {name: [] for name in (FAILS, UNDECIDED, WORKS, "mistakes")}
+    for run in (run for runs in found.values() for run in runs):
+        for arm in TITLES:
+            if arm != "reference":
+                kind = "mistakes" if arm in MISTAKES else verdict(run, arm)
+                kinds[kind].append(warnings(run[arm]))
+    heads = [f"{kind}: {len(fired)}" for kind, fired in kinds.items()]
+    lines = [f"| warning | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name in RULES:
+        counts = (str(sum(name in fired for fired in arms)) for arms in kinds.values())
+        lines.append(f"| `{name}` | {' | '.join(counts)} |")
+    silent = (str(sum(not fired for fired in arms)) for arms in kinds.values())
+    return "\n".join([*lines, f"| none | {' | '.join(silent)} |"])

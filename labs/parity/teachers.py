@@ -1,0 +1,27 @@
+"""How many of the answers that a seed's students learn from are right, by either teacher."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo import models as demo
+from leyden.run import TEACH, Run
+from leyden.store.reader import Row, open_store
+from tasks import CHARACTERS, TASKS
+
+
+def share_right(out: Path, name: str, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """``one``: of the scoring teacher's, ``two``: of the other teacher's; one share per seed."""
+    task, tokenizer = TASKS[name], demo.make_tokenizer(CHARACTERS)
+
+    def is_right(row: Row) -> bool:
+        prompt, answer = (
+            tokenizer.decode(ids) for ids in (row["prompt_ids"], row["completion_ids"][:-1])
+        )
+        return row["finish_reason"] == "stop" and task.grade(prompt, answer)
+
+    def share(seed: int, condition: str) -> float:
+        run = Run.open(out / "runs" / name / f"{seed}-{condition}" / "main")
+        rows = open_store(run.folder(TEACH))
+        return sum(is_right(row) for row in rows) / len(rows)
+
+    return {kind: [share(seed, kind) for seed in seeds] for kind in ("one", "two")}
