@@ -21,7 +21,7 @@ RISE = 1.2  # of held-out reverse KL, or loss, over its lowest
 ESS = 0.5  # effective sample size of the ratios, share of the tokens
 RATIO = 0.1  # distance of the mean ratio from 1, its expectation
 BLIND = 3.0  # reverse KL by the stored top k over that by the sampled tokens
-PREFIX = 0.4  # nats per root of the answer's tokens; root mean square log-ratio of a prefix
+PREFIX = 0.6  # nats per root of the answer's tokens; root mean square log-ratio of a prefix
 LONGER, STOP = 1.25, 0.05  # growth of the mean length; fall of the stop rate
 COVERED, LEAK = 0.9, 0.05  # mass inside the top k; its fall while training
 
