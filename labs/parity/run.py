@@ -6,7 +6,7 @@ Learning rates are chosen on the development seeds, from the same five for every
 finished is kept in results/ beside this file and not computed again; a killed run resumes. The page
 beside this file is written from results/ alone. After an edit here begin a new OUT: models and
 prompts in an old one are taken as they are. To measure again delete results/: two hours on two
-cores, or say ``--seeds 1 2`` for half an hour. Needs the extra ``labs``.
+cores, one with ``--seeds 1 2``. Needs the extra ``labs``.
 """
 
 import argparse
