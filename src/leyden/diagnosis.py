@@ -61,10 +61,11 @@ def diagnose(
     rules: list[Callable[..., Iterator[Finding]]] = [_leaving, _longer]
     if not arm.refresh_every:  # held-out rollouts are the reference's: no measure of a live arm
         rules.append(_rising)
-    if arm.reads_scores:
-        rules += [_sharpened, _drifted, _blind]
+    if arm.objective == "sampled":  # a dense loss is right at any prefix, whatever was sampled
+        rules += [_sharpened, _drifted, _blind] if arm.reads_scores else []
+        rules.append(_heavy_tail)
     if arm.objective != "sft":
-        rules += [_heavy_tail, _leaking]
+        rules.append(_leaking)
     return [finding for rule in rules for finding in rule(arm, heldout, scores)]
 
 
@@ -78,10 +79,9 @@ def _leaving(arm, heldout, scores) -> Iterator[Finding]:
     """No closer to the teacher than before training, twice in a row. A live arm is measured too: on
     the reference's answers its student must come closer as any other."""
     measured = [line["kl_topk"] for line in heldout if "kl_topk" in line]
-    newest = measured[1:][-2:] if arm.eval_every else measured[1:]
-    if len(newest) < (2 if arm.eval_every else 1):
-        return
-    if min(newest) > LEAVING * measured[0] + NOISE:
+    wanted = 2 if arm.eval_every else 1
+    newest = measured[1:][-wanted:]
+    if len(newest) == wanted and min(newest) > LEAVING * measured[0] + NOISE:
         yield Finding(
             "leaving_teacher",
             heldout[-1]["step"],
@@ -96,7 +96,7 @@ def _leaving(arm, heldout, scores) -> Iterator[Finding]:
 def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
     """Before training: the sampled loss is a handful of tokens."""
     share = heldout[0].get("far_loss_share", 0.0)
-    if arm.objective == "sampled" and share > FAR_SHARE:
+    if share > FAR_SHARE:
         yield Finding(
             "heavy_tail",
             heldout[0]["step"],
@@ -107,9 +107,8 @@ def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
-    """Before training: the rollouts are not what the reference writes at temperature 1. Dense
-    losses do not mind."""
-    if arm.objective == "sampled" and _is_sharp(scores):
+    """Before training: the rollouts are not what the reference writes at temperature 1."""
+    if _is_sharp(scores):
         ratio = scores["surprisal_over_entropy"]
         yield Finding(
             "sharpened_rollouts",
@@ -141,7 +140,7 @@ def _blind(arm, heldout, scores) -> Iterator[Finding]:
     """The student puts mass where no token was sampled, and the sampled loss cannot see it."""
     last = heldout[-1]
     dense, sampled = last.get("kl_topk"), last.get("kl_sampled")
-    if arm.objective != "sampled" or dense is None or sampled is None or _is_sharp(scores):
+    if dense is None or sampled is None or _is_sharp(scores):
         return
     if dense > BLIND * max(sampled, 1e-3):
         yield Finding(
@@ -159,10 +158,6 @@ def _is_sharp(scores) -> bool:
 
 
 def _drifted(arm, heldout, scores) -> Iterator[Finding]:
-    """Only a sampled loss is off by what the student has drifted: a dense one is right at any
-    prefix."""
-    if arm.objective != "sampled":
-        return
     last = heldout[-1]
     ess, ratio, prefix = (last.get(k) for k in ("ratio_ess", "ratio_mean", "prefix_drift_rms"))
     if ess is not None and ess < ESS:

@@ -193,9 +193,9 @@ class Run:
         """Which prompts are answered for the store: without an arm that trains on it, those that
         are only measured; more than that are not made again."""
         needed = any(arm.reads_scores for arm in self.arms().values())
-        record = self.record(ROLLOUT)
         if needed or not self.recipe.prompts.heldout:
             return ["opd", "heldout"]
+        record = self.record(ROLLOUT)
         return ["heldout"] if record is None else record.intent.settings["splits"]
 
     def _settings(self, job: str) -> dict:
