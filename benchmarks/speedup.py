@@ -1,6 +1,6 @@
 """What does an offline teacher save? Lightning OPD, standard OPD and TRL's DistillationTrainer.
 
-    python benchmarks/speedup.py OUT [--repeats 3] [--task walk] [--teacher-layers 3]
+    python benchmarks/speedup.py OUT [--repeats 3] [--task walk] [--teacher-layers 24]
 
 Same machine, models, prompts, batch, optimizer and number of steps, in one run: the long-answer
 task of labs/parity (answers of about 110 tokens, a teacher 13 times the student). Threads are tuned
@@ -28,6 +28,7 @@ import torch  # noqa: E402
 
 import experiment  # noqa: E402
 from demo import models as demo  # noqa: E402
+from experiment import quiet  # noqa: E402
 from leyden.config import Execution, Sampling  # noqa: E402
 from leyden.costs import arm_costs  # noqa: E402
 from leyden.engines.transformers import GenerateRequest, TransformersEngine  # noqa: E402
@@ -158,10 +159,6 @@ def phases(cost: Seconds) -> Seconds:
     return {name: cost[name] for name in ("sampling", "scoring", "training")}
 
 
-def quiet(job: str, state: str) -> None:
-    """Timings are printed at the end."""
-
-
 def accuracy(run: Run, folder: Path) -> str:
     """On the run's test problems, sampled at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
@@ -208,12 +205,9 @@ def deepen(folder: Path, layers: int) -> None:
     deeper.save_pretrained(folder)
 
 
-def beginning(out: Path, task: str, epochs: int, teacher_layers: int) -> Run:
-    """Models, prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so
-    the rollouts, are fewer by that factor and each is trained on so many times."""
-    models = out / "models" / task / str(SEED)
-    make_models(task, SEED, models)
-    deepen(models / "teacher", teacher_layers)
+def beginning(out: Path, task: str, epochs: int) -> Run:
+    """Prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so the
+    rollouts, are fewer by that factor and each is trained on so many times."""
     home = out / f"speedup-{epochs}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "models").exists():
@@ -285,7 +279,10 @@ def main() -> None:
     parser.add_argument("--teacher-layers", type=int, default=0)
     args = parser.parse_args()
     out = args.out.resolve()
-    runs = {n: beginning(out, args.task, n, args.teacher_layers) for n in (1, 4, 8)}
+    models = out / "models" / args.task / str(SEED)
+    make_models(args.task, SEED, models)
+    deepen(models / "teacher", args.teacher_layers)
+    runs = {n: beginning(out, args.task, n) for n in (1, 4, 8)}
     threads = tune_threads(runs)
     found = measure(runs, args.repeats, threads)
     (out / "speedup.json").write_text(json.dumps(found | {"threads": threads}, indent=1))

@@ -66,19 +66,21 @@ def warnings(about: Mapping) -> set[str]:
     return {finding.name for finding in diagnose(arm, about["heldout"], scores)}
 
 
+def column(kind: str, teachers: str) -> str:
+    return f"{kind}, {teachers} teacher{'s' * (teachers == 'two')}"
+
+
 def warning_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Rule -> on how many arms it fired, by teachers and what became of them; mistakes apart."""
     kinds: dict[str, list[set[str]]] = {
-        f"{kind}, {teachers} teacher{'s' * (teachers == 'two')}": []
-        for teachers in found
-        for kind in (FAILS, UNDECIDED, WORKS)
+        column(kind, teachers): [] for teachers in found for kind in (FAILS, UNDECIDED, WORKS)
     }
     kinds["mistakes"] = []
     for teachers, run in ((t, run) for t, runs in found.items() for run in runs):
         for arm in TITLES:
             if arm != "reference":
-                kind = f"{verdict(run, arm)}, {teachers} teacher{'s' * (teachers == 'two')}"
-                kinds["mistakes" if arm in MISTAKES else kind].append(warnings(run[arm]))
+                kind = "mistakes" if arm in MISTAKES else column(verdict(run, arm), teachers)
+                kinds[kind].append(warnings(run[arm]))
     heads = [f"{kind}: {len(fired)}" for kind, fired in kinds.items()]
     lines = [f"| warning | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for name in RULES:

@@ -19,13 +19,12 @@ Results = dict[str, list[dict[str, Any]]]
 PHASES = ("sampling", "scoring", "training")
 ARMS = [arm for arm in TITLES if arm != "reference"]
 PAIRS = (("sampled", ONLINE), ("exact", ONLINE_EXACT), ("topk_tail", ONLINE_EXACT))
-
-
 DIFFERENCE = re.compile(r"\{(\w+):(\w+)-(\w+):(one|two|two-one)\}")
 
 
 def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
-    sections = [section(results, task, dev_seeds) for task in tasks]
+    found = {task: load(results, task) for task in tasks}
+    sections = [section(results, task, found[task], dev_seeds) for task in tasks]
     said = {
         "sections": "\n\n".join(filter(None, sections)),
         "steps": str(STEPS),
@@ -33,7 +32,6 @@ def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
         "rates": ", ".join(f"{rate:g}" for rate in sorted(RATES)),
     }
     text = (Path(__file__).parent / "page.md.in").read_text()
-    found = {task: load(results, task) for task in tasks}
     text = DIFFERENCE.sub(lambda match: difference(found, *match.groups()), text)
     for name, value in said.items():
         text = text.replace(f"{{{name}}}", value)
@@ -47,9 +45,8 @@ def difference(found: Mapping[str, Results], task: str, arm: str, other: str, te
     return paired(points(runs[first], arm) - points(runs[second or first], other))
 
 
-def section(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
+def section(results: Path, task: str, found: Results, dev_seeds: Sequence[int]) -> str:
     """A task's tables; empty where nothing is measured."""
-    found = load(results, task)
     if not found["one"]:
         return ""
     one = found["one"]

@@ -15,7 +15,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,11 +54,11 @@ def is_kept(path: Path) -> bool:
     return path.exists() and json.loads(path.read_text())["made_by"] == sources()
 
 
-def work(todo: Iterable[tuple[Path, Callable[..., Any], tuple]], workers: int) -> None:
-    """Do what has no result yet, each in a process of its own pool, and keep each at once."""
-    wanted = [(path, call, given) for path, call, given in todo if not is_kept(path)]
+def work(todo: Iterable[tuple[Path, tuple]], workers: int) -> None:
+    """Do the jobs that have no result yet, each in a process of the pool, and keep each at once."""
+    wanted = [(path, given) for path, given in todo if not is_kept(path)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(call, *given): path for path, call, given in wanted}
+        running = {pool.submit(job, *given): path for path, given in wanted}
         began = time.monotonic()
         for done in as_completed(running):
             keep(running[done], done.result())
@@ -87,23 +87,19 @@ def main() -> int:
     args = parser.parse_args()
     out = args.out.resolve()
     tuning = [
-        (RESULTS / f"{task}-tune-{seed}.json", job, ("tune", out, task, seed))
+        (RESULTS / f"{task}-tune-{seed}.json", ("tune", out, task, seed))
         for task in args.tasks
         for seed in args.dev_seeds
     ]
     work(tuning, args.workers)
     reasons = [
-        (RESULTS / f"{task}-why-{seed}.json", job, ("explain", out, task, seed))
+        (RESULTS / f"{task}-why-{seed}.json", ("explain", out, task, seed))
         for task in args.tasks
         for seed in args.dev_seeds
     ]
     rates = {task: choose(task, args.dev_seeds) for task in args.tasks}
     measured = [
-        (
-            RESULTS / f"{task}-{seed}.json",
-            job,
-            ("measure", out, task, seed, rates[task]),
-        )
+        (RESULTS / f"{task}-{seed}.json", ("measure", out, task, seed, rates[task]))
         for seed in args.seeds
         for task in args.tasks
     ]

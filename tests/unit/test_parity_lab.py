@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from conftest import ROOT
 
 LAB = ROOT / "labs/parity"
-LENGTHS = {"climb": (12, 54), "walk": (84, 140)}  # tokens with the stop token, as said on the page
+LENGTHS = {"climb": (12, 54), "walk": (84, 140)}  # tokens with the stop token, as their modules say
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_stop_token_alone_is_what_eos_unscored_leaves_out(lab):
 
     ids = np.array([5, 6, 1], dtype=np.int32)
     whole = TokenSequence(ids[:1], ids, {"logp_teacher": np.zeros(3, dtype=np.float32)})
-    (cut,) = [lab["arms"].WithoutStop([whole])[0]]
+    cut = lab["arms"].WithoutStop([whole])[0]
     assert cut.completion_ids.tolist() == [5, 6]
     assert len(cut.columns["logp_teacher"]) == 2
 
