@@ -1,0 +1,1 @@
+"""Run programs that nobody has read: contained, limited, and judged by what they answer."""

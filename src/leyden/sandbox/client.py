@@ -1,0 +1,116 @@
+"""Run a program in a sandbox and hear how it ended."""
+
+import contextlib
+import json
+import os
+import select
+import struct
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from leyden.errors import EngineError
+from leyden.sandbox.backends import Backend
+
+GRACE_SECONDS = 10.0  # beyond a program's own time, before its sandbox is given up
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use. CPU time is per process, memory over all its processes."""
+
+    cpu_seconds: int = 10
+    wall_seconds: float = 30.0
+    memory_bytes: int = 2 * 2**30
+    processes: int = 32
+    file_bytes: int = 16 * 2**20
+    open_files: int = 128
+    output_bytes: int = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: ``how`` is "done", "exit", "cpu", "wall", "memory", "output", "file",
+    "signal N" or "sandbox" (it brought the sandbox down)."""
+
+    how: str
+    result: Any = None
+    error: str = ""
+    output: str = ""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class Sandbox:
+    """One nursery, started when first needed and again whenever a program has brought it down."""
+
+    def __init__(self, backend: Backend, slot: int = 0) -> None:
+        self.backend, self.slot = backend, slot
+        self.process: subprocess.Popen | None = None
+
+    def run(self, job: dict[str, Any], limits: Limits) -> Ended:
+        """``job``: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
+        ``stdin``; see ``inside/programs.py``."""
+        process = self.process or self._start()
+        data = json.dumps({**job, "limits": asdict(limits)}).encode()
+        deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS
+        reply = self._ask(process, data, deadline)
+        if reply is None:
+            self.close()
+            return Ended("sandbox", seconds=limits.wall_seconds + GRACE_SECONDS)
+        if not reply.pop("clean"):
+            self.close()
+        return Ended(reply.pop("ended"), **reply)
+
+    def _start(self) -> subprocess.Popen:
+        self.process = self.backend.start(self.slot)
+        return self.process
+
+    def _ask(self, process: subprocess.Popen, data: bytes, deadline: float) -> dict | None:
+        """The nursery's reply, or None when it has died or is late."""
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(struct.pack(">I", len(data)) + data)
+            process.stdin.flush()
+            head = _read(process.stdout.fileno(), 4, deadline)
+            return json.loads(
+                _read(process.stdout.fileno(), struct.unpack(">I", head)[0], deadline)
+            )
+        except (BrokenPipeError, EOFError, TimeoutError):
+            return None
+
+    def close(self) -> None:
+        """End the nursery and, with it, whatever runs in its sandbox."""
+        if self.process is None:
+            return
+        process, self.process = self.process, None
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        process.wait()
+
+
+def _read(descriptor: int, count: int, deadline: float) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            raise TimeoutError
+        more = os.read(descriptor, min(count - len(data), 1 << 20))
+        if not more:
+            raise EOFError
+        data += more
+    return bytes(data)
+
+
+def require_started(sandbox: Sandbox) -> None:
+    """Raise EngineError where the backend's command cannot even start a nursery."""
+    ended = sandbox.run({"kind": "script", "program": "print(6 * 7)"}, Limits())
+    if ended.output != "42\n":
+        raise EngineError(
+            f"the sandbox {sandbox.backend.name} does not run a program: it ended with {ended.how}",
+            hint="see docs/guides/evaluating.md for what each sandbox needs",
+        )
