@@ -6,12 +6,14 @@ what) and stays out of fingerprints. Paths are ``Where`` too: what they point to
 content.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from leyden.arms import Distill, Sft
-from leyden.section import WHERE, Count, Fraction, Name, Positive, Section, Size
+from leyden.asking import PromptFile, Sampling
+from leyden.benchmark import Evaluate
+from leyden.section import WHERE, Count, Name, Positive, Section, Size
 
 
 class Models(Section):
@@ -36,23 +38,6 @@ class Models(Section):
         if self.reference and self.sft_teacher:
             raise ValueError("models.sft_teacher has no effect when models.reference is adopted")
         return self
-
-
-class PromptFile(Section):
-    """A JSON-lines file of prompts."""
-
-    file: str = Field(json_schema_extra=WHERE)
-    """Path, relative to the recipe; as a flag, to the working directory."""
-    prompt_field: str = "prompt"
-    """The field that holds the prompt's text."""
-    answer_field: str | None = None
-    """The field that holds the reference answer, for graders that need one."""
-    id_field: str | None = None
-    """The field that holds a unique id; without it, the sha256 of the prompt is the id."""
-    skip: Size = 0
-    """Leave out this many rows from the start."""
-    limit: Count | None = None
-    """Use this many rows at most."""
 
 
 class Prompts(Section):
@@ -83,19 +68,6 @@ class Template(Section):
     """Tokens that end a completion; empty means the teacher's own end-of-sequence tokens."""
 
 
-class Sampling(Section):
-    """How completions are drawn."""
-
-    temperature: Positive = 1.0
-    """Softmax temperature of the sampler."""
-    top_p: Fraction = 1.0
-    """Nucleus: sample from the smallest set of tokens whose mass reaches this."""
-    max_new_tokens: Count = 4096
-    """Length cap, stop token included."""
-    samples_per_prompt: Count = 1
-    """Completions of each prompt."""
-
-
 class Teach(Sampling):
     """Stage 1: the teacher answers the SFT prompts."""
 
@@ -117,48 +89,6 @@ class Score(Section):
     """Store the teacher's k most likely ids per token with both models' log-probs; 0 = none."""
     allow_inconsistent_teacher: bool = False
     """Score with a teacher that did not write the SFT data; recorded and shown ever after."""
-
-
-class Benchmark(Sampling):
-    """Problems with a grader."""
-
-    name: Name
-    """Shown in tables."""
-    problems: PromptFile
-    """JSON lines with a prompt and, where the grader needs it, an answer."""
-    grader: str = Field(default="math", json_schema_extra=WHERE)
-    """``exact``, ``math`` (math-verify), or ``path/file.py:function`` taking (row, completion)."""
-
-    def identity(self) -> dict[str, Any]:
-        """With the grader's name, not where it lies: its file counts by content."""
-        return super().identity() | {"grader": self.grader.rpartition("/")[2]}
-
-    @model_validator(mode="after")
-    def _grader_has_an_answer(self):
-        if self.grader in ("exact", "math") and self.problems.answer_field is None:
-            raise ValueError(
-                f"benchmark {self.name!r}: grader = {self.grader!r} compares with an answer; "
-                "set problems.answer_field"
-            )
-        return self
-
-
-class Evaluate(Section):
-    """Stage 6: every model made answers the same questions."""
-
-    benchmarks: tuple[Benchmark, ...] = ()
-    """Each ``[[evaluate.benchmarks]]``."""
-    kl_prompts: Size = 0
-    """Measure reverse KL to the teacher on fresh rollouts of so many held-out prompts; 0 = not."""
-    kl_max_new_tokens: Count = 256
-    """Length cap of those rollouts."""
-
-    @model_validator(mode="after")
-    def _names_differ(self):
-        names = [b.name for b in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"benchmark names must differ; got {names}")
-        return self
 
 
 class Execution(Section):

@@ -25,3 +25,25 @@ def model_folder(place: str) -> Path:
             f"{place}: neither a folder nor a model the Hub gives: {first_line(error)}",
             hint="check the name, the network and `hf auth login`, or give a local folder",
         ) from error
+
+
+def hub_files(repo: str, *, revision: str, pattern: str) -> list[Path]:
+    """The files of a Hub data set that match a glob, at one revision, in the order of names."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        home = snapshot_download(
+            repo, repo_type="dataset", revision=revision, allow_patterns=[pattern]
+        )
+    except Exception as error:  # as above
+        raise EngineError(
+            f"{repo}@{revision[:12]}: the Hub does not give this data set: {first_line(error)}",
+            hint="check the network, or set problems.file to a local copy of its file",
+        ) from error
+    found = sorted(path for path in Path(home).glob(pattern) if path.is_file())
+    if not found:
+        raise EngineError(
+            f"{repo}@{revision[:12]}: holds no file {pattern}",
+            hint="set problems.hub.files, or problems.file to a local copy",
+        )
+    return found

@@ -1,14 +1,11 @@
 """Read prompt files: JSON lines with a prompt, an id and perhaps an answer."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.config import PromptFile
+from leyden.asking import PromptFile
+from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
 from leyden.identity import fingerprint
 
@@ -26,7 +23,7 @@ class Prompt:
 def read_prompts(source: PromptFile) -> list[Prompt]:
     """All prompts of a file in order. Raises ConfigError with the line of the first bad row."""
     path, seen, prompts = Path(source.file), {}, []
-    for index, (number, row) in enumerate(_rows(path)):
+    for index, (number, row) in enumerate(read_rows(path)):
         if index < source.skip:
             continue
         if source.limit is not None and len(prompts) == source.limit:
@@ -48,34 +45,6 @@ def read_prompts(source: PromptFile) -> list[Prompt]:
     return prompts
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, parsed object) of every non-empty line."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _parse(line, f"{path}:{number}")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise ConfigError(
-            f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
-            hint="UTF-8 JSON lines; a path is relative to the recipe, in a flag to where you are",
-        ) from error
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # refuses lone surrogates
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{where}: not valid JSON: {error}", hint="a prompt file holds one JSON object per line"
-        ) from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: a {type(row).__name__}, not an object", hint="mend that line")
-    return row
-
-
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
     text = _field(row, source.prompt_field, where)
     if not isinstance(text, str) or not text.strip():
@@ -83,12 +52,12 @@ def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
             f"{where}: {source.prompt_field} is {text!r}, expected text",
             hint="mend that line",
         )
-    answer = _scalar(row, source.answer_field, where) if source.answer_field else None
-    name = _scalar(row, source.id_field, where) if source.id_field else fingerprint(text)[:16]
+    answer = scalar(row, source.answer_field, where) if source.answer_field else None
+    name = scalar(row, source.id_field, where) if source.id_field else fingerprint(text)[:16]
     return Prompt(name, text, answer, row)
 
 
-def _scalar(row: dict[str, Any], name: str, where: str) -> str:
+def scalar(row: dict[str, Any], name: str, where: str) -> str:
     """An id or an answer: text or a number."""
     value = _field(row, name, where)
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -1,4 +1,4 @@
-"""Is a completion right? Built-in graders, or a function of the user's."""
+"""Graders that are plain functions: the user's own, and equality of texts."""
 
 import importlib.util
 import sys
@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from leyden.benchmark import BUILT_IN_GRADERS
 from leyden.errors import ConfigError
 
 Grader = Callable[[dict[str, Any], str], bool]
 
 
 def load_grader(name: str) -> Grader:
-    """``exact``, ``math`` or ``path/to/file.py:function``.
+    """``exact`` or ``path/to/file.py:function``.
 
     A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the
     completion without its stop token, and returns whether it is right.
@@ -23,7 +24,7 @@ def load_grader(name: str) -> Grader:
     if not path:
         raise ConfigError(
             f"evaluate.benchmarks.grader = {name!r} is not known",
-            hint=f"use one of {', '.join(BUILT_IN)}, or path/to/file.py:function",
+            hint=f"use one of {', '.join(BUILT_IN_GRADERS)}, or path/to/file.py:function",
         )
     return _load_function(Path(path), function)
 
@@ -67,13 +68,4 @@ def grade_exact(problem: dict[str, Any], completion: str) -> bool:
     return completion.strip() == str(problem["answer"]).strip()
 
 
-def grade_math(problem: dict[str, Any], completion: str) -> bool:
-    """The last expression of the completion equals the answer, by math-verify."""
-    from math_verify import parse, verify
-
-    gold = parse(f"${problem['answer']}$", raise_on_error=False)
-    found = parse(completion, raise_on_error=False)
-    return bool(found) and bool(verify(gold, found, raise_on_error=False))
-
-
-BUILT_IN: dict[str, Grader] = {"exact": grade_exact, "math": grade_math}
+BUILT_IN: dict[str, Grader] = {"exact": grade_exact}

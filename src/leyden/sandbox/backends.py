@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 FLAGS = ("-P", "-s", "-S", "-B")  # no site, no user packages, no folder of the script
+START = "import sys; sys.path.insert(0, sys.argv[1]); from inside import nursery; nursery.main()"
 OPTIONAL_PACKAGES = ("numpy",)  # the tests of HumanEval+ and MBPP+ import it
 
 
@@ -65,7 +66,7 @@ def bubblewrap() -> Backend | str:
     if version < OLDEST_BUBBLEWRAP:
         return f"{said.strip() or found} is older than {'.'.join(map(str, OLDEST_BUBBLEWRAP))}"
     root = os.geteuid() == 0
-    start = [f"{INNER_PYTHON}/bin/{python().name}", *FLAGS, f"{INNER}/nursery.py"]
+    start = [f"{INNER_PYTHON}/bin/{python().name}", *FLAGS, "-c", START, INNER]
     command = [found, *_namespaces(root), *_files(), *start]
     return Backend("bubblewrap", tuple(command), uid=first_uid() if root else 0)
 
@@ -112,7 +113,7 @@ def _files() -> list[str]:
         words += ["--ro-bind", str(outer), inner]
     for device in ("null", "zero", "random", "urandom"):
         words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    words += ["--ro-bind", str(INSIDE), INNER, "--proc", "/proc"]
+    words += ["--ro-bind", str(INSIDE), f"{INNER}/inside", "--proc", "/proc"]
     words += ["--size", str(64 * 2**20), "--perms", "1777", "--tmpfs", "/tmp"]
     return [*words, "--chdir", "/tmp", "--remount-ro", "/"]
 
@@ -129,7 +130,7 @@ def _packages() -> Iterator[tuple[Path, str]]:
 
 
 def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
-    """Docker or podman with ``image``, whose ``python3`` runs the nursery. Source: docker-run(1)."""
+    """Docker or podman; ``image`` has a ``python3``. Source: docker-run(1)."""
     for tool in ("docker", "podman"):
         found = shutil.which(tool)
         if found is None:
@@ -141,13 +142,13 @@ def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
         limits += ["--cap-drop", "ALL", *(word for cap in caps for word in ("--cap-add", cap))]
         limits += ["--security-opt", "no-new-privileges", "--user", "0:0", "--pull", "never"]
         settings = [word for pair in ENVIRONMENT.items() for word in ("--env", "=".join(pair))]
-        files = ["--volume", f"{INSIDE}:{INNER}:ro", "--workdir", "/tmp"]
+        files = ["--volume", f"{INSIDE}:{INNER}/inside:ro", "--workdir", "/tmp"]
         command = [found, "run", "--rm", "--interactive", *limits, *settings, *files, image]
-        command += ["python3", *FLAGS, f"{INNER}/nursery.py"]
+        command += ["python3", *FLAGS, "-c", START, INNER]
         yield Backend(tool, tuple(command), uid=first_uid(), own_environment=False)
 
 
 def bare() -> Backend:
     """No containment at all, only limits: for machines that are a sandbox themselves."""
-    command: Sequence[str] = (str(python()), *FLAGS, str(INSIDE / "nursery.py"))
+    command: Sequence[str] = (str(python()), *FLAGS, "-c", START, str(INSIDE.parent))
     return Backend(BARE, tuple(command), own_pids=False)

@@ -26,7 +26,7 @@ class Limits:
     processes: int = 32
     file_bytes: int = 16 * 2**20
     open_files: int = 128
-    output_bytes: int = 16 * 2**20
+    output_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,22 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leyden.sandbox.backends import Backend
+from leyden.errors import ConfigError
+from leyden.sandbox.backends import Backend, bare, bubblewrap, container
 from leyden.sandbox.client import Ended, Limits, Sandbox
 
-GIVE_UP = 3  # failures: then it does not even start, or contains nothing
-QUICK = Limits(cpu_seconds=2, wall_seconds=3.0, memory_bytes=256 * 2**20, processes=16)
+LATE_SECONDS = 3.0
+GROUPS = ((0, 1, 2, 3, 4, 10, 11, 12), (5, 7), (6, 8), (9,))  # probes by number, side by side
+QUICK = Limits(cpu_seconds=2, wall_seconds=2.5, memory_bytes=256 * 2**20, processes=16)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """``program`` runs as a script; ``passes`` judges how it ended; ``fails`` says what is wrong."""
+    """``program`` runs as a script; ``passes`` judges how it ended; ``fails`` says if not."""
 
     fails: str
     program: str
@@ -30,21 +33,49 @@ class Probe:
 
 def failures(backend: Backend) -> list[str]:
     """What the sandbox does not contain, or does not allow; empty when it is sound."""
-    found, sandbox = [], Sandbox(backend)
+    with _bait() as bait, ThreadPoolExecutor(len(GROUPS)) as threads:
+        probes = _probes(*bait)
+        groups = [[probes[i] for i in group] for group in GROUPS]
+        futures = [threads.submit(_try, backend, slot, group) for slot, group in enumerate(groups)]
+        found = [future.result() for future in futures]
+        return [sentence for sentences in found for sentence in sentences]
+
+
+def _try(backend: Backend, slot: int, probes: list[Probe]) -> list[str]:
+    """One sandbox, one probe after the other."""
+    found, sandbox = [], Sandbox(backend, slot)
     try:
-        with _bait() as bait:
-            for probe in _probes(*bait):
-                began = time.monotonic()
-                program = textwrap.dedent(probe.program)
-                ended = sandbox.run({"kind": "script", "program": program}, probe.limits)
-                late = time.monotonic() - began > probe.limits.wall_seconds + 2
-                if late or not probe.passes(ended):
-                    found.append(f"{probe.fails} ({_shown(ended)})")
-                if len(found) == GIVE_UP:
-                    break
+        for probe in probes:
+            program, began = textwrap.dedent(probe.program), time.monotonic()
+            ended = sandbox.run({"kind": "script", "program": program}, probe.limits)
+            late = time.monotonic() - began > probe.limits.wall_seconds + LATE_SECONDS
+            if late or not probe.passes(ended):
+                found.append(f"{probe.fails} ({_shown(ended)})")
     finally:
         sandbox.close()
     return found
+
+
+def sound_backend(image: str, *, memory_mb: int, allow_bare: bool) -> Backend:
+    """The first backend that passes its self-test: bubblewrap, docker, podman, or none if allowed.
+
+    Raises ConfigError that says of each why not.
+    """
+    reasons = []
+    for backend in (bubblewrap(), *container(image, memory_bytes=memory_mb << 20)):
+        if isinstance(backend, str):
+            reasons.append(backend)
+        elif found := failures(backend):
+            reasons.append(f"{backend.name}: {found[0]}")
+        else:
+            return backend
+    if allow_bare:
+        return bare()
+    raise ConfigError(
+        f"no sandbox works here, and code of models runs in nothing less: {'; '.join(reasons)}",
+        hint="install bubblewrap (apt install bubblewrap); or, in a machine that is thrown away, "
+        "evaluate.allow_unsandboxed_code = true",
+    )
 
 
 def _shown(ended: Ended) -> str:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from leyden.artifacts import open_prompts, tokenizer_folder, vocab_size
-from leyden.config import Benchmark, Sampling
+from leyden.asking import Sampling
+from leyden.benchmark import Benchmark
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of

@@ -7,14 +7,17 @@ before it reads a line of the program. When it has ended, everything it started 
 
 Messages in both directions: four bytes of length, big-endian, then JSON.
 
-    python nursery.py UID OWN_PIDS
+    python -c "from inside import nursery; nursery.main()" FOLDER UID OWN_PIDS
 
 UID: run programs as this user (0: as who we are). OWN_PIDS: "yes" where every other process that
 can be seen is a program's.
 """
 
+# What solutions import most, imported once.
+import bisect  # noqa: F401
 import ctypes
 import json
+import math  # noqa: F401
 import os
 import resource
 import select
@@ -26,17 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import programs
-import seccomp
-import values
-
-sys.path.pop(0)
-assert values
-
-# What solutions import most, imported once.
-import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools  # noqa: E401,E402,F401,I001
-import math, operator, random, re, statistics, string, typing  # noqa: E401,E402,F401,I001
+from . import programs, seccomp
 
 PR_SET_DUMPABLE = 4
 POLL_SECONDS = 0.05
@@ -44,7 +37,8 @@ PACKAGES = "/packages"
 
 
 def main() -> None:
-    uid, own_pids = int(sys.argv[1]), sys.argv[2] == "yes"
+    uid, own_pids = int(sys.argv[2]), sys.argv[3] == "yes"
+    sys.path.remove(sys.argv[1])  # where we came from
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # programs cannot look into this process
     requests, replies = take_over_streams()
     filters = seccomp.program() if seccomp.supported() else b""
@@ -120,8 +114,8 @@ class Nursery:
             os.dup2(report, 3)
             os.closerange(4, 4096)
             self.give_up_privileges(job["limits"])
-            sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)
-            sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+            text = {"encoding": "utf-8", "errors": "replace", "closefd": False}
+            sys.stdin, sys.stdout = os.fdopen(0, **text), os.fdopen(1, "w", **text)
             result, error = programs.run(job)
             write_all(3, (token + json.dumps([result, error])).encode())
             code = 1 if error else 0
@@ -268,7 +262,7 @@ def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> s
     spent = usage.ru_utime + usage.ru_stime >= limits["cpu_seconds"]
     if number == signal.SIGXCPU or (number == signal.SIGKILL and spent):
         return "cpu"
-    return {signal.SIGXFSZ: "file"}.get(number, f"signal {number}")
+    return "file" if number == signal.SIGXFSZ else f"signal {number}"
 
 
 def answer(data: bytes, token: str) -> tuple[Any, str]:
@@ -318,7 +312,3 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The program under test, run in a process of its own: with tests, with calls, or as a script.
 
-Each function returns ``(result, error)``: JSON values, or None and a sentence about what went wrong.
+Each function returns ``(result, error)``: JSON values, or None and a sentence of what went wrong.
 """
 
 import sys
@@ -9,7 +9,7 @@ import traceback
 import types
 from typing import Any
 
-from values import decode, encode  # noqa: I001  # beside this file inside the sandbox
+from .values import decode, encode
 
 PROGRAM, TESTS = "<program>", "<tests>"
 Outcome = tuple[Any, str]

@@ -1,0 +1,161 @@
+"""Read a benchmark's problems: what is asked, the answer or the tests, from a file or the Hub."""
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leyden.benchmark import Benchmark, Fields, Problems
+from leyden.data.code_tests import read_tests
+from leyden.data.prompts import Prompt, scalar
+from leyden.data.tables import read_rows
+from leyden.errors import ConfigError
+from leyden.hub import hub_files
+from leyden.identity import fingerprint
+
+BOXED = "\\boxed"
+NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
+
+
+@dataclass(frozen=True)
+class Problem(Prompt):
+    """``text`` is what the model is asked, ``question`` the same without instructions. ``row``: the
+    file's row for a grader of the user's, else ``tests`` for code and nothing for mathematics."""
+
+    question: str = ""
+
+
+def problem_files(problems: Problems) -> list[Path]:
+    """The files to read, in order; those of the Hub are fetched."""
+    if problems.file is not None:
+        return [Path(problems.file)]
+    assert problems.hub is not None
+    hub = problems.hub
+    return hub_files(hub.repo, revision=hub.revision, pattern=hub.files)
+
+
+def read_problems(benchmark: Benchmark) -> list[Problem]:
+    """All problems in order. Raises ConfigError with the file and line of the first bad row."""
+    source, seen, found = benchmark.problems, {}, []
+    rows = [
+        (f"{path}:{number}", row)
+        for path in problem_files(source)
+        for number, row in read_rows(path)
+        if _in_window(row, source, f"{path}:{number}")
+    ]
+    for where, row in rows[source.skip :]:
+        if len(found) == source.limit:
+            break
+        problem = _problem(row, benchmark, where)
+        if problem.id in seen:
+            raise ConfigError(
+                f"{where}: prompt id {problem.id!r} was already used in {seen[problem.id]}",
+                hint="make ids unique; without problems.id_field the prompt's own text is the id",
+            )
+        seen[problem.id] = where
+        found.append(problem)
+    if not found:
+        raise ConfigError(
+            f"benchmark {benchmark.name}: no problems are left after its skip and dates",
+            hint="check problems.skip, first_date and last_date",
+        )
+    return found
+
+
+def _problem(row: dict[str, Any], benchmark: Benchmark, where: str) -> Problem:
+    source = benchmark.problems
+    question = row[_field(row, source.prompt_field, where)]
+    if not isinstance(question, str) or not question.strip():
+        raise ConfigError(
+            f"{where}: {source.prompt_field} is {question!r}, expected text", hint="mend that line"
+        )
+    answer = _answer(row, source, where) if source.answer_field else None
+    name = fingerprint(question)[:16]
+    if source.id_field:
+        name = scalar(row, _field(row, source.id_field, where), where)
+    kept = {"code": lambda: {"tests": read_tests(row, where)}, "math": dict, "exact": dict}
+    content = kept.get(benchmark.grader, lambda: row)()
+    text = _asked(question, row, source.instruction)
+    return Problem(name, text, answer, content, question)
+
+
+def _field(row: dict[str, Any], names: Fields, where: str) -> str:
+    """The first of ``names`` that the row has."""
+    wanted = (names,) if isinstance(names, str) else names
+    for name in wanted:
+        if row.get(name) is not None:
+            return name
+    raise ConfigError(
+        f"{where}: has no field {' or '.join(map(repr, wanted))}; it has "
+        f"{', '.join(map(repr, sorted(row)))}",
+        hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
+    )
+
+
+def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
+    assert source.answer_field is not None
+    name = _field(row, source.answer_field, where)
+    value = row[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, int) else scalar(row, name, where)
+    if source.answer_after is not None and source.answer_after in text:
+        text = text.rpartition(source.answer_after)[2]
+    inside = last_boxed(text)
+    text = (text if inside is None else inside).strip()
+    if not text:
+        raise ConfigError(f"{where}: {name} holds no answer", hint="mend that line")
+    return text
+
+
+def last_boxed(text: str) -> str | None:
+    """What the last ``\\boxed{...}`` or ``\\fbox{...}`` of a text holds, braces balanced."""
+    for match in reversed(list(re.finditer(r"\\f?boxed?\s*\{", text))):
+        depth = 1
+        for index in range(match.end(), len(text)):
+            escaped = text[index - 1] == "\\"
+            depth += 0 if escaped else {"{": 1, "}": -1}.get(text[index], 0)
+            if depth == 0:
+                return text[match.end() : index]
+    return None
+
+
+def _asked(question: str, row: dict[str, Any], instruction: str) -> str:
+    """The instruction around the question, unless the question already holds it."""
+    before, _, after = instruction.partition("{prompt}")
+    if after.strip() and "{" not in after.replace("{}", "") and after.strip() in question:
+        return question
+    filled = {"{examples}": _examples(row, question), "{starter}": _starter(row)}
+    for mark, text in filled.items():
+        before, after = before.replace(mark, text), after.replace(mark, text)
+    return before + question + after
+
+
+def _examples(row: dict[str, Any], question: str) -> str:
+    shown = [test for test in row.get("test_list") or [] if isinstance(test, str)][:NUM_EXAMPLES]
+    if not shown or "assert" in question:
+        return ""
+    return "\n\nIt must pass these tests:\n\n" + "\n".join(shown)
+
+
+def _starter(row: dict[str, Any]) -> str:
+    if row.get("starter_code"):
+        return f"Complete this code:\n\n```python\n{row['starter_code']}\n```"
+    return "Read from standard input and write to standard output."
+
+
+def _in_window(row: dict[str, Any], source: Problems, where: str) -> bool:
+    if not source.first_date and not source.last_date:
+        return True
+    assert source.date_field is not None
+    value = row[_field(row, source.date_field, where)]
+    try:
+        day = datetime.datetime.fromisoformat(str(value)).date()
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: {source.date_field} = {value!r} is not a date",
+            hint="dates are written 2025-02-01",
+        ) from error
+    first, last = source.first_date or "0001-01-01", source.last_date or "9999-12-31"
+    return datetime.date.fromisoformat(first) <= day <= datetime.date.fromisoformat(last)
