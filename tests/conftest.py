@@ -92,6 +92,8 @@ kl_max_new_tokens = 64
 name = "sums"
 grader = "{root}/examples/tiny/task.py:grade"
 max_new_tokens = 64
+temperature = 1.0
+top_p = 1.0
 problems = {{ file = "{prompts}/test.jsonl", id_field = "id", limit = 8 }}
 [execution]
 device = "cpu"

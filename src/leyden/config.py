@@ -114,6 +114,21 @@ class Execution(Section):
     """Data-parallel training processes on this machine."""
 
 
+class Evaluation(Section):
+    """What `leyden evaluate MODEL` does: the last stage without a run."""
+
+    model: str = Field(json_schema_extra=WHERE)
+    """The model that answers: a folder or a Hub id."""
+    seed: Size = 0
+    """Samples follow from it."""
+    template: Template = Template()
+    """How a problem becomes token ids, with the model's own tokenizer."""
+    evaluate: Evaluate
+    """Benchmarks and limits."""
+    execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
+    """Where and how fast."""
+
+
 class Recipe(Section):
     """One file, one run."""
 

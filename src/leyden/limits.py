@@ -28,7 +28,13 @@ def check_limits(
     context = min(load_sizes(run.place(role))[1] for role in _present(run))
     caps = _caps(run)
     for prompt in prompts:
-        _check_length(prompt, caps[prompt.split], context, run.recipe.prompts.max_prompt_tokens)
+        if len(prompt.ids) > (most := run.recipe.prompts.max_prompt_tokens):
+            raise ConfigError(
+                f"prompt {prompt.id} has {len(prompt.ids)} tokens, over "
+                f"prompts.max_prompt_tokens = {most}",
+                hint="raise the cap or remove the prompt",
+            )
+        check_length(prompt, caps[prompt.split], context)
 
 
 def _caps(run: Run) -> dict[str, int]:
@@ -42,13 +48,9 @@ def _caps(run: Run) -> dict[str, int]:
     return caps | {BENCHMARK + b.name: b.max_new_tokens for b in recipe.evaluate.benchmarks}
 
 
-def _check_length(prompt: RenderedPrompt, cap: int, context: int, most: int) -> None:
+def check_length(prompt: RenderedPrompt, cap: int, context: int) -> None:
+    """A prompt and a completion of ``cap`` tokens must fit into ``context``."""
     length = len(prompt.ids)
-    if length > most:
-        raise ConfigError(
-            f"prompt {prompt.id} has {length} tokens, over prompts.max_prompt_tokens = {most}",
-            hint="raise the cap or remove the prompt",
-        )
     if length + cap > context:
         raise ConfigError(
             f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds "

@@ -22,6 +22,7 @@ from leyden.checks import (
     holds_work,
     teacher_consistency,
 )
+from leyden.config import Execution
 from leyden.errors import EngineError, StoreError
 from leyden.files import disk_errors, remove_temporaries
 from leyden.lineage import Intent, Record, read_intent, write_intent, write_record
@@ -237,6 +238,10 @@ def lock(root: Path) -> Iterator[int]:
 
 
 def environment(run: Run) -> dict[str, object]:
+    return environment_of(run.recipe.execution)
+
+
+def environment_of(execution: Execution) -> dict[str, object]:
     """What the record tells people about the machine; never compared."""
     import torch
 
@@ -246,8 +251,8 @@ def environment(run: Run) -> dict[str, object]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.platform(),
-        "device": str(pick_device(run.recipe.execution.device)),
-        "dtype": run.recipe.execution.dtype,
+        "device": str(pick_device(execution.device)),
+        "dtype": execution.dtype,
         "threads": torch.get_num_threads(),
-        "ranks": run.recipe.execution.ranks,
+        "ranks": execution.ranks,
     }

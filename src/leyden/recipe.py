@@ -5,12 +5,12 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from leyden.config import Recipe
+from leyden.config import Evaluation, Recipe
 from leyden.errors import ConfigError
 from leyden.files import write_atomic
 
@@ -28,6 +28,14 @@ def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe
     return validate_recipe(values, source=str(path))
 
 
+def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> Evaluation:
+    """``values`` with (key, text) pairs applied, validated; paths are relative to here."""
+    for key, text in overrides:
+        _override(values, key, text)
+    _resolve_paths(values, Path.cwd())
+    return validate(Evaluation, values, source="leyden evaluate")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -42,10 +50,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
     """Validate in JSON mode (TOML arrays pass as tuples); the first error as a sentence."""
+    return validate(Recipe, values, source=source)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validate(section: type[S], values: Mapping[str, Any], *, source: str) -> S:
+    """Validate any section as if read from TOML."""
     try:
-        return Recipe.model_validate_json(json.dumps(values, default=str))
+        return section.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _explain(error, source) from error
+        raise _explain(error, source, section) from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -123,13 +139,13 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             entry["file"] = str((folder / Path(entry["file"]).expanduser()).resolve())
 
 
-def _explain(error: ValidationError, source: str) -> ConfigError:
+def _explain(error: ValidationError, source: str, top: type[BaseModel]) -> ConfigError:
     """The first validation error as one sentence with the key, the value found and a hint."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     found, kind = first.get("input"), first["type"]
     if kind == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
+        known = _fields_at(first["loc"][:-1], top)
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         hint += "; as a flag: --section.field VALUE" if len(first["loc"]) == 1 else ""
@@ -154,9 +170,9 @@ def _explain(error: ValidationError, source: str) -> ConfigError:
     )
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+def _fields_at(location: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
     """Names of the fields that the section at ``location`` has."""
-    section: type[BaseModel] | None = Recipe
+    section: type[BaseModel] | None = top
     for part in location:
         field = section.model_fields.get(str(part)) if section else None
         if field is None:

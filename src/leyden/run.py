@@ -6,7 +6,6 @@ anything.
 """
 
 import importlib.metadata
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,12 @@ PROMPTS, PROBLEMS = "prompts", "problems"
 TEACH, SFT, ROLLOUT, SCORE = "teach", "sft", "rollout", "score"
 DISTILL, EVALUATE = "distill", "evaluate"
 BENCHMARK = "bench-"  # a benchmark's prompts are the split bench-NAME
-Advance = Callable[[int], None]
+
+
+class Advance(Protocol):
+    """Tells that ``amount`` more is done; ``note`` is shown beside it, such as the score so far."""
+
+    def __call__(self, amount: int, note: str = "", /) -> None: ...
 
 
 class Progress(Protocol):
@@ -35,7 +39,7 @@ class Progress(Protocol):
 
 
 def silent(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-    return nullcontext(lambda amount: None)
+    return nullcontext(lambda amount, note="": None)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ class Run:
             prompts = self.recipe.prompts
             return _existing({"prompts.sft": prompts.sft.file, "prompts.opd": prompts.opd.file})
         if job == PROBLEMS:
-            return _existing({f"problems of {b.name}": b.problems.file for b in benchmarks})
+            return _existing({f"problems of {b.name}": b.problems.file or "" for b in benchmarks})
         if job.startswith(EVALUATE):
             own = {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in benchmarks}
             return _existing({name: file for name, file in own.items() if file})

@@ -1,19 +1,19 @@
 """What a run holds, read from records, commits and metrics alone; no model, no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from leyden.costs import arm_costs
 from leyden.diagnosis import diagnose_arm
-from leyden.files import read_object, whole_files
-from leyden.identity import fingerprint
-from leyden.lineage import read_intent, require_same
-from leyden.run import DISTILL, EVALUATE, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.files import whole_files
+from leyden.lineage import read_intent
+from leyden.run import DISTILL, EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.scores import difference, read_scores
 from leyden.store.unit import COMMITS, read_commit
 from leyden.store.writer import TIMINGS, device_seconds
 
 STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
+REFERENCE = "reference"
 DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
 
 
@@ -37,6 +37,7 @@ def run_status(run: Run) -> dict[str, Any]:
         "jobs": [vars(job) for job in jobs],
         "scores": scores(run),
         "divergence": divergences(run),
+        "overlap": overlaps(run),
         "costs": arm_costs(run),
         "warnings": warnings(run),
         "teacher_consistency": consistency(run),
@@ -81,8 +82,27 @@ def _of(stage: str, jobs: list[JobStatus]) -> list[JobStatus]:
 
 
 def scores(run: Run) -> dict[str, dict[str, Any]]:
-    """Model -> benchmark -> accuracy, interval, problems, samples."""
-    return {model: found["benchmarks"] for model, found in _evaluations(run).items()}
+    """Model -> benchmark -> accuracy, interval, pass_at, counts of outcomes, and ``difference``:
+    to the reference policy, paired over problems. Without the outcome of every sample."""
+    found = {model: s["benchmarks"] for model, s in _evaluations(run).items()}
+    return {model: _summaries(model, own, found.get(REFERENCE)) for model, own in found.items()}
+
+
+def _summaries(model: str, own: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
+    summaries = {}
+    for name, score in own.items():
+        kept = {key: value for key, value in score.items() if key != "outcomes"}
+        if base is not None and model != REFERENCE:
+            kept["difference"] = difference(score, base[name])
+        summaries[name] = kept
+    return summaries
+
+
+def overlaps(run: Run) -> dict[str, dict[str, int]]:
+    """Benchmark -> split -> training prompts that hold something of its problems, where any do."""
+    record = run.record(PROBLEMS)
+    found = {} if record is None else record.counts.get("overlap", {})
+    return {name: splits for name, splits in found.items() if any(splits.values())}
 
 
 def divergences(run: Run) -> dict[str, Any]:
@@ -96,14 +116,8 @@ def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
     for model in run.models():
         record = run.record(f"{EVALUATE}/{model}")
         if record is not None:
-            path = _scores_file(run, model)
-            found[model] = read_object(path, "benchmarks")
-            require_same(path, fingerprint(found[model]), record.fingerprint)
+            found[model] = read_scores(run.folder(f"{EVALUATE}/{model}"))
     return found
-
-
-def _scores_file(run: Run, model: str) -> Path:
-    return run.folder(f"{EVALUATE}/{model}") / "scores.json"
 
 
 def warnings(run: Run) -> dict[str, list[dict[str, Any]]]:

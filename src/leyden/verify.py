@@ -8,10 +8,10 @@ from leyden.checks import check_run
 from leyden.data.prompt_set import read_prompt_set
 from leyden.data.scores import check_pair, check_score_row, check_some_doubt
 from leyden.errors import LeydenError, StoreError
-from leyden.files import read_object
-from leyden.identity import fingerprint, hash_file, identify_model
+from leyden.identity import hash_file, identify_model
 from leyden.lineage import Record, require_same
 from leyden.run import EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.scores import read_scores
 from leyden.store.reader import Store, check_plan, open_store
 
 
@@ -67,9 +67,7 @@ def _verify_artifact(run: Run, job: str, record: Record) -> str:
 
 def _verify_scores_file(folder: Path, record: Record) -> int:
     """scores.json, the grades and the samples behind them; how many samples there are."""
-    path = folder / "scores.json"
-    scores = read_object(path, "benchmarks")
-    require_same(path, fingerprint(scores), record.fingerprint)
+    scores = read_scores(folder)
     for name, score in scores["benchmarks"].items():
         grades = folder / "grades" / f"{name}.jsonl"
         require_same(grades, hash_file(grades) if grades.exists() else "missing", score["grades"])

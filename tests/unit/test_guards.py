@@ -11,8 +11,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from conftest import MODELS, random_model, write_small_recipe
 from leyden.arms import Optimisation
+from leyden.asking import PromptFile, Sampling
+from leyden.benchmark import Benchmark
 from leyden.cli.main import run
-from leyden.config import Benchmark, PromptFile, Sampling
 from leyden.data.prompts import read_prompts
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError

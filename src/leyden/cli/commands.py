@@ -3,18 +3,22 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from leyden.cli import screen
 from leyden.config import Recipe
+from leyden.contamination import check_overlap
+from leyden.data.problems import benchmark_values
 from leyden.errors import ConfigError
 from leyden.hub import model_folder
 from leyden.identity import fingerprint, identify_model
 from leyden.pipeline import planned, run_jobs, run_recipe
-from leyden.recipe import load_recipe, parse_overrides
-from leyden.run import EVALUATE, PROBLEMS, PROMPTS, Run
+from leyden.recipe import load_evaluation, load_recipe, parse_overrides
+from leyden.run import EVALUATE, PROBLEMS, PROMPTS, RECIPE, Run
+from leyden.scores import compare_folders, read_scores
+from leyden.standalone import evaluate_model
 from leyden.status import run_status
 from leyden.verify import verify_run
 
@@ -64,15 +68,17 @@ class _Stage:
     """The folder that `leyden run` made."""
 
     def run(self) -> None:
-        run = Run.open(self.run_folder, screen.progress)
-        name = type(self).__name__.lower()
-        jobs = [job for job in run.jobs() if job.partition("/")[0] == name]
-        if not jobs:
-            raise ConfigError(
-                f"{run.root}: its recipe has no stage {name}", hint="see its recipe.toml"
-            )
-        first = [PROMPTS] + [job for job in run.jobs() if job == PROBLEMS and name == EVALUATE]
-        run_jobs(run, [*first, *jobs], announce=screen.announce)
+        run_stage(self.run_folder, type(self).__name__.lower())
+
+
+def run_stage(folder: Path, name: str) -> None:
+    """All jobs of one stage of the run in ``folder``."""
+    run = Run.open(folder, screen.progress)
+    jobs = [job for job in run.jobs() if job.partition("/")[0] == name]
+    if not jobs:
+        raise ConfigError(f"{run.root}: its recipe has no stage {name}", hint="see its recipe.toml")
+    first = [PROMPTS] + [job for job in run.jobs() if job == PROBLEMS and name == EVALUATE]
+    run_jobs(run, [*first, *jobs], announce=screen.announce)
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,101 @@ class Distill(_Stage):
 
 
 @dataclass(frozen=True)
-class Evaluate(_Stage):
-    """Stage 6: every model answers the benchmarks."""
+class Evaluate:
+    """Stage 6 of a run: every model answers the benchmarks. Or any model by itself: give its folder
+    and `--benchmarks`; fields are set as `--template.kind plain --execution.device cuda`."""
+
+    place: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
+    """The folder that `leyden run` made; or a model folder, or a Hub id."""
+    benchmarks: tuple[str, ...] = ()
+    """For a model: names of known benchmarks, NAME=FILE for a local copy of one's file, or a FILE
+    of your own (JSON lines with prompt, and answer or tests)."""
+    samples: int | None = None
+    """For a model: samples of each problem, instead of each benchmark's own number."""
+    limit: int | None = None
+    """For a model: the first so many problems of each benchmark."""
+    max_new_tokens: int | None = None
+    """For a model: length cap, instead of each benchmark's own."""
+    temperature: float | None = None
+    """For a model: softmax temperature, 0.6 by default."""
+    out: Path | None = None
+    """For a model: where to keep samples, grades and scores; evaluations/... by default."""
+
+    def run(self, fields: list[str]) -> None:
+        if (Path(self.place) / RECIPE).is_file():
+            self._run_stage(fields)
+            return
+        values = {
+            "model": self.place,
+            "evaluate": {"benchmarks": [self._benchmark(text) for text in self.benchmarks]},
+        }
+        settings = load_evaluation(values, parse_overrides(fields))
+        folder = evaluate_model(settings, self.out, screen.progress)
+        screen.print_scores(read_scores(folder))
+        screen.print_line(f"samples, grades and scores: {folder}")
+
+    def _run_stage(self, fields: list[str]) -> None:
+        own = (self.samples, self.limit, self.max_new_tokens, self.temperature, self.out)
+        if fields or self.benchmarks or any(value is not None for value in own):
+            raise ConfigError(
+                f"{self.place} is a run, whose recipe says what is evaluated",
+                hint="for other benchmarks: leyden evaluate RUN/distill/ARM/model --benchmarks ...",
+            )
+        run_stage(Path(self.place), EVALUATE)
+
+    def _benchmark(self, text: str) -> dict[str, Any]:
+        values = benchmark_values(text)
+        given = {
+            "samples_per_prompt": self.samples,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+        }
+        values |= {name: value for name, value in given.items() if value is not None}
+        if self.limit is not None:
+            values["problems"] = values.get("problems", {}) | {"limit": self.limit}
+        return values
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Two evaluations of the same problems: the difference, paired, with its 95% interval."""
+
+    first: Place
+    """RUN/evaluate/MODEL, or a folder that `leyden evaluate MODEL` made."""
+    second: Place
+    """The other."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Machine-readable."""
+
+    def run(self) -> None:
+        found = compare_folders(self.first, self.second)
+        if self.json:
+            screen.print_json(found)
+        else:
+            screen.print_comparison(found, str(self.first), str(self.second))
+
+
+@dataclass(frozen=True)
+class CheckOverlap:
+    """Do training prompts hold benchmark problems, exactly or 13 words in a row?"""
+
+    prompts: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|PROMPTS [PROMPTS ...]")
+    ]
+    """A recipe (its prompts and benchmarks), or files of prompts."""
+    benchmarks: tuple[str, ...] = ()
+    """Names of known benchmarks, NAME=FILE for a local copy, or a FILE of your own."""
+    prompt_field: str = "prompt"
+    """The field that holds the text in the files of prompts."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Machine-readable, with every overlap."""
+
+    def run(self) -> None:
+        found = check_overlap(list(self.prompts), list(self.benchmarks), self.prompt_field)
+        if self.json:
+            screen.print_json(found)
+        else:
+            screen.print_overlaps(found)
 
 
 @dataclass(frozen=True)

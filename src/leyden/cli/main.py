@@ -21,6 +21,8 @@ Command = (
     | Annotated[c.Score, Sub("score")]
     | Annotated[c.Distill, Sub("distill")]
     | Annotated[c.Evaluate, Sub("evaluate")]
+    | Annotated[c.Compare, Sub("compare")]
+    | Annotated[c.CheckOverlap, Sub("check-overlap")]
     | Annotated[c.Status, Sub("status")]
     | Annotated[c.Show, Sub("show")]
     | Annotated[c.Verify, Sub("verify")]
@@ -28,7 +30,7 @@ Command = (
     | Annotated[c.Identify, Sub("identify")]
     | Annotated[c.Config, Sub("config")]
 )
-TAKES_FIELDS = (c.RunRecipe, c.Config)
+TAKES_FIELDS = (c.RunRecipe, c.Config, c.Evaluate)
 
 
 def main(arguments: list[str] | None = None) -> None:

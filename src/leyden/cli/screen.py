@@ -41,26 +41,28 @@ def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     ]
     console = Console(stderr=True)
     if not console.is_terminal:
         yield tenths(name, total, unit)
         return
     with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(name, total=total, unit=unit)
-        yield lambda amount: bars.advance(task, amount)
+        task = bars.add_task(name, total=total, unit=unit, note="")
+        yield lambda amount, note="": bars.update(task, advance=amount, note=note)
 
 
 def tenths(name: str, total: int, unit: str) -> Advance:
     """Prints a line whenever another tenth is done, not faster than every ten seconds."""
     done, said, began = 0, time.monotonic(), time.monotonic()
 
-    def advance(amount: int) -> None:
+    def advance(amount: int, note: str = "") -> None:
         nonlocal done, said
         before, done, now = done, done + amount, time.monotonic()
         if 10 * done // total > 10 * before // total and now - said >= 10:
             said = now
             line = f"{name:22} {done}/{total} {unit}, {now - began:.0f} s"
+            line += f", {note}" if note else ""
             print(line, file=sys.stderr, flush=True)
 
     return advance
@@ -93,6 +95,9 @@ def print_status(status: dict[str, Any]) -> None:
     if status["scores"]:
         console.print(_scores(status))
     console.print(f"one teacher: {status['teacher_consistency']}")
+    for name, splits in status["overlap"].items():
+        counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
+        console.print(f"warning: the benchmark {name} is trained on: {counts} hold its problems")
     for arm, findings in status["warnings"].items():
         for found in findings:
             where = f"warning: {arm}, step {found['step']}"
@@ -143,6 +148,65 @@ def _scores(status: dict[str, Any]) -> Table:
 def _accuracy(score: dict[str, Any]) -> str:
     low, high = score["interval"]
     return f"{100 * score['accuracy']:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """One model's benchmarks, a row each."""
+    table = Table(title="95% intervals over problems", title_justify="left")
+    table.add_column("benchmark")
+    for name in ("problems", "samples", "avg@k", "pass@k", "maj@k", *NOT_RIGHT, "tokens"):
+        table.add_column(name, justify="right")
+    for name, score in scores["benchmarks"].items():
+        k = score["samples_per_problem"]
+        table.add_row(
+            name,
+            f"{score['problems']:,}",
+            str(k),
+            _accuracy(score),
+            _share(score["pass_at"][str(k)]),
+            _share(score["majority"]) if score["majority"] else "-",
+            *(f"{score[outcome]:,}" for outcome in NOT_RIGHT),
+            f"{score['mean_tokens']:.0f}",
+        )
+    Console(highlight=False).print(table)
+
+
+NOT_RIGHT = ("wrong", "unparsed", "truncated")
+
+
+def _share(found: list[float]) -> str:
+    return f"{100 * found[0]:.1f}%"
+
+
+def print_comparison(found: dict[str, dict[str, Any]], first: str, second: str) -> None:
+    """Differences in points, first minus second."""
+    table = Table(title=f"{first} minus {second}, points, 95%", title_justify="left")
+    table.add_column("benchmark")
+    for name in ("problems", "first", "second", "difference"):
+        table.add_column(name, justify="right")
+    for name, pair in found.items():
+        value, low, high = (100 * x for x in pair["difference"])
+        table.add_row(
+            name,
+            f"{pair['problems']:,}",
+            f"{100 * pair['first']:.1f}%",
+            f"{100 * pair['second']:.1f}%",
+            f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+        )
+    Console(highlight=False).print(table)
+
+
+def print_overlaps(found: list[dict[str, Any]]) -> None:
+    """A line per benchmark and source, then the first overlaps of each."""
+    for one in found:
+        counts = f"{one['exact']} exact, {one['grams']} with 13 words in a row"
+        print(f"{one['benchmark']} in {one['source']}: {counts}, of {one['prompts']:,} prompts")
+        for overlap in one["overlaps"][:MOST_SHOWN]:
+            shared = overlap["shared"][:80]
+            print(f"  {overlap['prompt']} holds {overlap['problem']} ({overlap['kind']}): {shared}")
+
+
+MOST_SHOWN = 5
 
 
 def _divergence(found: dict[str, Any] | None) -> str:

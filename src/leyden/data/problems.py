@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.benchmark import Benchmark, Fields, Problems
+from leyden.benchmark import Benchmark, Fields, Problems, known_benchmarks
 from leyden.data.code_tests import read_tests
 from leyden.data.prompts import Prompt, scalar
 from leyden.data.tables import read_rows
@@ -159,3 +159,34 @@ def _in_window(row: dict[str, Any], source: Problems, where: str) -> bool:
         ) from error
     first, last = source.first_date or "0001-01-01", source.last_date or "9999-12-31"
     return datetime.date.fromisoformat(first) <= day <= datetime.date.fromisoformat(last)
+
+
+def benchmark_values(text: str) -> dict[str, Any]:
+    """What a command line means by ``NAME``, ``NAME=FILE`` or ``FILE``: the values of a benchmark.
+
+    NAME is a known benchmark; FILE alone: JSON lines with ``prompt``, and ``answer`` or ``tests``.
+    """
+    name, _, file = text.rpartition("=")
+    if name:
+        return {"name": name, "problems": {"file": file}}
+    if text in known_benchmarks():
+        return {"name": text}
+    path = Path(text)
+    if not path.is_file():
+        raise ConfigError(
+            f"{text}: neither a known benchmark nor a file",
+            hint=f"known are {', '.join(known_benchmarks())}; or give FILE, or NAME=FILE",
+        )
+    stem = re.sub(r"[^a-z0-9_-]+", "-", path.name.partition(".")[0].lower()).strip("-_")
+    return {"name": stem or "own", **own_values(path)}
+
+
+def own_values(path: Path) -> dict[str, Any]:
+    """How a file of one's own is read, by the fields of its first row."""
+    _, row = next(iter(read_rows(path)), (0, {}))
+    problems: dict[str, Any] = {"file": str(path)}
+    if "id" in row:
+        problems["id_field"] = "id"
+    if "answer" in row:
+        return {"problems": problems | {"answer_field": "answer"}}
+    return {"grader": "code", "problems": problems}

@@ -1,13 +1,15 @@
 """The rendered prompts of a run: one JSON line each, made once, read by every stage."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from leyden.data.prompts import Prompt
 from leyden.files import write_atomic
 from leyden.identity import hash_file
-from leyden.run import RENDERED, check_prompt_set
+from leyden.run import RENDERED, Progress, check_prompt_set
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,19 @@ class RenderedPrompt:
     text: str
     answer: str | None
     row: dict[str, Any]
+
+
+def render_all(
+    renderer: Any, prompts: Sequence[Prompt], split: str, progress: Progress
+) -> list[RenderedPrompt]:
+    """``prompts`` as token ids, by a ``Renderer``; the split goes before their ids."""
+    rendered = []
+    with progress(f"prompts, {split}", len(prompts), "rows") as advance:
+        for p in prompts:
+            ids = tuple(renderer.render(p.text))
+            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
+            advance(1)
+    return rendered
 
 
 def write_prompt_set(folder: Path, prompts: list[RenderedPrompt]) -> str:

@@ -20,8 +20,9 @@ class Prompt:
     row: dict[str, Any]
 
 
-def read_prompts(source: PromptFile) -> list[Prompt]:
-    """All prompts of a file in order. Raises ConfigError with the line of the first bad row."""
+def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
+    """All prompts of a file in order. Raises ConfigError with the line of the first bad row, or of
+    the second with one id unless ids need not be ``unique``."""
     path, seen, prompts = Path(source.file), {}, []
     for index, (number, row) in enumerate(read_rows(path)):
         if index < source.skip:
@@ -29,7 +30,7 @@ def read_prompts(source: PromptFile) -> list[Prompt]:
         if source.limit is not None and len(prompts) == source.limit:
             break
         prompt = _prompt(row, source, f"{path}:{number}")
-        if prompt.id in seen:
+        if unique and prompt.id in seen:
             raise ConfigError(
                 f"{path}:{number}: prompt id {prompt.id!r} was already used in line "
                 f"{seen[prompt.id]}",

@@ -1,21 +1,86 @@
-"""A run's prompts sampled into a store of its own: what teach, rollout and evaluate share."""
+"""Prompts sampled into a store of its own: what teach, rollout and evaluate share."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leyden.artifacts import open_prompts, stop_ids, vocab_size
-from leyden.config import Sampling
+from leyden.asking import Sampling
+from leyden.config import Execution
+from leyden.data.prompt_set import RenderedPrompt
 from leyden.engines.fill import fill_completions
 from leyden.engines.transformers import TransformersEngine
 from leyden.limits import check_limits
 from leyden.lineage import Intent
-from leyden.run import PROMPTS, Run
+from leyden.run import PROMPTS, Progress, Run
 from leyden.store.plan import make_plan
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import COMPLETIONS
 from leyden.store.writer import open_writer
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A model that answers, and everything that decides its answers beside the prompts.
+
+    ``origin`` is the digest of the intent that its stores are made from; ``title`` is for screens.
+    """
+
+    model: Path
+    vocab_size: int
+    stop_ids: Sequence[int]
+    seed: int
+    execution: Execution
+    origin: str
+    title: str
+    progress: Progress
+
+    @classmethod
+    def of_run(cls, run: Run, intent: Intent, model: Path) -> "Sampler":
+        return cls(
+            model,
+            vocab_size(run),
+            stop_ids(run),
+            run.recipe.seed,
+            run.recipe.execution,
+            intent.digest,
+            intent.stage,
+            run.progress,
+        )
+
+    def fill(
+        self,
+        folder: Path,
+        prompts: Sequence[RenderedPrompt],
+        sampling: Sampling,
+        *,
+        purpose: str,
+    ) -> tuple[Store, float]:
+        """The sealed store of ``prompts`` answered, made or finished, and its device-seconds.
+
+        ``purpose`` goes into every row's seed: another one, other samples.
+        """
+        units = make_plan(
+            [prompt.id for prompt in prompts],
+            samples=sampling.samples_per_prompt,
+            rows_per_unit=self.execution.rows_per_unit,
+            seed=self.seed,
+            purpose=purpose,
+        )
+        writer = open_writer(folder, COMPLETIONS, units, origin=self.origin)
+        with self.progress(self.title, sum(len(u.rows) for u in units), "rows") as advance:
+            fill_completions(
+                writer,
+                lambda: TransformersEngine.load(self.model, self.execution, self.vocab_size),
+                {prompt.id: prompt for prompt in prompts},
+                sampling,
+                self.stop_ids,
+                advance=advance,
+            )
+        writer.seal()
+        return open_store(folder), writer.device_seconds()
 
 
 def sample_store(
@@ -31,28 +96,14 @@ def sample_store(
     purpose: str = "",
 ) -> tuple[Store, float]:
     """Sample ``model`` on the prompts of ``splits``; the sealed store and its device-seconds."""
-    folder = folder or run.folder(intent.stage)
-    prompts = {p.id: p for p in open_prompts(run, source).values() if p.split in splits}
-    check_limits(run, prompts.values(), vocab_size=vocab_size(run))
-    units = make_plan(
-        list(prompts)[:limit],
-        samples=sampling.samples_per_prompt,
-        rows_per_unit=run.recipe.execution.rows_per_unit,
-        seed=run.recipe.seed,
+    prompts = [p for p in open_prompts(run, source).values() if p.split in splits]
+    check_limits(run, prompts, vocab_size=vocab_size(run))
+    return Sampler.of_run(run, intent, model).fill(
+        folder or run.folder(intent.stage),
+        prompts[:limit],
+        sampling,
         purpose=purpose or intent.stage,
     )
-    writer = open_writer(folder, COMPLETIONS, units, origin=intent.digest)
-    with run.progress(intent.stage, sum(len(u.rows) for u in units), "rows") as advance:
-        fill_completions(
-            writer,
-            lambda: TransformersEngine.load(model, run.recipe.execution, vocab_size(run)),
-            prompts,
-            sampling,
-            stop_ids(run),
-            advance=advance,
-        )
-    writer.seal()
-    return open_store(folder), writer.device_seconds()
 
 
 def sample_counts(store: Store) -> dict[str, Any]:

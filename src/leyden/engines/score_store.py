@@ -14,7 +14,7 @@ from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConsistencyError
 from leyden.logprobs import TokenScores
-from leyden.run import Advance, Run
+from leyden.run import Run
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM
@@ -50,7 +50,7 @@ class Scorer:
         rollouts: Path,
         scores: Path,
         first_row: int = 0,
-        progress: Advance = lambda rows: None,
+        progress: Callable[[int], None] = lambda rows: None,
     ) -> list[dict[str, Any]]:
         """Score rows of the store ``rollouts``; refuses scores that no model gives.
 
@@ -99,7 +99,7 @@ def fill_scores(
     load_scorer: Callable[[], Scorer],
     *,
     mine: Sequence[Unit] | None = None,
-    advance: Advance = lambda rows: None,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> None:
     """Score every pending unit (of ``mine``); no model is loaded when none is.
 

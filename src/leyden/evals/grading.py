@@ -67,6 +67,16 @@ def grade_answers(
     return board.verdicts()
 
 
+def check_graders(settings: Evaluate) -> None:
+    """Raise ConfigError where a benchmark could not be graded: no such grader, or no sandbox."""
+    graders = [benchmark.grader for benchmark in settings.benchmarks]
+    for name in graders:
+        if name not in ("math", "code"):
+            load_grader(name)
+    if "code" in graders:
+        code_backend(settings)
+
+
 class _Board:
     """The verdicts so far."""
 

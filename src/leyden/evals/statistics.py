@@ -1,15 +1,17 @@
-"""Means over problems with 95% intervals."""
+"""Means over problems with 95% intervals, pass@k, majority votes, and two models compared."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 RESAMPLES = 10_000
+Interval = tuple[float, float]
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int) -> Interval:
     """95% score interval of a proportion; sound at 0% and 100%. Source: Wilson 1927."""
     share = successes / trials
     scale = 1 + Z**2 / trials
@@ -18,7 +20,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     """95% percentile bootstrap of the mean over problems (samples are not independent)."""
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
@@ -27,13 +29,61 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     return float(low), float(high)
 
 
-def accuracy_interval(scores: Sequence[Sequence[bool]]) -> tuple[float, tuple[float, float]]:
-    """Mean over problems of the mean over samples, and its interval.
+def mean_interval(values: Sequence[float]) -> tuple[float, Interval]:
+    """Mean of values in [0, 1], one per problem, and its interval by bootstrap over problems.
 
-    ``scores[p][s]``: sample s of problem p is right. One sample each: Wilson's interval; more:
-    bootstrap over problems.
+    Where every problem is 0 or 1, a proportion, the interval is Wilson's, which covers better; and
+    where all are alike, of which a bootstrap sees no spread at all.
     """
-    means = [float(np.mean(samples)) for samples in scores]
-    if all(len(samples) == 1 for samples in scores):
-        return float(np.mean(means)), wilson_interval(int(sum(means)), len(means))
-    return float(np.mean(means)), bootstrap_interval(means)
+    mean = float(np.mean(values))
+    if set(values) <= {0.0, 1.0} or min(values) == max(values):
+        return mean, wilson_interval(mean * len(values), len(values))
+    return mean, bootstrap_interval(values)
+
+
+def accuracy_interval(scores: Sequence[Sequence[bool]]) -> tuple[float, Interval]:
+    """avg@k: the mean over problems of the mean over samples, and its interval.
+
+    ``scores[p][s]``: sample s of problem p is right.
+    """
+    return mean_interval([float(np.mean(samples)) for samples in scores])
+
+
+def pass_at(k: int, *, samples: int, successes: int) -> float:
+    """That one of k samples is right, without bias, from ``samples`` of which ``successes`` are.
+
+    1 - C(n - c, k) / C(n, k). Source: Chen et al. 2021 (arXiv 2107.03374), equation 1.
+    """
+    if k > samples:
+        raise ValueError(f"pass@{k} of {samples} samples")
+    return 1.0 - math.comb(samples - successes, k) / math.comb(samples, k)
+
+
+def majority_share(votes: Sequence[tuple[bool, str]]) -> float:
+    """maj@k of one problem: whether the answer given most often is right.
+
+    ``votes``: (right, answer) of every sample that gave an answer. Right answers are one answer,
+    however they are written; a tie counts as the share of right ones among the first. Source: Wang
+    et al. 2022 (arXiv 2203.11171), self-consistency.
+    """
+    if not votes:
+        return 0.0
+    counts = Counter(None if right else answer for right, answer in votes)
+    most = max(counts.values())
+    first = [answer for answer, count in counts.items() if count == most]
+    return (None in first) / len(first)
+
+
+def paired_difference(
+    first: Mapping[str, Sequence[bool]], second: Mapping[str, Sequence[bool]], *, seed: int = 0
+) -> tuple[float, Interval]:
+    """How much better ``first`` does than ``second`` on the problems that both answered.
+
+    The mean over problems of the difference of their means over samples, with a bootstrap over
+    problems: what makes a problem hard for both cancels. Raises ValueError where they share none.
+    """
+    shared = [problem for problem in first if problem in second]
+    if not shared:
+        raise ValueError("no problem in common")
+    differences = [float(np.mean(first[p])) - float(np.mean(second[p])) for p in shared]
+    return float(np.mean(differences)), bootstrap_interval(differences, seed=seed)

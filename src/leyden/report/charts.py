@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 26
+HEAT_WIDTH, HEAT_LEFT, MOST_TOOLTIPS = 1100, 120, 4000
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,62 @@ def histogram(values: Sequence[int], *, label: str, colour: int, bins: int = 24)
             )
         )
     return _svg(parts, label)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A model's row of a heat map: (problem, outcome of each sample) in the order of all bands."""
+
+    name: str
+    columns: Sequence[tuple[str, Sequence[str]]]
+
+
+def heat_map(bands: Sequence[Band], *, label: str) -> Markup:
+    """A cell per sample: problems across, samples down, a band per model; one path per outcome."""
+    num_columns = max(len(band.columns) for band in bands)
+    samples = max(len(outcomes) for band in bands for _, outcomes in band.columns)
+    across = min(14.0, (HEAT_WIDTH - HEAT_LEFT) / num_columns)
+    down = max(2.0, min(12.0, 60.0 / samples))
+    tall, parts = down * samples + 8, []
+    for index, band in enumerate(bands):
+        top = index * tall + 4
+        parts.append(_text(HEAT_LEFT - 8, top + down * samples / 2 + 4, band.name, "end"))
+        parts += _cells(band, top, across, down)
+        if num_columns * len(bands) <= MOST_TOOLTIPS:
+            parts += _tooltips(band, top, across, down * samples)
+    return _svg(parts, label, width=HEAT_WIDTH, height=round(len(bands) * tall))
+
+
+def _cells(band: Band, top: float, across: float, down: float) -> list[Markup]:
+    paths: dict[str, list[str]] = {}
+    gap = min(1.0, across / 5)
+    for column, (_, outcomes) in enumerate(band.columns):
+        for row, outcome in enumerate(outcomes):
+            x, y = HEAT_LEFT + column * across, top + row * down
+            step = f"M{x:.1f} {y:.1f}h{across - gap:.2f}v{down - gap:.2f}H{x:.1f}z"
+            paths.setdefault(outcome, []).append(step)
+    return [
+        Markup('<path class="o-{}" d="{}"/>').format(outcome, "".join(steps))
+        for outcome, steps in paths.items()
+    ]
+
+
+def _tooltips(band: Band, top: float, across: float, height: float) -> list[Markup]:
+    return [
+        Markup(
+            '<rect class="hover" x="{:.1f}" y="{:.1f}" width="{:.2f}" height="{:.1f}">'
+            "<title>{}: {} of {} right</title></rect>"
+        ).format(
+            HEAT_LEFT + column * across,
+            top,
+            across,
+            height,
+            problem.partition("/")[2],
+            sum(outcome == "right" for outcome in outcomes),
+            len(outcomes),
+        )
+        for column, (problem, outcomes) in enumerate(band.columns)
+    ]
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Axis:

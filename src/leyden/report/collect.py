@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.artifacts import open_artifact, tokenizer_folder
+from leyden.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.data.render import load_tokenizer
 from leyden.diagnosis import best_step
 from leyden.metrics_file import METRICS, criterion, read_metrics
+from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
-from leyden.run import DISTILL, EVALUATE, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.run import DISTILL, EVALUATE, PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.show import describe
-from leyden.status import run_status
+from leyden.status import REFERENCE, run_status
 from leyden.store.reader import open_store
 
 NUM_COMPLETIONS = 12
@@ -61,6 +62,8 @@ def collect_run(run: Run) -> dict[str, Any]:
         "total_seconds": sum(job["device_seconds"] for job in status["jobs"]),
         "colours": colours,
         "accuracy": _accuracy(status, colours),
+        "benchmarks": _benchmarks(run, colours),
+        "overlap": status["overlap"],
         "divergence": _divergence(status, colours),
         "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, [LOSS]),
         "curves": _arm_curves(run, colours),
@@ -87,6 +90,17 @@ def compare(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def _benchmarks(run: Run, colours: dict[str, int]) -> list[dict[str, Any]]:
+    models = [
+        Evaluated(model, run.folder(f"{EVALUATE}/{model}"), colour)
+        for model, colour in colours.items()
+        if run.record(f"{EVALUATE}/{model}") is not None
+    ]
+    if not models or not run.recipe.evaluate.benchmarks:
+        return []
+    return collect_benchmarks(models, open_prompts(run, PROBLEMS), against=REFERENCE)
 
 
 def _accuracy(status: dict[str, Any], colours: dict[str, int]) -> dict[str, str]:

@@ -2,89 +2,122 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from leyden.artifacts import open_prompts, tokenizer_folder, vocab_size
 from leyden.asking import Sampling
-from leyden.benchmark import Benchmark
+from leyden.benchmark import Benchmark, Evaluate
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of
-from leyden.engines.sample_store import sample_store
+from leyden.engines.sample_store import Sampler, sample_store
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.graders import apply_grader, load_grader
-from leyden.evals.statistics import accuracy_interval
+from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.summary import summarise
 from leyden.files import write_atomic, write_json
 from leyden.identity import fingerprint, hash_file
+from leyden.limits import check_limits
 from leyden.lineage import Intent, Record
 from leyden.modeling import load_model
 from leyden.run import BENCHMARK, PROBLEMS, Run
+from leyden.scores import SCORES
 from leyden.store.reader import Row, Store
 from leyden.vocabulary import check_vocabulary
 
-SCORES, SAMPLES, GRADES = "scores.json", "samples", "grades"
+SAMPLES, GRADES = "samples", "grades"
 
 
 def run_evaluate(run: Run, intent: Intent) -> Record:
     """Make ``evaluate/MODEL``: samples, grades and scores.json."""
     model, folder = intent.stage.partition("/")[2], run.folder(intent.stage)
     check_vocabulary(run, model)
-    scores: dict[str, Any] = {"benchmarks": {}}
-    rows = tokens = 0
-    seconds = 0.0
-    for benchmark in run.recipe.evaluate.benchmarks:
-        store, took = sample_store(
-            run,
-            intent,
-            run.place(model),
-            benchmark,
-            [BENCHMARK + benchmark.name],
-            source=PROBLEMS,
-            folder=folder / SAMPLES / benchmark.name,
-            purpose=f"evaluate/{benchmark.name}",
-        )
-        scores["benchmarks"][benchmark.name] = _grade(run, intent, benchmark, store)
-        rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
-    if run.recipe.evaluate.kl_prompts and model != "teacher":
+    settings = run.recipe.evaluate
+    problems = open_prompts(run, PROBLEMS) if settings.benchmarks else {}
+    check_limits(run, problems.values(), vocab_size=vocab_size(run))
+    sampler = Sampler.of_run(run, intent, run.place(model))
+    scores, counts, seconds = answer_benchmarks(
+        sampler, settings, problems, folder, tokenizer=tokenizer_folder(run)
+    )
+    if settings.kl_prompts and model != "teacher":
         scores["divergence"], took = _diverge(run, intent, model)
         seconds += took
     write_json(folder / SCORES, scores)
-    counts = {"rows": rows, "tokens": tokens}
     return Record(intent, fingerprint(scores), counts, seconds)
 
 
-def _grade(run: Run, intent: Intent, benchmark: Benchmark, store: Store) -> dict[str, Any]:
-    """Grade every sample, keep the verdicts, and sum them up."""
-    grader, prompts = load_grader(benchmark.grader), open_prompts(run, PROBLEMS)
-    tokenizer = load_tokenizer(tokenizer_folder(run))
-    verdicts: dict[str, list[bool]] = {}
-    lines = []
-    with run.progress(f"{intent.stage}, grading", len(store), "rows") as advance:
-        for row in store:
-            prompt, text = prompts[row["prompt_id"]], completion_text(tokenizer, row)
-            where = f"{benchmark.grader} on {prompt.id}"
-            right = row["finish_reason"] == "stop" and apply_grader(
-                grader, _problem(prompt), text, where=where
+def answer_benchmarks(
+    sampler: Sampler,
+    settings: Evaluate,
+    problems: Mapping[str, RenderedPrompt],
+    folder: Path,
+    *,
+    tokenizer: Path,
+) -> tuple[dict[str, Any], dict[str, int], float]:
+    """Sample and grade every benchmark into ``folder``: (scores, counts, device-seconds)."""
+    scores: dict[str, Any] = {"benchmarks": {}}
+    rows = tokens = 0
+    seconds = 0.0
+    for benchmark in settings.benchmarks:
+        asked = [p for p in problems.values() if p.split == BENCHMARK + benchmark.name]
+        store, took = sampler.fill(
+            folder / SAMPLES / benchmark.name,
+            asked,
+            benchmark,
+            purpose=f"evaluate/{benchmark.name}",
+        )
+        path = folder / GRADES / f"{benchmark.name}.jsonl"
+        answers = _answers(store, problems, load_tokenizer(tokenizer))
+        with sampler.progress(f"{sampler.title}, grading", len(store), "answers") as advance:
+            scores["benchmarks"][benchmark.name] = _grade(
+                store, answers, benchmark, settings, path, advance
             )
-            verdicts.setdefault(prompt.id, []).append(right)
-            lines.append(
-                {"prompt_id": prompt.id, "sample": row["sample"], "right": right, "text": text}
-            )
-            advance(1)
-    path = run.folder(intent.stage) / GRADES / f"{benchmark.name}.jsonl"
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    accuracy, interval = accuracy_interval(list(verdicts.values()))
+        rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
+    return scores, {"rows": rows, "tokens": tokens}, seconds
+
+
+def _answers(store: Store, problems: Mapping[str, RenderedPrompt], tokenizer) -> list[Answer]:
+    return [
+        Answer(
+            row["prompt_id"],
+            _problem(problems[row["prompt_id"]]),
+            completion_text(tokenizer, row),
+            row["finish_reason"] == "stop",
+        )
+        for row in store
+    ]
+
+
+def _grade(
+    store: Store,
+    answers: list[Answer],
+    benchmark: Benchmark,
+    settings: Evaluate,
+    path: Path,
+    advance: Callable[[int, str], None],
+) -> dict[str, Any]:
+    """Grade every sample, keep the verdicts in ``path``, and sum them up."""
+    verdicts = grade_answers(answers, benchmark, settings, advance=advance)
+    lines = (
+        {"prompt_id": a.prompt_id, "sample": sample, **asdict(verdict), "text": a.text}
+        for a, sample, verdict in zip(answers, store.values("sample"), verdicts, strict=True)
+    )
+    write_atomic(path, _json_lines(lines))
+    by_problem: dict[str, list] = {}
+    for answer, verdict in zip(answers, verdicts, strict=True):
+        by_problem.setdefault(answer.prompt_id, []).append(verdict)
     return {
-        "accuracy": accuracy,
-        "interval": list(interval),
-        "problems": len(verdicts),
-        "samples": len(store),
-        "truncated": store.values("finish_reason").count("length"),
+        **summarise(by_problem),
         "mean_tokens": store.num_tokens / len(store),
         "store": store.fingerprint,
         "grades": hash_file(path),
     }
+
+
+def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _problem(prompt: RenderedPrompt) -> dict[str, Any]:

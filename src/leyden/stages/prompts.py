@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.config import PromptFile
-from leyden.data.prompt_set import RenderedPrompt, write_prompt_set
+from leyden.artifacts import open_prompts
+from leyden.asking import PromptFile
+from leyden.data.problems import Problem, read_problems
+from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
 from leyden.data.prompts import read_prompts
 from leyden.data.render import (
     Renderer,
@@ -16,7 +18,8 @@ from leyden.data.render import (
     vocabulary_digest,
 )
 from leyden.errors import AlignmentError, ConfigError
-from leyden.evals.graders import load_grader
+from leyden.evals.grading import check_graders
+from leyden.evals.overlap import ProblemIndex
 from leyden.limits import check_limits, common_vocabulary, outside_roles
 from leyden.lineage import Intent, Record
 from leyden.run import BENCHMARK, Run
@@ -39,15 +42,45 @@ def run_prompts(run: Run, intent: Intent) -> Record:
 
 
 def run_problems(run: Run, intent: Intent) -> Record:
-    """Make ``problems/``: every benchmark's problems, rendered like the prompts."""
-    folder = run.place("sft_teacher")
+    """Make ``problems/``: every benchmark's problems, rendered like the prompts.
+
+    What cannot be graded is told now, before anything is sampled; so is training on a problem.
+    """
+    folder, settings = run.place("sft_teacher"), run.recipe.evaluate
     tokenizer = load_tokenizer(folder)
+    check_graders(settings)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
-    benchmarks = run.recipe.evaluate.benchmarks
-    for benchmark in benchmarks:
-        load_grader(benchmark.grader)  # a grader that cannot be loaded is told now, not at the end
-    rendered = [_render(run, renderer, b.problems, BENCHMARK + b.name) for b in benchmarks]
-    return _write(run, intent, [prompt for some in rendered for prompt in some], tokenizer)
+    problems = {b.name: read_problems(b) for b in settings.benchmarks}
+    rendered = [
+        prompt
+        for name, found in problems.items()
+        for prompt in render_all(renderer, found, BENCHMARK + name, run.progress)
+    ]
+    record = _write(run, intent, rendered, tokenizer)
+    overlap = {name: _overlap(run, name, found) for name, found in problems.items()}
+    return replace(record, counts=record.counts | {"overlap": overlap})
+
+
+def _overlap(run: Run, name: str, problems: list[Problem]) -> dict[str, int]:
+    """Split -> how many of its prompts hold something of a problem; warned of where any do."""
+    index, found = ProblemIndex({p.id: p.question for p in problems}), {}
+    for split in ("sft", "opd"):
+        prompts = [(p.id, p.text) for p in open_prompts(run).values() if p.split == split]
+        overlaps = list(index.find(prompts))
+        found[split] = len(overlaps)
+        if overlaps:
+            logging.getLogger(__name__).warning(
+                "%d of %d %s prompts hold problems of the benchmark %s (%d of them exactly), first "
+                "%s: %r",
+                len(overlaps),
+                len(prompts),
+                split,
+                name,
+                sum(o.kind == "exact" for o in overlaps),
+                overlaps[0].prompt,
+                overlaps[0].shared[:80],
+            )
+    return found
 
 
 def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt], tokenizer) -> Record:
@@ -92,13 +125,7 @@ def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
 
 
 def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
-    prompts, rendered = read_prompts(source), []
-    with run.progress(f"prompts, {split}", len(prompts), "rows") as advance:
-        for p in prompts:
-            ids = tuple(renderer.render(p.text))
-            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
-            advance(1)
-    return rendered
+    return render_all(renderer, read_prompts(source), split, run.progress)
 
 
 def _check_models(run: Run, tokenizer, folder: Path) -> None:

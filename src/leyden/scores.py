@@ -1,0 +1,57 @@
+"""What evaluations found: read only as their record vouches for it, and two of them compared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leyden.errors import ConfigError
+from leyden.evals.statistics import paired_difference
+from leyden.files import read_object
+from leyden.identity import fingerprint
+from leyden.lineage import require_record, require_same
+
+SCORES = "scores.json"
+Scores = dict[str, Any]
+
+
+def read_scores(folder: Path) -> Scores:
+    """``scores.json`` of a finished evaluation, which must be what its record says."""
+    record = require_record(folder, wanted_by="this command")
+    found = read_object(folder / SCORES, "benchmarks")
+    require_same(folder / SCORES, fingerprint(found), record.fingerprint)
+    return found
+
+
+def difference(first: Scores, second: Scores) -> list[float] | None:
+    """Of one benchmark's scores: [first minus second, low, high], paired over the problems that
+    both answered; None where they share none."""
+    try:
+        value, (low, high) = paired_difference(_right(first), _right(second))
+    except ValueError:
+        return None
+    return [value, low, high]
+
+
+def _right(score: Scores) -> Mapping[str, list[bool]]:
+    return {p: [letter == "r" for letter in letters] for p, letters in score["outcomes"].items()}
+
+
+def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
+    """Benchmark -> both accuracies and their paired difference, for what both folders evaluated."""
+    left, right = (read_scores(folder)["benchmarks"] for folder in (first, second))
+    shared = [name for name in left if name in right]
+    if not shared:
+        raise ConfigError(
+            f"{first} and {second}: no benchmark in common; they have "
+            f"{', '.join(left) or 'none'} and {', '.join(right) or 'none'}",
+            hint="give folders such as RUN/evaluate/MODEL, or what `leyden evaluate MODEL` made",
+        )
+    return {
+        name: {
+            "first": left[name]["accuracy"],
+            "second": right[name]["accuracy"],
+            "problems": len(left[name]["outcomes"].keys() & right[name]["outcomes"].keys()),
+            "difference": difference(left[name], right[name]),
+        }
+        for name in shared
+    }
