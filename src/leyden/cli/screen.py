@@ -154,7 +154,7 @@ def print_scores(scores: dict[str, Any]) -> None:
     """One model's benchmarks, a row each."""
     table = Table(title="95% intervals over problems", title_justify="left")
     table.add_column("benchmark")
-    for name in ("problems", "samples", "avg@k", "pass@k", "maj@k", *NOT_RIGHT, "tokens"):
+    for name in ("problems", "k", "avg@k", "pass@k", "maj@k", " / ".join(NOT_RIGHT), "tokens"):
         table.add_column(name, justify="right")
     for name, score in scores["benchmarks"].items():
         k = score["samples_per_problem"]
@@ -165,7 +165,7 @@ def print_scores(scores: dict[str, Any]) -> None:
             _accuracy(score),
             _share(score["pass_at"][str(k)]),
             _share(score["majority"]) if score["majority"] else "-",
-            *(f"{score[outcome]:,}" for outcome in NOT_RIGHT),
+            " / ".join(f"{score[outcome]:,}" for outcome in NOT_RIGHT),
             f"{score['mean_tokens']:.0f}",
         )
     Console(highlight=False).print(table)

@@ -96,12 +96,12 @@ class _Board:
 
 def _grade_here(answers: Sequence[Answer], waiting: list[int], name: str, put: Grade) -> None:
     """A user's function, or ``exact``: one after the other in this process."""
-    grader = load_grader(name)
+    grader, short = load_grader(name), name.rpartition("/")[2]
     for i in waiting:
         right = apply_grader(
             grader, answers[i].problem, answers[i].text, where=f"{name} on {answers[i].prompt_id}"
         )
-        put(i, Verdict(RIGHT if right else WRONG, why=f"said {name}"))
+        put(i, Verdict(RIGHT if right else WRONG, why=f"said {short}"))
 
 
 def _grade_cached(

@@ -80,10 +80,15 @@ def paired_difference(
     """How much better ``first`` does than ``second`` on the problems that both answered.
 
     The mean over problems of the difference of their means over samples, with a bootstrap over
-    problems: what makes a problem hard for both cancels. Raises ValueError where they share none.
+    problems: what makes a problem hard for both cancels. Where all differences are alike, the room
+    that Wilson's interval leaves for the next problem. Raises ValueError where they share none.
     """
     shared = [problem for problem in first if problem in second]
     if not shared:
         raise ValueError("no problem in common")
     differences = [float(np.mean(first[p])) - float(np.mean(second[p])) for p in shared]
-    return float(np.mean(differences)), bootstrap_interval(differences, seed=seed)
+    mean = float(np.mean(differences))
+    if min(differences) == max(differences):  # no spread to resample: as if one more had differed
+        room = wilson_interval(0, len(shared))[1]
+        return mean, (max(-1.0, mean - room), min(1.0, mean + room))
+    return mean, bootstrap_interval(differences, seed=seed)

@@ -52,6 +52,8 @@ class Sandbox:
     def run(self, job: dict[str, Any], limits: Limits) -> Ended:
         """``job``: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
         ``stdin``; see ``inside/programs.py``."""
+        if self.process is not None and self.process.poll() is not None:
+            self.close()  # it died between programs: of the thread that had started it, say
         process = self.process or self._start()
         data = json.dumps({**job, "limits": asdict(limits)}).encode()
         deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS

@@ -17,7 +17,6 @@ from leyden.sandbox.backends import Backend, bare, bubblewrap, container
 from leyden.sandbox.client import Ended, Limits, Sandbox
 
 LATE_SECONDS = 3.0
-GROUPS = ((0, 1, 2, 3, 4, 10, 11, 12), (5, 7), (6, 8), (9,))  # probes by number, side by side
 QUICK = Limits(cpu_seconds=2, wall_seconds=2.5, memory_bytes=256 * 2**20, processes=16)
 
 
@@ -32,13 +31,19 @@ class Probe:
 
 
 def failures(backend: Backend) -> list[str]:
-    """What the sandbox does not contain, or does not allow; empty when it is sound."""
-    with _bait() as bait, ThreadPoolExecutor(len(GROUPS)) as threads:
-        probes = _probes(*bait)
-        groups = [[probes[i] for i in group] for group in GROUPS]
+    """What the sandbox does not contain, or does not allow; empty when it is sound.
+
+    Gentle probes first, which only look and touch. The rough ones, such as one that kills every
+    process it can, run only where the gentle ones have found walls on all sides.
+    """
+    with _bait() as bait:
+        found = _try(backend, 0, _gentle(*bait))
+    if found:
+        return found
+    groups = _rough()
+    with ThreadPoolExecutor(len(groups)) as threads:
         futures = [threads.submit(_try, backend, slot, group) for slot, group in enumerate(groups)]
-        found = [future.result() for future in futures]
-        return [sentence for sentences in found for sentence in sentences]
+        return [sentence for future in futures for sentence in future.result()]
 
 
 def _try(backend: Backend, slot: int, probes: list[Probe]) -> list[str]:
@@ -98,53 +103,69 @@ def _bait() -> Iterator[tuple[str, str, int]]:
             del os.environ["LEYDEN_BAIT"]
 
 
-def _probes(secret: str, path: str, port: int) -> list[Probe]:
-    def prints(text: str) -> Callable[[Ended], bool]:
-        return lambda ended: ended.how == "done" and ended.output.strip() == text
+def _prints(text: str) -> Callable[[Ended], bool]:
+    return lambda ended: ended.how == "done" and ended.output.strip() == text
 
-    def stopped(ended: Ended) -> bool:
-        return ended.how in ("cpu", "wall")
 
-    honest = "import threading, math\nt = threading.Thread(target=print, args=(math.comb(9, 2),))\n"
-    honest += "t.start(); t.join()"
+def _stopped(ended: Ended) -> bool:
+    return ended.how in ("cpu", "wall")
+
+
+def _gentle(secret: str, path: str, port: int) -> list[Probe]:
     return [
-        Probe("an honest program does not run", honest, prints("36")),
-        Probe("the network can be reached", NETWORK % port, prints("closed")),
-        Probe("files of the host can be read", FILES % path, prints("hidden")),
-        Probe("the environment can be read", ENVIRONMENTS % secret, prints("hidden")),
-        Probe("a program can write outside /tmp", WRITING, prints("none")),
-        Probe("a program that ignores signals is not stopped", STUBBORN, stopped),
-        Probe("a sleeping program is not stopped", "import time; time.sleep(60)", stopped),
-        Probe(
-            "processes are not limited",
-            FORKS,
-            lambda ended: ended.how == "done" and 0 < int(ended.output or 0) <= QUICK.processes,
-        ),
-        Probe(
-            "memory is not limited",
-            "held = []\nwhile True: held.append(bytearray(2**22))",
-            lambda ended: ended.how == "memory" or "MemoryError" in ended.error,
-        ),
-        Probe(
-            "memory over several processes is not limited",
-            MEMORY_OF_MANY,
-            lambda ended: ended.how == "memory",
-            replace(QUICK, cpu_seconds=5, wall_seconds=8.0),
-        ),
-        Probe(
-            "output is not limited",
-            "import sys\nwhile True: sys.stdout.write('x' * 10**6)",
-            lambda ended: ended.how == "output",
-        ),
-        Probe(
-            "a program that kills everything is not survived",
-            "import os, signal\nos.kill(-1, signal.SIGKILL)",
-            lambda ended: ended.how != "wall",
-        ),
-        Probe("after it, an honest program does not run", honest, prints("36")),
+        Probe("an honest program does not run", HONEST, _prints("36")),
+        Probe("other processes can be seen", PROCESSES, _prints("alone")),
+        Probe("the network can be reached", NETWORK % port, _prints("closed")),
+        Probe("files of the host can be read", FILES % path, _prints("hidden")),
+        Probe("the environment can be read", ENVIRONMENTS % secret, _prints("hidden")),
+        Probe("a program can write outside /tmp", WRITING, _prints("none")),
     ]
 
 
+def _rough() -> list[list[Probe]]:
+    """Groups that run side by side, each in a sandbox of its own."""
+    kill = "import os, signal\nos.kill(-1, signal.SIGKILL)"
+    flood = "import sys\nwhile True: sys.stdout.write('x' * 10**6)"
+    grow = "held = []\nwhile True: held.append(bytearray(2**22))"
+    sleep = "import time; time.sleep(60)"
+    patient = replace(QUICK, cpu_seconds=5, wall_seconds=8.0)
+    return [
+        [Probe("a program that ignores signals is not stopped", STUBBORN, _stopped)],
+        [
+            Probe("a sleeping program is not stopped", sleep, _stopped),
+            Probe("processes are not limited", FORKS, _few_processes),
+        ],
+        [
+            Probe("memory is not limited", grow, _out_of_memory),
+            Probe("memory over processes is not limited", MANY, _out_of_memory, patient),
+        ],
+        [
+            Probe("output is not limited", flood, lambda ended: ended.how == "output"),
+            Probe("one who kills everything is not survived", kill, lambda e: e.how != "wall"),
+            Probe("after it, an honest program does not run", HONEST, _prints("36")),
+        ],
+    ]
+
+
+def _few_processes(ended: Ended) -> bool:
+    return ended.how == "done" and 0 < int(ended.output or 0) <= QUICK.processes
+
+
+def _out_of_memory(ended: Ended) -> bool:
+    return ended.how == "memory" or "MemoryError" in ended.error
+
+
+HONEST = """
+import math, threading
+thread = threading.Thread(target=print, args=(math.comb(9, 2),))
+thread.start()
+thread.join()
+"""
+PROCESSES = """
+import os
+seen = [name for name in os.listdir("/proc") if name.isdigit()]
+print("alone" if len(seen) <= 4 and os.getpid() < 1000 else len(seen))
+"""
 NETWORK = """
 import socket
 reached = "closed"
@@ -181,11 +202,8 @@ WRITING = """
 import os, sys
 done = []
 for folder in ("/", "/usr/lib", "/leyden", "/packages", "/proc/sys/kernel", "/dev", sys.prefix):
-    try:
-        open(os.path.join(folder, "written"), "w").close()
+    if os.access(folder, os.W_OK):  # not tried: without walls it would be done
         done.append(folder)
-    except OSError:
-        pass
 print(done or "none")
 """
 STUBBORN = """
@@ -210,7 +228,7 @@ except OSError:
     pass
 print(count)
 """
-MEMORY_OF_MANY = """
+MANY = """
 import os, time
 for child in range(4):
     if os.fork() == 0:
