@@ -183,9 +183,8 @@ def programs(**places: object) -> list[tuple[str, str]]:
             shape = body if "{n}" in body else "{n}"
             text = shape.replace("{n}", str(variant))
             for place, value in places.items():
-                text = text.replace("{%s!r}" % place, repr(value)).replace(
-                    "{%s}" % place, str(value)
-                )
+                text = text.replace("{" + place + "!r}", repr(value))
+                text = text.replace("{" + place + "}", str(value))
             text = text.replace("{{", "{").replace("}}", "}")
             found.append((f"{name}: {str(variant)[:40]}", HEAD + textwrap.dedent(text) + "\n"))
     return found

@@ -121,6 +121,7 @@ def test_a_hostile_program_does_not_reach_the_sandbox_beside_it():
     bombed, calm = Sandbox(BACKEND, 0), Sandbox(BACKEND, 1)
     bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
     try:
+        assert grade_program(TESTS, HONEST, bombed, TIGHT).outcome == RIGHT
         job = {"kind": "script", "program": bomb}
         thread = threading.Thread(target=bombed.run, args=(job, TIGHT))
         thread.start()

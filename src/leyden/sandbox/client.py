@@ -43,7 +43,10 @@ class Ended:
 
 
 class Sandbox:
-    """One nursery, started when first needed and again whenever a program has brought it down."""
+    """One nursery, started when first needed and again whenever a program has brought it down.
+
+    It dies with the thread that started it, so that nothing outlives us when we are killed.
+    """
 
     def __init__(self, backend: Backend, slot: int = 0) -> None:
         self.backend, self.slot = backend, slot
@@ -53,7 +56,7 @@ class Sandbox:
         """``job``: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
         ``stdin``; see ``inside/programs.py``."""
         if self.process is not None and self.process.poll() is not None:
-            self.close()  # it died between programs: of the thread that had started it, say
+            self.close()  # it died between programs
         process = self.process or self._start()
         data = json.dumps({**job, "limits": asdict(limits)}).encode()
         deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS
