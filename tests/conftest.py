@@ -131,3 +131,9 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     for file in (folder / "small.toml", folder / "run" / "recipe.toml"):
         file.write_text(file.read_text().replace(str(finished), str(folder)))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test finds what another has graded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -111,7 +111,7 @@ def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
 
 def last_boxed(text: str) -> str | None:
     """What the last ``\\boxed{...}`` or ``\\fbox{...}`` of a text holds, braces balanced."""
-    for match in reversed(list(re.finditer(r"\\f?boxed?\s*\{", text))):
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
         depth = 1
         for index in range(match.end(), len(text)):
             escaped = text[index - 1] == "\\"

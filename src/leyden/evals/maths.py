@@ -34,9 +34,11 @@ def grade_math(gold: str, completion: str) -> Verdict:
         return Verdict(UNPARSED, why="no answer: the text is empty")
     if boxed is not None and plain(boxed) == plain(gold):
         return Verdict(RIGHT, plain(gold), f"{_short(boxed)} is {_short(gold)}, letter for letter")
+    from math_verify.errors import TimeoutException
+
     try:
         return _compare(gold, text, boxed)
-    except (Exception, RecursionError) as error:  # sympy raises whatever it likes
+    except (Exception, TimeoutException) as error:  # sympy raises whatever it likes
         why = f"{_short(said)} could not be compared: {type(error).__name__}: {str(error)[:100]}"
         return Verdict(WRONG if boxed else UNPARSED, plain(boxed or ""), why)
 
@@ -50,9 +52,18 @@ def _compare(gold: str, text: str, boxed: str | None) -> Verdict:
     if not found:
         return Verdict(WRONG, plain(boxed or ""), f"{_short(boxed or '')} is no expression")
     name = plain(boxed) if boxed is not None else str(found[-1])
+    based, wanted_based = in_base(boxed or ""), in_base(gold)
+    if based is not None and wanted_based is not None:  # math-verify reads the digits alone
+        same = based == wanted_based
+        why = f"{_short(boxed or '')} {'is' if same else 'is not'} {_short(gold)}, by value"
+        return Verdict(RIGHT if same else WRONG, name, why)
     wanted = read_answer(f"\\boxed{{{gold}}}") or read_answer(gold)
     right = bool(wanted) and verify(
-        wanted, found, timeout_seconds=INNER_SECONDS, raise_on_error=True
+        wanted,
+        found,
+        allow_set_relation_comp=True,  # [-2, 7] is -2 <= x <= 7
+        timeout_seconds=INNER_SECONDS,
+        raise_on_error=True,
     )
     relation = "is" if right else "is not"
     return Verdict(
@@ -72,6 +83,17 @@ def read_answer(text: str) -> list:
         parsing_timeout=INNER_SECONDS,
         raise_on_error=True,
     )
+
+
+def in_base(answer: str) -> int | None:
+    """The value of digits with a base as subscript, such as ``40_6`` or ``2A_{12}``; else None."""
+    match = re.fullmatch(r"(-?[0-9A-Za-z]+)_\{?(?:\\text\{)?(\d+)\}*", plain(answer))
+    if match is None or not 2 <= int(match[2]) <= 36:
+        return None
+    try:
+        return int(match[1], int(match[2]))
+    except ValueError:
+        return None
 
 
 def plain(answer: str) -> str:

@@ -4,6 +4,7 @@ import ast
 import math
 import re
 import signal
+import textwrap
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -18,7 +19,7 @@ CALLS_AT_ONCE = 20  # of those compared with a reference: one process, one time 
 PATIENCE = 4  # times the reference's own time, where that is more than the limit; as EvalPlus
 REFERENCE = 3  # times the limits of a program, for the solution that says what is right
 PASSING = ("wall", "sandbox")  # ends that a busy machine can bring about
-BLOCK = re.compile(r"(?sm)^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
+BLOCK = re.compile(r"(?sm)^([ \t]*)```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
 NEXT_PART = re.compile(r"\n(?:class |def |#|@|if |print|```)")  # HumanEval's stop sequences
 
 
@@ -37,7 +38,11 @@ def extract_program(completion: str, tests: Tests) -> str | None:
     Where the prompt began the program (HumanEval), that beginning goes before it.
     """
     text, function = final_part(completion), tests.get("function")
-    blocks = [code for tag, code in BLOCK.findall(text) if tag.lower() in LANGUAGES]
+    blocks = [
+        textwrap.dedent(code) if indent else code  # a block in a list is indented as a whole
+        for indent, tag, code in BLOCK.findall(text)
+        if tag.lower() in LANGUAGES
+    ]
     prefix = tests.get("prefix", "")
     if blocks:
         defining = [code for code in blocks if function and _defines(code, function)]

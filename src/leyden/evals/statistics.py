@@ -17,7 +17,7 @@ def wilson_interval(successes: float, trials: int) -> Interval:
     scale = 1 + Z**2 / trials
     centre = (share + Z**2 / (2 * trials)) / scale
     half = Z * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> Interval:

@@ -3,6 +3,7 @@
 Each function returns ``(result, error)``: JSON values, or None and a sentence of what went wrong.
 """
 
+import builtins
 import sys
 import threading
 import traceback
@@ -75,6 +76,7 @@ def run_script(job: dict[str, Any]) -> Outcome:
 
 def load(program: str, name: str) -> dict[str, Any]:
     """Run the program as a module of that name and return its namespace."""
+    builtins.exit = builtins.quit = sys.exit  # which `site` gives to every other program
     module = types.ModuleType(name)
     sys.modules[name] = module
     exec(compile(program, PROGRAM, "exec"), module.__dict__)

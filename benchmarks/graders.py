@@ -1,0 +1,188 @@
+"""Do the graders judge as they should? Gold answers, perturbed answers, canonical solutions, speed.
+
+    python benchmarks/graders.py DATA [--only gsm8k humaneval ...] [--write FOLDER]
+
+DATA is a folder with the published files named in FILES (those that are missing are left out).
+Every gold answer and canonical solution must be right, every perturbed one wrong. For code a
+perturbed solution is the canonical one of another problem, or with one operator, constant or return
+changed; some of those are right by chance, so they are written out with ``--write`` for other
+graders to judge, as is everything else.
+"""
+
+import argparse
+import ast
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from leyden.benchmark import Benchmark, Evaluate
+from leyden.data.problems import Problem, read_problems
+from leyden.data.tables import read_rows
+from leyden.evals.grading import Answer, grade_answers, num_graders
+from leyden.evals.verdict import RIGHT
+
+FILES = {
+    "gsm8k": "gsm8k_test.jsonl",
+    "math-500": "math500.jsonl",
+    "aime24": "aime24.jsonl",
+    "aime25": "aime25.jsonl",
+    "amc23": "amc23.jsonl",
+    "humaneval": "humaneval.jsonl.gz",
+    "humanevalplus": "humanevalplus_mini.jsonl.gz",
+    "mbpp": "mbpp_val.jsonl",
+    "mbppplus": "mbppplus.jsonl.gz",
+}
+SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Lt: ast.GtE, ast.Gt: ast.LtE,
+         ast.LtE: ast.Gt, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--perturbed", type=int, default=500)
+    parser.add_argument("--speed", action="store_true", help="time trivial programs instead")
+    options = parser.parse_args()
+    if options.speed:
+        print(speed())
+        return
+    for name, file in FILES.items():
+        if (options.data / file).exists() and (not options.only or name in options.only):
+            measure(name, options.data / file, options)
+
+
+def measure(name: str, path: Path, options: argparse.Namespace) -> None:
+    benchmark = known(name, path)
+    problems = read_problems(benchmark)
+    rows = [row for _, row in read_rows(path)]
+    random.seed(0)
+    if benchmark.grader == "math":
+        gold = [(p, p.answer, f"So the answer is $\\boxed{{{p.answer}}}$.") for p in problems]
+        wrong = list(perturbed_answers(problems, options.perturbed))
+    else:
+        pairs = list(zip(problems, rows, strict=True))
+        gold = [(p, code := canonical(row), f"```python\n{code}\n```") for p, row in pairs]
+        wrong = list(perturbed_programs(pairs, options.perturbed))
+    for kind, cases in (("gold", gold), ("perturbed", wrong)):
+        report(name, kind, cases, benchmark, options.write)
+
+
+def known(name: str, path: Path) -> Benchmark:
+    return Benchmark.model_validate({"name": name, "problems": {"file": str(path)}})
+
+
+def report(name: str, kind: str, cases: list, benchmark: Benchmark, folder: Path | None) -> None:
+    """Grade, print counts and what is not as expected, and perhaps write every case down."""
+    content = [p.row if benchmark.grader == "code" else {"answer": p.answer} for p, _, _ in cases]
+    answers = [
+        Answer(p.id, problem, text, True)
+        for (p, _, text), problem in zip(cases, content, strict=True)
+    ]
+    began = time.monotonic()
+    verdicts = grade_answers(answers, benchmark, Evaluate())
+    seconds = time.monotonic() - began
+    counts = dict(Counter(v.outcome for v in verdicts))
+    print(f"{name}, {kind}: {len(cases)} answers, {counts}, {seconds:.1f} s", flush=True)
+    for (p, said, _), verdict in zip(cases, verdicts, strict=True):
+        if (verdict.outcome == RIGHT) != (kind == "gold"):
+            print(f"    {p.id}: {verdict.outcome}: {verdict.why[:160]}  [{str(said)[:80]!r}]")
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{name}-{kind}.jsonl", "w") as file:
+            for (p, said, _), verdict in zip(cases, verdicts, strict=True):
+                right = verdict.outcome == RIGHT
+                line = {"id": p.id, "task_id": p.id, "gold": p.answer, "answer": said}
+                file.write(json.dumps(line | {"solution": said, "leyden": right}) + "\n")
+
+
+def canonical(row: dict) -> str:
+    """The published solution as a whole program."""
+    if "code" in row:
+        return row["code"]
+    return row["prompt"] + row["canonical_solution"]
+
+
+def perturbed_answers(problems: list[Problem], most: int) -> Iterator[tuple[Problem, str, str]]:
+    """A digit changed, a sign, one more or less, or the answer of another problem."""
+    for i in range(min(most, 4 * len(problems))):
+        problem = problems[i % len(problems)]
+        said = other_answer(problem.answer or "", i // len(problems) + i)
+        if said != problem.answer:
+            yield problem, said, f"So the answer is $\\boxed{{{said}}}$."
+
+
+def other_answer(gold: str, turn: int) -> str:
+    digits = [m.start() for m in re.finditer(r"\d", gold)]
+    if digits and turn % 2 == 0:
+        at = digits[turn // 2 % len(digits)]
+        changed = str((int(gold[at]) + 1 + turn % 8) % 10)
+        return gold[:at] + changed + gold[at + 1 :]
+    if re.fullmatch(r"-?[\d,]+", gold):
+        number = int(gold.replace(",", ""))
+        return str([number + 1, number - 1, -number or 1, 10 * number or 10][turn // 2 % 4])
+    return f"{gold} + 1" if turn % 3 else f"7 ({gold})"
+
+
+def perturbed_programs(pairs: list, most: int) -> Iterator[tuple[Problem, str, str]]:
+    """One operator, constant, comparison or return of the canonical solution changed."""
+    for i in range(min(most, 4 * len(pairs))):
+        problem, row = pairs[i % len(pairs)]
+        tree = ast.parse(canonical(row))
+        places = [node for node in ast.walk(tree) if mutable(node)]
+        if places:
+            mutate(random.choice(places))
+            code = ast.unparse(tree)
+            yield problem, code, f"```python\n{code}\n```"
+
+
+def mutable(node: ast.AST) -> bool:
+    return (
+        (isinstance(node, ast.BinOp) and type(node.op) in SWAPS)
+        or (isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS)
+        or (isinstance(node, ast.Constant) and type(node.value) is int)
+        or (isinstance(node, ast.Return) and node.value is not None)
+    )
+
+
+def mutate(node: ast.AST) -> None:
+    if isinstance(node, ast.BinOp):
+        node.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare):
+        node.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.Constant):
+        node.value += random.choice([1, -1, 2])
+    elif isinstance(node, ast.Return):
+        node.value = ast.Constant(random.choice([None, 0, "", True]))
+
+
+def speed(programs: int = 1000) -> str:
+    """Trivial programs, all different, graded per second and core; the self-test is not counted."""
+    benchmark = Benchmark.model_validate(
+        {"name": "own", "grader": "code", "problems": {"file": "none"}}
+    )
+    tests = {"tests": {"kind": "asserts", "function": "add", "tests": "assert add(1, 2) == 3"}}
+    rates = []
+    for repeat in range(3):
+        salt = f"{time.time()}-{repeat}"
+        answers = [
+            Answer("p", tests, f"```python\n# {salt} {i}\ndef add(a, b): return a + b\n```", True)
+            for i in range(programs)
+        ]
+        one = time.monotonic()
+        grade_answers(answers[:1], benchmark, Evaluate())
+        began = time.monotonic()
+        verdicts = grade_answers(answers[1:], benchmark, Evaluate())
+        seconds = time.monotonic() - began - (began - one)
+        assert all(verdict.outcome == RIGHT for verdict in verdicts)
+        rates.append((programs - 1) / seconds / num_graders(Evaluate()))
+    low, middle, high = sorted(rates)
+    return f"{middle:.0f} programs per second and core (of three: {low:.0f} to {high:.0f})"
+
+
+if __name__ == "__main__":
+    main()

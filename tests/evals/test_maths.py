@@ -1,0 +1,155 @@
+"""Answers that are the same are right however they are written; others are not."""
+
+import pytest
+
+from leyden.benchmark import Benchmark, Evaluate
+from leyden.evals import grading
+from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.maths import grade_math, plain
+from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG
+
+SAME = [
+    ("72", r"so the total is \boxed{72}."),
+    ("72", "72 clips"),
+    ("18", "The answer is $18$."),
+    (r"\frac{1}{2}", "The answer is $0.5$"),
+    (r"\frac{14}{3}", r"\boxed{\dfrac{14}{3}}"),
+    (r"\frac{3}{4}", r"\boxed{0.75}"),
+    (r"\frac{3}{4}", r"\boxed{\frac{6}{8}}"),
+    ("1,000", r"\boxed{1000}"),
+    (r"11,\! 111,\! 111", r"\boxed{11111111}"),
+    (r"\$32,\!348", r"\boxed{32348}"),
+    (r"10\%", r"\boxed{10}"),
+    (r"90^\circ", r"\boxed{90}"),
+    (r"5.4 \text{ cents}", r"\boxed{5.4}"),
+    (r"x \in [-2,7]", r"\boxed{[-2, 7]}"),
+    (r"[-2,7]", r"\boxed{-2 \le x \le 7}"),
+    (r"(-\infty, 2) \cup (3, \infty)", r"\boxed{(-\infty,2)\cup(3,\infty)}"),
+    (r"\{1, 2, 3\}", r"\boxed{\{3, 2, 1\}}"),
+    ("1,-2", r"\boxed{-2, 1}"),
+    (r"1 \pm \sqrt{19}", r"\boxed{1 - \sqrt{19}, 1 + \sqrt{19}}"),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"\boxed{(3, \pi/2)}"),
+    (r"\text{Evelyn}", r"\boxed{Evelyn}"),
+    (r"\text{(C)}", r"\boxed{(C)}"),
+    ("6 - 5i", r"\boxed{-5i + 6}"),
+    ("p - q", r"\boxed{-q+p}"),
+    (r"3\sqrt{13}", r"\boxed{\sqrt{117}}"),
+    (r"x^2+2x+1", r"\boxed{(x+1)^2}"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+     r"\boxed{\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}}"),
+    ("2", r"<think>It may be \boxed{3}, or \boxed{4}.</think> So \boxed{2}."),
+    ("2", r"First \boxed{1}. No: \boxed{2}"),
+    ("y = 2x + 3", r"\boxed{y=2x+3}"),
+    ("5", r"\boxed{x = 5}"),
+    ("4343_6", r"\boxed{4343_{6}}"),
+    ("4343_6", r"\boxed{4343}"),
+    ("10_6", r"\boxed{11_5}"),
+]  # fmt: skip
+DIFFERENT = [
+    ("72", r"\boxed{71}"),
+    ("72", r"\boxed{72.5}"),
+    (r"\frac{1}{2}", r"\boxed{\frac{1}{3}}"),
+    ("(1,2)", r"\boxed{(2,1)}"),
+    ("(1,2)", r"\boxed{[1,2]}"),
+    ("1,2", r"\boxed{1}"),
+    (r"\{1, 2, 3\}", r"\boxed{\{1, 2\}}"),
+    ("6 - 5i", r"\boxed{6 + 5i}"),
+    (r"\text{Evelyn}", r"\boxed{Carla}"),
+    (r"\text{(C)}", r"\boxed{(D)}"),
+    ("2", r"\boxed{3} rather than 2"),
+    ("2", r"</think> \boxed{}"),
+    (r"x^2+2x+1", r"\boxed{x^2+2x}"),
+    ("27", r"\boxed{2} \boxed{7}"),
+    ("4343_6", r"\boxed{4343_9}"),
+    ("40_9", r"\boxed{40_6}"),
+]
+
+
+@pytest.mark.parametrize(("gold", "completion"), SAME)
+def test_the_same_answer_is_right(gold, completion):
+    verdict = grade_math(gold, completion)
+    assert verdict.outcome == RIGHT, verdict
+    assert verdict.why
+
+
+@pytest.mark.parametrize(("gold", "completion"), DIFFERENT)
+def test_another_answer_is_not(gold, completion):
+    assert grade_math(gold, completion).outcome in (WRONG, UNPARSED)
+
+
+@pytest.mark.parametrize("completion", ["", "   ", "I do not know.", "<think>\\boxed{2}</think>"])
+def test_no_answer_is_unparsed(completion):
+    assert grade_math("2", completion).outcome == UNPARSED
+
+
+def test_plain_spelling():
+    assert plain(r"$\text{ Evelyn }$.") == "evelyn"
+    assert plain(r"\left( 3, \dfrac{\pi}{2} \right)") == r"(3,\frac{\pi}{2})"
+    assert plain("1{,}000,000") == "1000000"
+    assert plain("1,2") == "1,2"
+
+
+BENCHMARK = Benchmark(name="m", problems={"file": "x", "answer_field": "answer"})
+HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
+
+
+def answers(*pairs, finished=True):
+    return [Answer(f"m/{i}", {"answer": g}, text, finished) for i, (g, text) in enumerate(pairs)]
+
+
+def test_what_hangs_or_dies_is_wrong_and_the_others_are_judged(monkeypatch):
+    """Answers that blow up sit among sound ones; the limits are those of real runs, but shorter."""
+    monkeypatch.setattr(grading, "MATH_SECONDS", 8)
+    pairs = [SAME[i % len(SAME)] for i in range(20)]
+    bad = [("3", HANGS), ("3", r"\boxed{(((((((((10!)!)!)!)!)!)!)!)!)}"), ("3", "\\boxed{" * 9999)]
+    found = grade_answers(answers(*pairs[:10], *bad, *pairs[10:]), BENCHMARK, Evaluate())
+    outcomes = [verdict.outcome for verdict in found]
+    assert outcomes[:10] == outcomes[13:] == [RIGHT] * 10
+    assert RIGHT not in outcomes[10:13]
+
+
+def test_a_truncated_answer_is_never_right():
+    (found,) = grade_answers(answers(("2", r"\boxed{2}"), finished=False), BENCHMARK, Evaluate())
+    assert found.outcome == TRUNCATED
+
+
+def test_the_score_so_far_is_told():
+    said = []
+    grade_answers(
+        answers(("2", r"\boxed{2}"), ("2", r"\boxed{3}")),
+        BENCHMARK,
+        Evaluate(),
+        advance=lambda amount, note: said.append((amount, note)),
+    )
+    assert [amount for amount, _ in said] == [1, 1]
+    assert said[-1][1] == "50.0% right"
+
+
+def test_a_verdict_is_kept_and_an_edited_grader_forgets_it(monkeypatch):
+    asked = []
+    real = grading._grade_maths
+
+    def counting(all_answers, waiting, settings):
+        asked.append(len(waiting))
+        return real(all_answers, waiting, settings)
+
+    monkeypatch.setattr(grading, "_grade_maths", counting)
+    pairs = answers(("2", r"\boxed{2}"), ("2", r"\boxed{3}"), ("2", r"\boxed{2}"))
+    pairs = [
+        Answer("m/0", a.problem, a.text, True) for a in pairs
+    ]  # one problem: two equal answers
+    first = grade_answers(pairs, BENCHMARK, Evaluate())
+    again = grade_answers(pairs, BENCHMARK, Evaluate())
+    assert first == again
+    assert asked == [2, 0]
+    monkeypatch.setattr(grading, "grader_version", lambda *a: "edited")
+    assert grade_answers(pairs, BENCHMARK, Evaluate()) == first
+    assert asked == [2, 0, 2]
+
+
+def test_a_cache_that_cannot_be_used_costs_only_time(monkeypatch, tmp_path, caplog):
+    (tmp_path / "leyden").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = grade_answers(answers(("2", r"\boxed{2}")), BENCHMARK, Evaluate())
+    assert [v.outcome for v in found] == [RIGHT]
+    assert "no cache of verdicts" in caplog.text

@@ -1,0 +1,268 @@
+"""Benchmarks as published are read as they are meant; a row that cannot be is named."""
+
+import base64
+import gzip
+import json
+import pickle
+import zlib
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from huggingface_hub import constants
+
+from leyden.benchmark import Benchmark, known_benchmarks
+from leyden.cli.main import run
+from leyden.data.code_tests import read_tests
+from leyden.data.problems import benchmark_values, last_boxed, read_problems
+from leyden.errors import ConfigError
+from leyden.recipe import validate
+from leyden.sandbox.inside.values import decode
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def known(name, path, **problems):
+    values = {"name": name, "problems": {"file": str(path), **problems}}
+    return validate(Benchmark, values, source="test")
+
+
+@pytest.mark.parametrize("name", known_benchmarks())
+def test_a_known_benchmark_needs_nothing_but_its_name(name):
+    benchmark = validate(Benchmark, {"name": name}, source="test")
+    assert benchmark.problems.hub is not None
+    assert len(benchmark.problems.hub.revision) == 40
+    assert (benchmark.temperature, benchmark.top_p) == (0.6, 0.95)
+    again = json.loads(benchmark.model_dump_json(exclude_none=True))
+    assert validate(Benchmark, again, source="test") == benchmark
+
+
+def test_what_a_recipe_states_goes_before_what_is_known(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"problem": "1+1?", "answer": 2}])
+    values = {"name": "aime24", "samples_per_prompt": 2, "problems": {"file": str(path)}}
+    benchmark = validate(Benchmark, values, source="test")
+    assert (benchmark.samples_per_prompt, benchmark.max_new_tokens) == (2, 32768)
+    assert benchmark.problems.hub is None
+    (problem,) = read_problems(benchmark)
+    assert problem.question == "1+1?"
+    assert problem.text.endswith("within \\boxed{}.")
+    assert problem.answer == "2"
+
+
+def test_another_window_of_a_known_benchmark(tmp_path):
+    rows = [
+        {"question_content": f"Q{month}", "question_id": str(month), "starter_code": "",
+         "contest_date": f"2025-{month:02}-01T00:00:00", "private_test_cases": "",
+         "public_test_cases": json.dumps([{"input": "", "output": "", "testtype": "stdin"}])}
+        for month in range(1, 7)
+    ]  # fmt: skip
+    path = write(tmp_path / "l.jsonl", rows)
+    values = {"name": "lcb-spring", "known": "livecodebench-v6"}
+    values["problems"] = {"file": str(path), "first_date": "2025-02-01", "last_date": "2025-04-15"}
+    found = read_problems(validate(Benchmark, values, source="test"))
+    assert [problem.id for problem in found] == ["2", "3", "4"]
+    assert "Read from standard input" in found[0].text
+
+
+PUBLISHED = {
+    "gsm8k": ({"question": "Q", "answer": "so 5*2 = <<5*2=10>>10\n#### 1,010"}, "1,010"),
+    "math-500": ({"problem": "Q", "answer": r"\frac12", "solution": "..."}, r"\frac12"),
+    "aime24": ({"problem": "Q", "answer": "033", "solution": "..."}, "033"),
+    "aime25": ({"problem": "Q", "answer": 70, "id": 0}, "70"),
+    "aime26": ({"problem": "Q", "answer": 277, "id": 1}, "277"),
+    "hmmt25": ({"problem": "Q", "answer": r"\frac{9}{2}", "problem_idx": 1}, r"\frac{9}{2}"),
+    "amc23": ({"question": "Q", "answer": 27.0, "id": 0}, "27"),
+    "olymmath-en-hard": ({"problem": "Q", "answer": "$4$", "unique_id": "X"}, "$4$"),
+    "minerva": ({"problem": "Q", "solution": r"is \boxed{1.6 \times 10^{3}} \mathrm{~m}"},
+                r"1.6 \times 10^{3}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_rows_of_mathematics(name, tmp_path):
+    row, answer = PUBLISHED[name]
+    (problem,) = read_problems(known(name, write(tmp_path / "p.jsonl", [row])))
+    assert (problem.question, problem.answer) == ("Q", answer)
+    assert problem.text.startswith("Q\nPlease reason step by step")
+
+
+def test_parquet_json_and_gzip_are_the_same_rows(tmp_path):
+    rows = [{"question": f"Q{i}", "answer": f"#### {i}"} for i in range(5)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    plain = read_problems(known("gsm8k", write(tmp_path / "a.jsonl", rows)))
+    for name in ("a.parquet", "a.json", "a.jsonl.gz"):
+        assert read_problems(known("gsm8k", tmp_path / name)) == plain
+
+
+def test_humaneval_rows(tmp_path):
+    row = {
+        "task_id": "HumanEval/0",
+        "prompt": 'def one():\n    """Gives 1."""\n',
+        "canonical_solution": "    return 1\n",
+        "test": "def check(candidate):\n    assert candidate() == 1\n",
+        "entry_point": "one",
+    }
+    (problem,) = read_problems(known("humaneval", write(tmp_path / "h.jsonl", [row])))
+    tests = problem.row["tests"]
+    assert tests["tests"].endswith("check(one)\n")
+    assert (tests["prefix"], tests["function"]) == (row["prompt"], "one")
+    assert row["prompt"] in problem.text
+
+
+def test_mbpp_rows_show_their_tests_unless_the_prompt_does(tmp_path):
+    row = {"task_id": 11, "text": "Remove it.", "code": "...", "test_setup_code": "import re",
+           "test_list": ["assert f(1) == 2", "assert f(2) == 3"]}  # fmt: skip
+    (problem,) = read_problems(known("mbpp", write(tmp_path / "m.jsonl", [row])))
+    assert "It must pass these tests:\n\nassert f(1) == 2\nassert f(2) == 3" in problem.text
+    assert problem.row["tests"]["tests"].startswith("import re\n")
+    row["text"] += " assert f(1) == 2"
+    (problem,) = read_problems(known("mbpp", write(tmp_path / "m.jsonl", [row])))
+    assert "It must pass" not in problem.text
+
+
+def test_evalplus_rows_get_back_their_tuples_sets_and_complex_numbers():
+    row = {
+        "task_id": "Mbpp/0", "entry_point": "f", "prompt": "", "canonical_solution": "def f(): ...",
+        "assertion": "assert f((1, [2], 'a'), {3}, 1j, {1: (2,)}) == 0", "atol": 0,
+        "base_input": [[[5, [6, [7]], "b"], [4, 4], "2j", {"5": [6]}]],
+        "plus_input": [[[], [], "3", {}], [[[1, 2], [3]], [1], "(1-1j)", {"1": [[2]]}]],
+    }  # fmt: skip
+    calls = [decode(call) for call in read_tests(row, "here")["calls"]]
+    assert calls == [
+        [(5, [6, [7]], "b"), {4}, 2j, {5: (6,)}],
+        [(), set(), 3 + 0j, {}],
+        [([1, 2], [3]), {1}, 1 - 1j, {1: ((2,),)}],
+    ]
+
+
+def private(cases) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(cases)))).decode()
+
+
+def livecodebench(**fields):
+    case = {"input": "1 2\n", "output": "3\n", "testtype": "stdin"}
+    return {
+        "question_content": "Add.",
+        "question_id": "a",
+        "starter_code": "",
+        "public_test_cases": json.dumps([case]),
+        "private_test_cases": private([case | {"input": "5 5\n", "output": "10\n"}]),
+        "metadata": "{}",
+    } | fields
+
+
+def test_livecodebench_contests():
+    tests = read_tests(livecodebench(), "here")
+    assert tests == {"kind": "stdio", "cases": [["1 2\n", "3\n"], ["5 5\n", "10\n"]]}
+
+
+def test_livecodebench_functions():
+    case = {"input": '[1,2]\n"x"', "output": "[3]", "testtype": "functional"}
+    row = livecodebench(
+        public_test_cases=json.dumps([case]),
+        private_test_cases=json.dumps([case]),
+        metadata=json.dumps({"func_name": "f"}),
+    )
+    tests = read_tests(row, "here")
+    assert tests == {"kind": "calls", "function": "f", "cases": [[[[1, 2], "x"], [3]]] * 2}
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    packed = base64.b64encode(zlib.compress(pickle.dumps(Runs()))).decode()
+    path = write(tmp_path / "l.jsonl", [livecodebench(private_test_cases=packed)])
+    with pytest.raises(ConfigError, match=r"l\.jsonl:1: its public_test_cases cannot be read"):
+        read_problems(known("livecodebench-v6", path))
+
+
+def test_apps_and_ones_own_tests():
+    apps = {"input_output": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]})}
+    assert read_tests(apps, "")["cases"] == [["1\n", "2\n"]]
+    apps = {"input_output": {"fn_name": "f", "inputs": [[1]], "outputs": [[2]]}}
+    assert read_tests(apps, "") == {"kind": "calls", "function": "f", "cases": [[[1], [2]]]}
+    own = {"tests": ["assert f(1) == 2"], "setup": "import math"}
+    assert read_tests(own, "") == {"kind": "asserts", "tests": "import math\nassert f(1) == 2"}
+    own = {"tests": [{"input": [1, 2], "output": 3}], "function": "add"}
+    assert read_tests(own, "")["kind"] == "calls"
+    own = {"tests": [{"input": "1 2", "output": "3"}]}
+    assert read_tests(own, "")["kind"] == "stdio"
+
+
+BAD = [
+    ({"prompt": "P"}, "has no tests; it has 'prompt'"),
+    ({"prompt": "P", "tests": []}, "its tests cannot be read as tests"),
+    ({"prompt": "P", "tests": ["assert f(1) =="]}, "its tests cannot be read as tests: SyntaxErr"),
+    ({"prompt": "P", "tests": [{"input": 1, "output": 2}]}, "calls need `function`"),
+    ({"prompt": "P", "tests": [{"input": "1"}]}, "KeyError: 'output'"),
+    ({"prompt": "  ", "tests": ["assert 1"]}, "prompt is '  ', expected text"),
+    ({"tests": ["assert 1"]}, "has no field 'prompt'"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), BAD)
+def test_a_bad_row_is_named(row, said, tmp_path):
+    path = write(tmp_path / "own.jsonl", [{"prompt": "ok", "tests": ["assert 1"]}, row])
+    values = {"name": "own", "grader": "code", "problems": {"file": str(path)}}
+    with pytest.raises(ConfigError) as raised:
+        read_problems(validate(Benchmark, values, source="test"))
+    assert str(raised.value).startswith(f"{path}:2: ")
+    assert said in str(raised.value)
+
+
+def test_what_a_command_line_names(tmp_path):
+    mine = write(tmp_path / "My Sums.v2.jsonl", [{"id": 1, "prompt": "P", "answer": "2"}])
+    code = write(tmp_path / "code.jsonl", [{"prompt": "P", "tests": ["assert 1"]}])
+    found = validate(Benchmark, benchmark_values(str(mine)), source="test")
+    assert (found.name, found.grader, found.problems.id_field) == ("my-sums", "math", "id")
+    assert validate(Benchmark, benchmark_values(str(code)), source="test").grader == "code"
+    found = validate(Benchmark, benchmark_values(f"gsm8k={mine}"), source="test")
+    assert (found.name, found.problems.file) == ("gsm8k", str(mine))
+    with pytest.raises(ConfigError, match="gsm9k: neither a known benchmark nor a file"):
+        benchmark_values("gsm9k")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "own", "grader": "code"}, "problems is required"),
+        ({"name": "own", "grader": "code", "problems": {}}, "no place to read them from"),
+        ({"name": "x", "known": "gsm9k", "problems": {}}, "known = 'gsm9k' is no benchmark"),
+        ({"name": "aime24", "problems": {"instruction": "solve"}}, "must hold {prompt}"),
+        ({"name": "aime24", "problems": {"last_date": "2025-01-01"}}, "need problems.date_field"),
+        ({"name": "aime24", "problems": {"fil": "x"}}, "unknown key problems.fil"),
+    ],
+)
+def test_a_bad_benchmark_is_refused_with_its_key(values, said):
+    with pytest.raises(ConfigError) as raised:
+        validate(Benchmark, values, source="test")
+    assert said in str(raised.value), raised.value
+
+
+def test_the_last_boxed_answer_with_balanced_braces():
+    assert last_boxed(r"\boxed{1} then \boxed{\frac{1}{2}} end") == r"\frac{1}{2}"
+    assert last_boxed(r"\boxed{\{1, 2\}}") == r"\{1, 2\}"
+    assert last_boxed(r"\fbox{a}") == "a"
+    assert last_boxed(r"\boxed{never closed") is None
+
+
+def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
+    """The client is the real one, set offline so that it need not find out by waiting."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(Exception, match="the Hub does not give this data set") as raised:
+        read_problems(validate(Benchmark, {"name": "gsm8k"}, source="test"))
+    assert "problems.file" in raised.value.hint
+
+
+def test_the_schema_knows_evaluate(capsys):
+    assert run(["config", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"Benchmark", "Problems", "HubFiles", "SandboxLimits"} <= schema["$defs"].keys()

@@ -1,0 +1,138 @@
+"""avg@k, pass@k, maj@k and paired differences against their definitions, by enumeration."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.evals.statistics import (
+    bootstrap_interval,
+    majority_share,
+    mean_interval,
+    paired_difference,
+    pass_at,
+    wilson_interval,
+)
+from leyden.evals.summary import sizes, summarise
+from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG, Verdict
+
+OUTCOME_LISTS = st.lists(st.booleans(), min_size=1, max_size=9)
+
+
+@given(OUTCOME_LISTS, st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(right, data):
+    k = data.draw(st.integers(1, len(right)))
+    subsets = list(itertools.combinations(right, k))
+    wanted = Fraction(sum(any(subset) for subset in subsets), len(subsets))
+    assert pass_at(k, samples=len(right), successes=sum(right)) == pytest.approx(float(wanted))
+
+
+def test_pass_at_more_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="pass@5 of 4 samples"):
+        pass_at(5, samples=4, successes=1)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=8))
+def test_a_majority_vote_is_the_mean_over_tied_winners(votes):
+    """By hand: right answers are one candidate, wrong ones count by their text."""
+    names = ["right" if right else f"wrong {answer}" for right, answer in votes]
+    most = max((names.count(n) for n in names), default=0)
+    winners = {n for n in names if names.count(n) == most}
+    wanted = ("right" in winners) / len(winners) if winners else 0.0
+    assert majority_share(votes) == pytest.approx(wanted)
+
+
+@given(st.integers(1, 40), st.data())
+def test_wilson_holds_its_share_and_stays_inside(trials, data):
+    successes = data.draw(st.integers(0, trials))
+    low, high = wilson_interval(successes, trials)
+    assert 0 <= low <= successes / trials <= high <= 1
+    assert high - low > 0
+
+
+def test_intervals_never_vanish():
+    """A bootstrap of equal values has no width; three problems solved are no certainty."""
+    for values in ([1.0] * 3, [0.0] * 3, [0.5] * 3):
+        mean, (low, high) = mean_interval(values)
+        assert low <= mean <= high
+        assert high - low > 0.2
+    assert bootstrap_interval([1.0] * 3) == (1.0, 1.0)
+
+
+def test_bootstrap_intervals_cover():
+    """Of 400 samples of 40 problems with known mean about 95% of intervals hold it."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        means = rng.beta(0.5, 0.5, 40)  # problems are mostly easy or hard; mean 0.5
+        values = rng.binomial(4, means) / 4
+        draws = values[rng.integers(0, 40, (500, 40))].mean(-1)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        covered += low <= 0.5 <= high
+    assert 0.91 < covered / 400 < 0.98
+
+
+def test_pairing_takes_away_what_makes_a_problem_hard():
+    """Two models 10 points apart on very uneven problems: apart each is uncertain, paired not."""
+    rng = np.random.default_rng(1)
+    hardness = rng.integers(0, 2, 100)
+    first = {f"p{i}": [bool(h)] * 9 + [True] for i, h in enumerate(hardness)}
+    second = {f"p{i}": [bool(h)] * 10 for i, h in enumerate(hardness)}
+    value, (low, high) = paired_difference(first, second)
+    assert value == pytest.approx(0.1 * (hardness == 0).mean())
+    assert 0 < low < value < high < 0.1
+    alone = bootstrap_interval([np.mean(v) for v in first.values()])
+    assert high - low < (alone[1] - alone[0]) / 5
+
+
+def test_pairing_is_over_shared_problems_and_antisymmetric():
+    first = {"a": [True], "b": [False], "c": [True], "only here": [True]}
+    second = {"c": [False], "b": [False], "a": [True], "only there": [False]}
+    value, (low, high) = paired_difference(first, second)
+    back, (back_low, back_high) = paired_difference(second, first)
+    assert value == pytest.approx(1 / 3) == -back
+    assert low == pytest.approx(-back_high, abs=1e-9)
+    assert high == pytest.approx(-back_low, abs=1e-9)
+    with pytest.raises(ValueError, match="no problem in common"):
+        paired_difference({"a": [True]}, {"b": [True]})
+
+
+def test_equal_models_on_few_problems_are_not_proven_equal():
+    same = {f"p{i}": [True] for i in range(10)}
+    value, (low, high) = paired_difference(same, same)
+    assert value == 0
+    assert low < -0.2
+    assert high > 0.2
+
+
+def test_sizes_of_pass_at_k():
+    assert sizes(1) == [1]
+    assert sizes(6) == [1, 2, 4, 6]
+    assert sizes(32) == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_summary_counts_what_is_not_right_apart():
+    found = summarise(
+        {
+            "bench/1": [Verdict(RIGHT, "4"), Verdict(WRONG, "5"), Verdict(WRONG, "5")],
+            "bench/2": [Verdict(RIGHT, "1/2"), Verdict(RIGHT, "0.5"), Verdict(TRUNCATED)],
+            "bench/3": [Verdict(UNPARSED), Verdict(UNPARSED), Verdict(RIGHT, "x")],
+        }
+    )
+    assert found["accuracy"] == pytest.approx((1 / 3 + 2 / 3 + 1 / 3) / 3)
+    counts = (found["right"], found["wrong"], found["unparsed"], found["truncated"])
+    assert counts == (4, 2, 2, 1)
+    assert (found["problems"], found["samples"], found["samples_per_problem"]) == (3, 9, 3)
+    assert list(found["pass_at"]) == ["1", "2", "3"]
+    assert found["pass_at"]["3"][0] == 1.0
+    assert found["pass_at"]["1"][0] == pytest.approx(found["accuracy"])
+    assert found["majority"][0] == pytest.approx(2 / 3)  # 5 beats 4; 1/2 is 0.5; x alone voted
+    assert found["outcomes"] == {"bench/1": "rww", "bench/2": "rrt", "bench/3": "uur"}
+
+
+def test_programs_have_no_majority():
+    found = summarise({"bench/1": [Verdict(RIGHT), Verdict(WRONG)]})
+    assert found["majority"] is None
