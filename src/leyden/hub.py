@@ -13,7 +13,7 @@ def model_folder(place: str) -> Path:
     path = Path(place).expanduser()
     if path.is_dir():
         return path.resolve()
-    if path.is_absolute() or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", place):
+    if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", place):
         raise EngineError(f"{place}: no such model folder", hint="check the path in [models]")
     from huggingface_hub import snapshot_download
 

@@ -18,10 +18,8 @@ from leyden.lineage import (
     write_record,
 )
 from leyden.pipeline import environment_of, lock
-from leyden.run import BENCHMARK, Progress
+from leyden.run import BENCHMARK, PROBLEMS, Progress
 from leyden.scores import SCORES, read_scores
-
-PROBLEMS = "problems"
 
 
 def evaluate_model(settings: Evaluation, out: Path | None, progress: Progress) -> Path:
@@ -100,7 +98,7 @@ def _evaluate(
         for prompt in render_all(renderer, found, BENCHMARK + benchmark.name, progress):
             check_length(prompt, benchmark.max_new_tokens, context)
             prompts.append(prompt)
-    write_prompt_set(folder / PROBLEMS, prompts)
+    rendered = write_prompt_set(folder / PROBLEMS, prompts)
     sampler = Sampler(
         model,
         vocab_size,
@@ -115,4 +113,4 @@ def _evaluate(
         sampler, settings.evaluate, {p.id: p for p in prompts}, folder, tokenizer=model
     )
     write_json(folder / SCORES, scores)
-    return Record(intent, fingerprint(scores), counts, seconds)
+    return Record(intent, fingerprint(scores), {**counts, "problems": rendered}, seconds)

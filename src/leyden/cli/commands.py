@@ -139,6 +139,7 @@ class Evaluate:
         folder = evaluate_model(settings, self.out, screen.progress)
         screen.print_scores(read_scores(folder))
         screen.print_line(f"samples, grades and scores: {folder}")
+        screen.write_report([folder], None)
 
     def _run_stage(self, fields: list[str]) -> None:
         own = (self.samples, self.limit, self.max_new_tokens, self.temperature, self.out)
@@ -252,12 +253,13 @@ class Verify:
 
 @dataclass(frozen=True)
 class Report:
-    """One self-contained HTML page about one run, or several side by side."""
+    """One self-contained HTML page about one run, or several side by side; or about evaluations
+    that `leyden evaluate MODEL` made."""
 
     run_folders: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
     ]
-    """Folders that `leyden run` made."""
+    """Folders that `leyden run` made, or that `leyden evaluate MODEL` made."""
     out: Path | None = None
     """Where to write it; RUN/report.html by default."""
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leyden.run import Advance, Run
+from leyden.scores import SCORES
 
 
 class RateColumn(ProgressColumn):
@@ -230,6 +231,10 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 def write_report(roots: list[Path], out: Path | None) -> None:
+    from leyden.report.page import write_evaluation_report
     from leyden.report.page import write_report as write
 
-    print(f"report: {write([Run.open(root) for root in roots], out)}")
+    if all((root / SCORES).is_file() for root in roots):
+        print(f"report: {write_evaluation_report(roots, out)}")
+    else:
+        print(f"report: {write([Run.open(root) for root in roots], out)}")

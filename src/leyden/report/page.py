@@ -1,13 +1,17 @@
 """Write the page: one HTML file with everything inline; what a model wrote is always escaped."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
 from leyden.errors import StoreError
 from leyden.files import write_atomic
+from leyden.lineage import require_record
+from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
-from leyden.run import Run
+from leyden.run import PROBLEMS, Run
 
 PAGE = "report.html"
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
@@ -19,14 +23,40 @@ def write_report(runs: list[Run], out: Path | None) -> Path:
         raise StoreError(
             f"{runs[0].root}: nothing is finished yet", hint="run the recipe's first stages"
         )
+    shown = [collect_run(run) for run in runs]
+    comparison = compare([run["status"] for run in shown])
+    return _write("page.html.j2", out or runs[0].root / PAGE, runs=shown, comparison=comparison)
+
+
+def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
+    """The same of what `leyden evaluate MODEL` made: the benchmark section, models side by side.
+
+    Differences are to the first folder's model.
+    """
+    names = _distinct([folder.resolve().name for folder in folders])
+    models = [Evaluated(n, f, i) for i, (n, f) in enumerate(zip(names, folders, strict=True))]
+    records = [require_record(folder, wanted_by="a report") for folder in folders]
+    problems: dict[str, RenderedPrompt] = {}
+    for folder, record in zip(folders, records, strict=True):
+        problems |= read_prompt_set(folder / PROBLEMS, expected=record.counts["problems"])
+    return _write(
+        "evaluation.html.j2",
+        out or folders[0] / PAGE,
+        models=[vars(m) | {"record": r} for m, r in zip(models, records, strict=True)],
+        shown=collect_benchmarks(models, problems, against=names[0]),
+        against=names[0],
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
+
+
+def _write(template: str, path: Path, **shown: Any) -> Path:
     loader = PackageLoader("leyden", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["colour"] = token_colour
-    shown = [collect_run(run) for run in runs]
-    page = environment.get_template("page.html.j2")
-    html = page.render(runs=shown, comparison=compare([run["status"] for run in shown]))
-    path = out or runs[0].root / PAGE
-    write_atomic(path, html.encode())
+    write_atomic(path, environment.get_template(template).render(**shown).encode())
     return path
 
 

@@ -76,7 +76,8 @@ def run_script(job: dict[str, Any]) -> Outcome:
 
 def load(program: str, name: str) -> dict[str, Any]:
     """Run the program as a module of that name and return its namespace."""
-    builtins.exit = builtins.quit = sys.exit  # which `site` gives to every other program
+    for name_of_exit in ("exit", "quit"):  # which `site` gives to every other program
+        setattr(builtins, name_of_exit, sys.exit)
     module = types.ModuleType(name)
     sys.modules[name] = module
     exec(compile(program, PROGRAM, "exec"), module.__dict__)

@@ -1,0 +1,194 @@
+"""`leyden evaluate` of any model, from the command line; and what a run makes of its benchmarks."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import MODELS, ROOT, write_small_recipe
+from leyden.cli.main import run
+from leyden.lineage import read_record
+from leyden.report.benchmarks import collect_benchmarks
+from leyden.store.reader import open_store
+
+PLAIN = ["--template.kind", "plain", "--execution.threads", "1", "--execution.device", "cpu"]
+PROMPTS = ROOT / "examples" / "tiny" / "prompts"
+
+
+@pytest.fixture
+def sums(tmp_path):
+    """The demo's sums with their answers: what the chain of digits ends in, by math-verify."""
+    lines = (PROMPTS / "test.jsonl").read_text().splitlines()[:24]
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["answer"] = sum(map(int, row["prompt"].rstrip("=").split("+"))) % 10
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def evaluate(model, *arguments) -> int:
+    return run(["evaluate", str(model), *map(str, arguments), *PLAIN])
+
+
+def test_a_model_folder_is_evaluated_alone(sums, tmp_path, capsys):
+    out = tmp_path / "ev"
+    command = ["--benchmarks", sums, "--samples", 4, "--max-new-tokens", 64, "--out", out]
+    assert evaluate(MODELS / "teacher", *command) == 0
+    shown = capsys.readouterr().out
+    assert "sums" in shown
+    assert "report.html" in shown
+    scores = json.loads((out / "scores.json").read_text())["benchmarks"]["sums"]
+    assert (scores["problems"], scores["samples"], scores["samples_per_problem"]) == (24, 96, 4)
+    assert sum(scores[o] for o in ("right", "wrong", "unparsed", "truncated")) == 96
+    assert (
+        scores["pass_at"]["4"][0] >= scores["pass_at"]["1"][0] == pytest.approx(scores["accuracy"])
+    )
+    store = open_store(out / "samples" / "sums")
+    assert len(store) == 96
+    grades = [json.loads(s) for s in (out / "grades" / "sums.jsonl").read_text().splitlines()]
+    assert len(grades) == 96
+    assert all(grade["why"] for grade in grades)
+    record = read_record(out)
+    assert record.intent.models["model"].digest
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.json*")}
+    assert evaluate(MODELS / "teacher", *command) == 0  # found, not made again
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.json*")} == before
+
+
+def test_another_setting_in_the_same_folder_is_refused(sums, tmp_path, capsys):
+    command = ["--benchmarks", sums, "--max-new-tokens", 32, "--limit", 4, "--out", tmp_path / "ev"]
+    assert evaluate(MODELS / "base", *command) == 0
+    assert evaluate(MODELS / "base", *command, "--temperature", 0.7) == 1
+    said = capsys.readouterr().err
+    assert "temperature" in said and "give a new folder with --out" in said
+    assert evaluate(MODELS / "teacher", *command) == 1
+    assert "weights" in capsys.readouterr().err
+    sums.write_text(sums.read_text().replace('"answer": 1', '"answer": 2', 1))
+    assert evaluate(MODELS / "base", *command) == 1
+    assert "problems of sums" in capsys.readouterr().err
+
+
+REFUSED = [
+    ([], "no benchmark given"),
+    (["--benchmarks", "gsm9k"], "gsm9k: neither a known benchmark nor a file"),
+    (["--benchmarks", "aime24=nowhere.jsonl"], "nowhere.jsonl: cannot read prompts"),
+    (["--benchmarks", "SUMS", "--samples", "0"], "samples_per_prompt = 0 is not valid"),
+    (["--benchmarks", "SUMS", "--max-new-tokens", "99999"], "exceeds the models' context"),
+    (["--benchmarks", "SUMS", "--evaluate.grader", "x"], "unknown key evaluate.grader"),
+    (["--benchmarks", "SUMS", "SUMS"], "benchmark names must differ"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), REFUSED)
+def test_what_cannot_be_evaluated_is_refused_in_a_sentence(arguments, said, sums, tmp_path, capsys):
+    arguments = [str(sums) if a == "SUMS" else a for a in arguments]
+    assert evaluate(MODELS / "base", *arguments, "--out", tmp_path / "ev") == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "hint:" in error and "Traceback" not in error
+
+
+def test_no_such_model(sums, capsys):
+    assert evaluate("./nowhere", "--benchmarks", sums) == 1
+    assert "no such model folder" in capsys.readouterr().err
+
+
+def test_a_run_is_not_a_model(finished, sums, capsys):
+    assert run(["evaluate", str(finished / "run"), "--benchmarks", str(sums)]) == 1
+    assert "is a run, whose recipe says what is evaluated" in capsys.readouterr().err
+    assert run(["evaluate", str(finished / "run")]) == 0
+
+
+def test_killed_while_sampling_or_grading_the_result_is_the_same(sums, tmp_path):
+    arguments = ["--benchmarks", str(sums), "--samples", "8", "--max-new-tokens", "64", *PLAIN]
+    arguments += ["--execution.rows-per-unit", "16"]
+    command = [sys.executable, "-m", "leyden.cli.main", "evaluate", str(MODELS / "teacher")]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, *arguments, "--out", str(whole)], check=True, capture_output=True)
+    for count in (2, 5, 9, 12):
+        process = subprocess.Popen(
+            [*command, *arguments, "--out", str(broken)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        commits = broken / "samples" / "sums" / "commits"
+        while process.poll() is None and len(list(commits.glob("*.json"))) < count:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, *arguments, "--out", str(broken)], check=True, capture_output=True)
+    for name in ("scores.json", "grades/sums.jsonl", "samples/sums/SEALED.json"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_models_are_compared_over_the_same_problems(sums, tmp_path, capsys):
+    for name in ("teacher", "base"):
+        out = tmp_path / name
+        command = ["--benchmarks", sums, "--samples", 2, "--max-new-tokens", 64, "--out", out]
+        assert evaluate(MODELS / name, *command) == 0
+    capsys.readouterr()
+    folders = [str(tmp_path / "teacher"), str(tmp_path / "base")]
+    assert run(["compare", *folders, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["sums"]
+    value, low, high = found["difference"]
+    assert value == pytest.approx(found["first"] - found["second"])
+    assert low <= value <= high
+    assert run(["compare", *folders]) == 0
+    assert "teacher minus" in capsys.readouterr().out.replace("\n", "")
+    assert run(["report", *folders, "--out", str(tmp_path / "two.html")]) == 0
+    html = (tmp_path / "two.html").read_text()
+    assert "minus teacher, paired" in html
+    assert run(["compare", folders[0], str(tmp_path)]) == 1
+
+
+def test_the_models_of_a_run_can_be_compared(finished, capsys):
+    folders = [str(finished / "run/evaluate" / model) for model in ("tail", "base")]
+    assert run(["compare", *folders, "--json"]) == 0
+    assert "sums" in json.loads(capsys.readouterr().out)
+
+
+def test_the_page_holds_every_answer_with_its_grade_and_why(finished):
+    html = (finished / "run" / "report.html").read_text()
+    for model in ("teacher", "base", "reference", "tail"):
+        lines = (finished / f"run/evaluate/{model}/grades/sums.jsonl").read_text().splitlines()
+        for grade in map(json.loads, lines):
+            assert grade["text"].replace(">", "&gt;") in html
+    assert html.count('class="answer"') == 7 * 8
+    assert html.count('<path class="o-') >= 7
+
+
+def test_long_answers_are_cut_in_the_middle_and_the_page_says_where_the_whole_is(
+    finished, monkeypatch
+):
+    from leyden.report import benchmarks
+
+    monkeypatch.setattr(benchmarks, "BUDGET", 50)
+    monkeypatch.setattr(benchmarks, "SHORTEST", 4)
+    folder = finished / "run" / "evaluate" / "base"
+    (found,) = collect_benchmarks([benchmarks.Evaluated("base", folder, 0)], {}, against="x")
+    answers = [a for p in found["models"][0]["problems"] for a in p["answers"]]
+    assert [a["line"] for a in answers] == list(range(1, 9))
+    assert all("characters ..." in a["text"] for a in answers if not a["whole"])
+    assert not all(a["whole"] for a in answers)
+
+
+def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys):
+    """Its OPD prompts are its problems: said when problems are read, in status, and on the page."""
+    recipe = write_small_recipe(tmp_path)
+    text = recipe.read_text()
+    marked = 'problems = {{ file = "{}"'.format
+    recipe.write_text(text.replace(marked(PROMPTS / "test.jsonl"), marked(PROMPTS / "opd.jsonl")))
+    out = str(tmp_path / "r")
+    assert run(["run", str(recipe), "--out", out, "--until", "problems"]) == 0
+    assert run(["status", out]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warning: the benchmark sums is trained on: 8 opd prompts hold its problems" in shown
+    assert run(["report", out]) == 0
+    assert "Trained on what it evaluates" in (tmp_path / "r" / "report.html").read_text()
+    assert run(["check-overlap", str(recipe), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.partition("report.html")[2])
+    assert [(o["source"], o["exact"]) for o in found] == [("prompts.sft", 0), ("prompts.opd", 8)]
