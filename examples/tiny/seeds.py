@@ -46,6 +46,7 @@ def run_seed(out: Path, seed: int, condition: str) -> dict[str, float]:
         make_prompt_files(prompts, seed=seed)
     files = [f"--prompts.{name}.file={prompts / name}.jsonl" for name in ("sft", "opd")]
     tests = f'[{{name="sums", grader="{ROOT}/examples/tiny/task.py:grade", max_new_tokens=64, '
+    tests += "temperature=1.0, top_p=1.0, "
     tests += f'problems={{file="{prompts}/test.jsonl", id_field="id"}}}}]'
     command = [sys.executable, "-m", "leyden.cli.main", "run", str(ROOT / "recipes/tiny.toml")]
     command += ["--out", str(folder), f"--seed={seed}", *files, *CONDITIONS[condition]]

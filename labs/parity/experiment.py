@@ -126,6 +126,8 @@ def make_run(
                     "problems": files["test"],
                     "grader": TASKS[task].grader,
                     "max_new_tokens": length,
+                    "temperature": 1.0,
+                    "top_p": 1.0,
                 }
             ]
         },
