@@ -21,6 +21,8 @@ COMMANDS = [
     "score",
     "distill",
     "evaluate",
+    "compare",
+    "check-overlap",
     "status",
     "show",
     "verify",

@@ -84,6 +84,17 @@ def test_losses_import_torch_and_nothing_of_ours():
     assert imports(SOURCE / "losses.py") == {"torch"}
 
 
+def test_what_runs_inside_a_sandbox_needs_nothing_but_python():
+    """It is copied there file by file: standard library, numpy where it is, and its neighbours."""
+    for path in (SOURCE / "sandbox" / "inside").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module in sys.stdlib_module_names, path
+            elif isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+                assert names <= sys.stdlib_module_names | {"numpy"}, path
+
+
 def test_only_entry_points_print():
     for path in FILES:
         called = {

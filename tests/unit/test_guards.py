@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from conftest import MODELS, random_model, write_small_recipe
 from leyden.arms import Optimisation
 from leyden.asking import PromptFile, Sampling
-from leyden.benchmark import Benchmark
+from leyden.benchmark import Benchmark, Problems
 from leyden.cli.main import run
 from leyden.data.prompts import read_prompts
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
@@ -132,21 +132,7 @@ def test_graders_that_raise_are_sentences(tmp_path):
 
 def test_a_grader_that_compares_needs_an_answer():
     with pytest.raises(ValueError, match=r"set problems\.answer_field"):
-        Benchmark(name="b", grader="math", problems=PromptFile(file="x"))
-
-
-@pytest.mark.parametrize(
-    ("answer", "completion", "right"),
-    [
-        ("72", "so the total is \\boxed{72}.", True),
-        ("72", "72 clips", True),
-        ("\\frac{1}{2}", "The answer is $0.5$", True),
-        ("72", "\\boxed{71}", False),
-        ("72", "", False),
-    ],
-)
-def test_the_math_grader_compares_values(answer, completion, right):
-    assert load_grader("math")({"answer": answer}, completion) is right
+        Benchmark(name="b", grader="math", problems=Problems(file="x"))
 
 
 BROKEN_RUNS = {
