@@ -156,7 +156,7 @@ class SandboxLimits(Section):
     """Time on the clock, all together, of the same."""
     memory_mb: Count = 2048
     """Memory of all its processes together."""
-    processes: Count = 32
+    processes: Count = 64
     """Processes and threads at a time."""
 
 

@@ -1,6 +1,8 @@
 """Grade many completions: in parallel, each once, and from wherever it stopped."""
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import queue
 import sys
@@ -113,7 +115,7 @@ def _grade_cached(
 ) -> None:
     version, cache = grader_version(benchmark.grader, settings.sandbox), VerdictCache()
     questions = {answers[i].prompt_id: answers[i].problem for i in waiting}
-    kept = {name: fingerprint(_question(problem)) for name, problem in questions.items()}
+    kept = {name: _digest(_question(problem)) for name, problem in questions.items()}
     keys = {i: verdict_key(version, kept[answers[i].prompt_id], answers[i].text) for i in waiting}
     try:
         known = cache.find(keys.values())
@@ -135,6 +137,11 @@ def _grade_cached(
 
 def _question(problem: dict[str, Any]) -> Any:
     return problem["tests"] if "tests" in problem else problem["answer"]
+
+
+def _digest(question: Any) -> str:
+    """Like a fingerprint, of tests that may hold what JSON has no word for, such as NaN."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
 
 
 def grader_version(grader: str, sandbox: SandboxLimits) -> str:
@@ -198,13 +205,14 @@ def _grade_code(
     if not waiting:
         return
     limits = program_limits(settings.sandbox)
-    with _sandboxes(settings, len(waiting)) as (threads, run):
+    with _sandboxes(settings, len(waiting)) as (threads, run, renew):
         questions = {answers[i].prompt_id: answers[i] for i in waiting}
         tests = _with_expectations(questions, limits, threads, run)
+        renew()  # where reference solutions ran, nothing of their answers may be found
 
         def grade(i: int) -> Verdict:
             question = tests[answers[i].prompt_id]
-            return run(lambda sandbox: grade_program(question, answers[i].text, sandbox, limits))
+            return run(lambda sandbox: _judge(question, answers[i].text, sandbox, limits))
 
         futures = {threads.submit(grade, i): i for i in waiting}
         for future in as_completed(futures):
@@ -224,9 +232,21 @@ def _with_expectations(
     return tests | {name: future.result() for name, future in futures.items()}
 
 
+def _judge(question: dict[str, Any], text: str, sandbox: Sandbox, limits: Limits) -> Verdict:
+    """Whatever a program's answer does to us, the other programs are graded."""
+    try:
+        return grade_program(question, text, sandbox, limits)
+    except Exception as error:
+        why = f"its answer could not be judged: {type(error).__name__}: {str(error)[:100]}"
+        return Verdict(WRONG, why=why, lasting=False)
+
+
 @contextmanager
-def _sandboxes(settings: Evaluate, most: int) -> Iterator[tuple[ThreadPoolExecutor, Callable]]:
-    """Threads, and ``run(work)``, which gives ``work`` a sandbox that no other thread has."""
+def _sandboxes(
+    settings: Evaluate, most: int
+) -> Iterator[tuple[ThreadPoolExecutor, Callable, Callable]]:
+    """Threads; ``run(work)``, which gives ``work`` a sandbox that no other thread has; and
+    ``renew()``, after which every sandbox is a new one."""
     backend = code_backend(settings)
     count = min(num_graders(settings), most)
     free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
@@ -241,13 +261,16 @@ def _sandboxes(settings: Evaluate, most: int) -> Iterator[tuple[ThreadPoolExecut
         finally:
             free.put(sandbox)
 
-    threads = ThreadPoolExecutor(count)
-    try:
-        yield threads, run
-    finally:
-        threads.shutdown(cancel_futures=True)
+    def renew() -> None:
         for sandbox in sandboxes:
             sandbox.close()
+
+    threads = ThreadPoolExecutor(count)
+    try:
+        yield threads, run, renew
+    finally:
+        threads.shutdown(cancel_futures=True)
+        renew()
 
 
 def code_backend(settings: Evaluate) -> Backend:

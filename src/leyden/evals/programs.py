@@ -17,8 +17,9 @@ from leyden.sandbox.inside.values import decode, encode
 Tests = dict[str, Any]
 CALLS_AT_ONCE = 20  # of those compared with a reference: one process, one time limit
 PATIENCE = 4  # times the reference's own time, where that is more than the limit; as EvalPlus
+MOST_LONGER = 20  # times what is expected: such an output is not read
 REFERENCE = 3  # times the limits of a program, for the solution that says what is right
-PASSING = ("wall", "sandbox")  # ends that a busy machine can bring about
+PASSING = ("wall", "sandbox", "setup", "machine")  # which a busy machine can bring about
 BLOCK = re.compile(r"(?sm)^([ \t]*)```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
 NEXT_PART = re.compile(r"\n(?:class |def |#|@|if |print|```)")  # HumanEval's stop sequences
 
@@ -184,7 +185,15 @@ def _call(tests: Tests, program: str, calls: list[Any], sandbox: Sandbox, limits
 
 def _answered(ended: Ended, calls: list[Any]) -> bool:
     found = ended.result
-    return ended.how == "done" and isinstance(found, list) and len(found) == len(calls)
+    whole = ended.how == "done" and isinstance(found, list) and len(found) == len(calls)
+    return whole and all(map(_is_outcome, found))
+
+
+def _is_outcome(found: Any) -> bool:
+    """["value", ...] or ["error", a sentence]: a report comes from where the program was."""
+    if not isinstance(found, list) or len(found) != 2:
+        return False
+    return found[0] == "value" or (found[0] == "error" and isinstance(found[1], str))
 
 
 def _decoded(found: Any) -> Any:
@@ -207,6 +216,8 @@ def same_output(found: str, expected: str) -> bool:
 
     Source: LiveCodeBench, lcb_runner/evaluation/testing_util.py, which compares decimals exactly.
     """
+    if len(found) > MOST_LONGER * (len(expected) + 1000):
+        return False
     left = [line.strip() for line in found.strip().splitlines()]
     right = [line.strip() for line in expected.strip().splitlines()]
     if left == right:
@@ -251,6 +262,8 @@ def describe(ended: Ended, limits: Limits) -> str:
         "output": f"too much output (over {limits.output_bytes >> 20} MiB)",
         "file": f"too large a file (over {limits.file_bytes >> 20} MiB)",
         "sandbox": "it brought its sandbox down",
+        "setup": "it could not be begun",
+        "machine": "the machine ran out of memory beside it",
     }[ended.how]
 
 
@@ -258,5 +271,8 @@ SIGNALS = {member.value for member in signal.Signals}
 
 
 def _cut(value: Any) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # an int of too many digits; a list of too many levels
+        return f"a {type(value).__name__} too large to show"
     return shown if len(shown) <= 120 else shown[:120] + "..."

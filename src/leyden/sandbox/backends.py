@@ -17,12 +17,21 @@ OLDEST_BUBBLEWRAP = (0, 8)
 ENVIRONMENT = {
     "PATH": "/usr/bin",
     "HOME": "/tmp",
+    "USER": "nobody",
     "LD_LIBRARY_PATH": f"{INNER_PYTHON}/lib",  # where Python itself is a shared library
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
+DEVICE_LINKS = {
+    "shm": "../tmp",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+CAPABILITIES = ("SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "FOWNER", "CHOWN")  # of the nursery
 FLAGS = ("-P", "-s", "-S", "-B")  # no site, no user packages, no folder of the script
 START = "import sys; sys.path.insert(0, sys.argv[1]); from inside import nursery; nursery.main()"
 OPTIONAL_PACKAGES = ("numpy",)  # the tests of HumanEval+ and MBPP+ import it
@@ -83,7 +92,7 @@ def python() -> Path:
 
 def _namespaces(root: bool) -> list[str]:
     """Root keeps what it takes to become somebody else; others get a user namespace."""
-    kept = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
+    kept = [f"CAP_{name}" for name in CAPABILITIES]
     as_root = ["--cap-drop", "ALL", *(word for cap in kept for word in ("--cap-add", cap))]
     as_user = ["--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     own = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
@@ -91,6 +100,7 @@ def _namespaces(root: bool) -> list[str]:
         *(as_root if root else as_user),
         *own,
         *("--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"),
+        "--as-pid-1",  # else the first process is bwrap's, which programs of our own user may enter
         *(word for pair in ENVIRONMENT.items() for word in ("--setenv", *pair)),
     ]
 
@@ -98,7 +108,15 @@ def _namespaces(root: bool) -> list[str]:
 def _files() -> list[str]:
     """The C library, Python, our own files, all read-only, and a small ``/tmp``."""
     words: list[str] = []
-    for folder in ("/usr", INNER_PYTHON, f"{INNER_PYTHON}/bin", "/packages", "/dev", "/etc"):
+    for folder in (
+        "/usr",
+        "/usr/share",
+        INNER_PYTHON,
+        f"{INNER_PYTHON}/bin",
+        "/packages",
+        "/dev",
+        "/etc",
+    ):
         words += ["--perms", "0755", "--dir", folder]
     for folder in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
         if Path(folder).is_symlink():
@@ -111,8 +129,11 @@ def _files() -> list[str]:
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for outer, inner in _packages():
         words += ["--ro-bind", str(outer), inner]
-    for device in ("null", "zero", "random", "urandom"):
+    for device in ("null", "random", "urandom"):
         words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    for name, target in DEVICE_LINKS.items():
+        words += ["--symlink", target, f"/dev/{name}"]
+    words += ["--ro-bind-try", "/usr/share/zoneinfo", "/usr/share/zoneinfo"]
     words += ["--ro-bind", str(INSIDE), f"{INNER}/inside", "--proc", "/proc"]
     words += ["--size", str(64 * 2**20), "--perms", "1777", "--tmpfs", "/tmp"]
     return [*words, "--chdir", "/tmp", "--remount-ro", "/"]
@@ -136,13 +157,15 @@ def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
         if found is None:
             yield f"{tool} is not installed"
             continue
-        limits = ["--network", "none", "--read-only", "--pids-limit", "256", "--init"]
+        limits = ["--network", "none", "--read-only", "--pids-limit", "256"]
         limits += ["--tmpfs", "/tmp:rw,size=64m,mode=1777", "--memory", str(memory_bytes + 2**28)]
-        caps = ["SETUID", "SETGID", "KILL", "DAC_OVERRIDE", "FOWNER"]
-        limits += ["--cap-drop", "ALL", *(word for cap in caps for word in ("--cap-add", cap))]
+        added = (word for name in CAPABILITIES for word in ("--cap-add", name))
+        limits += ["--cap-drop", "ALL", *added]
         limits += ["--security-opt", "no-new-privileges", "--user", "0:0", "--pull", "never"]
         settings = [word for pair in ENVIRONMENT.items() for word in ("--env", "=".join(pair))]
         files = ["--volume", f"{INSIDE}:{INNER}/inside:ro", "--workdir", "/tmp"]
+        for outer, inner in _packages():  # which load where the image has this version of Python
+            files += ["--volume", f"{outer}:{inner}:ro"]
         command = [found, "run", "--rm", "--interactive", *limits, *settings, *files, image]
         command += ["python3", *FLAGS, "-c", START, INNER]
         yield Backend(tool, tuple(command), uid=first_uid(), own_environment=False)

@@ -23,16 +23,18 @@ class Limits:
     cpu_seconds: int = 10
     wall_seconds: float = 30.0
     memory_bytes: int = 2 * 2**30
-    processes: int = 32
+    processes: int = 64
     file_bytes: int = 16 * 2**20
     open_files: int = 128
-    output_bytes: int = 64 * 2**20
+    output_bytes: int = 8 * 2**20
+    result_bytes: int = 32 * 2**20
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a program ended: ``how`` is "done", "exit", "cpu", "wall", "memory", "output", "file",
-    "signal N" or "sandbox" (it brought the sandbox down)."""
+    "signal N"; "sandbox": it brought the sandbox down; "setup": it was not begun; "machine": the
+    machine ran out of memory beside it."""
 
     how: str
     result: Any = None
@@ -59,11 +61,12 @@ class Sandbox:
             self.close()  # it died between programs
         process = self.process or self._start()
         data = json.dumps({**job, "limits": asdict(limits)}).encode()
-        deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS
+        began = time.monotonic()
+        deadline = began + limits.wall_seconds + GRACE_SECONDS
         reply = self._ask(process, data, deadline)
         if reply is None:
             self.close()
-            return Ended("sandbox", seconds=limits.wall_seconds + GRACE_SECONDS)
+            return Ended("sandbox", seconds=time.monotonic() - began)
         if not reply.pop("clean"):
             self.close()
         return Ended(reply.pop("ended"), **reply)
@@ -82,7 +85,7 @@ class Sandbox:
             return json.loads(
                 _read(process.stdout.fileno(), struct.unpack(">I", head)[0], deadline)
             )
-        except (BrokenPipeError, EOFError, TimeoutError):
+        except (BrokenPipeError, EOFError, TimeoutError, ValueError, RecursionError):
             return None
 
     def close(self) -> None:

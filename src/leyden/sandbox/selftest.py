@@ -117,6 +117,10 @@ def _gentle(secret: str, path: str, port: int) -> list[Probe]:
         Probe("other processes can be seen", PROCESSES, _prints("alone")),
         Probe("the network can be reached", NETWORK % port, _prints("closed")),
         Probe("files of the host can be read", FILES % path, _prints("hidden")),
+        Probe("the sandbox itself can be entered", ENTERING, _prints("closed")),
+        Probe(
+            "numpy cannot be imported", "import numpy\nprint(numpy.ones(3).sum())", _prints("3.0")
+        ),
         Probe("the environment can be read", ENVIRONMENTS % secret, _prints("hidden")),
         Probe("a program can write outside /tmp", WRITING, _prints("none")),
     ]
@@ -187,6 +191,20 @@ for path in (%r, "/etc/passwd", "/etc/shadow", "/home", "/root", "/var/log"):
     except OSError:
         pass
 print(found or "hidden")
+"""
+NUMPY = "import numpy\nprint(numpy.ones(3).sum())"  # the tests of HumanEval+ and MBPP+ need it
+ENTERING = """
+import os
+opened = []
+for pid in {1, os.getppid()}:
+    for name in ("mem", "fd/0", "fd/1", "environ", "cwd"):
+        try:
+            path = f"/proc/{pid}/{name}"
+            os.readlink(path) if name == "cwd" else open(path, "rb").close()
+            opened.append(path)
+        except OSError:
+            pass
+print(opened or "closed")
 """
 ENVIRONMENTS = """
 import glob, os

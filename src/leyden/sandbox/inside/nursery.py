@@ -15,12 +15,12 @@ can be seen is a program's.
 
 # What solutions import most, imported once.
 import bisect  # noqa: F401
+import contextlib
 import ctypes
 import json
 import math  # noqa: F401
 import os
 import resource
-import select
 import shutil
 import signal
 import struct
@@ -30,16 +30,23 @@ from pathlib import Path
 from typing import Any
 
 from . import programs, seccomp
+from .watch import Watch, others
 
 PR_SET_DUMPABLE = 4
-POLL_SECONDS = 0.05
+SETUP_FAILED = 120  # exit code of a child that did not get as far as its program
+STACK_BYTES = 64 * 2**20
+MOST_TO_REMOVE = 2000  # files in /tmp: more are left to a new sandbox
+MOST_SAID = 500  # characters of an error
 PACKAGES = "/packages"
 
 
 def main() -> None:
     uid, own_pids = int(sys.argv[2]), sys.argv[3] == "yes"
     sys.path.remove(sys.argv[1])  # where we came from
+    with contextlib.suppress(OSError):  # if memory runs out, this and its children go first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # programs cannot look into this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = take_over_streams()
     filters = seccomp.program() if seccomp.supported() else b""
     nursery = Nursery(uid, own_pids, filters)
@@ -47,10 +54,11 @@ def main() -> None:
         if "numpy" in job["program"] + job.get("tests", "") and os.path.isdir(PACKAGES):
             preload_numpy()
         reply = nursery.run(job)
-        reply["clean"] = nursery.clean_up()
+        reply["clean"] = nursery.clean_up() and reply["ended"] != "setup"
         write_message(replies, reply)
         if not reply["clean"]:
             return
+        del job, reply  # nothing of them for the next program to find
 
 
 def take_over_streams() -> tuple[int, int]:
@@ -65,7 +73,8 @@ def take_over_streams() -> tuple[int, int]:
 def preload_numpy() -> None:
     if PACKAGES not in sys.path:
         sys.path.append(PACKAGES)
-        import numpy  # noqa: F401
+        with contextlib.suppress(ImportError):  # then the program will meet that itself
+            import numpy  # noqa: F401
 
 
 class Nursery:
@@ -78,6 +87,8 @@ class Nursery:
         result_read, result_write = os.pipe()
         output_read, output_write = os.pipe()
         given = input_file(job.get("stdin", ""))
+        if self.uid:
+            os.fchown(output_write, self.uid, -1)  # so that /dev/stdout can be opened
         began = time.monotonic()
         child = os.fork()
         if child == 0:
@@ -85,16 +96,16 @@ class Nursery:
             self.be_program(job, token, (given, output, result_write))
         for descriptor in (result_write, output_write, given):
             os.close(descriptor)
-        watch = Watch(child, limits, began, self.own_pids, result_read, output_read)
+        caps = {result_read: limits["result_bytes"], output_read: limits["output_bytes"]}
+        watch = Watch(child, limits, self.own_pids, caps)
         ended = watch.wait()
         self.kill_all(child)
         _, status, usage = os.wait4(child, 0)
         os.close(result_read)
         os.close(output_read)
-        ended = ended or how(status, limits, usage)
         result, error = answer(bytes(watch.received[result_read]), token)
         return {
-            "ended": ended,
+            "ended": ended or how(status, limits, usage),
             "result": result,
             "error": error,
             "output": bytes(watch.received[output_read]).decode("utf-8", "replace"),
@@ -104,7 +115,7 @@ class Nursery:
 
     def be_program(self, job: dict[str, Any], token: str, streams: tuple) -> None:
         """In the child: become nobody in particular, run, report, end."""
-        code = 1
+        code = SETUP_FAILED
         try:
             given, output, report = streams
             os.setsid()
@@ -116,9 +127,12 @@ class Nursery:
             self.give_up_privileges(job["limits"])
             text = {"encoding": "utf-8", "errors": "replace", "closefd": False}
             sys.stdin, sys.stdout = os.fdopen(0, **text), os.fdopen(1, "w", **text)
-            result, error = programs.run(job)
-            write_all(3, (token + json.dumps([result, error])).encode())
-            code = 1 if error else 0
+            sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
+            sys.argv[:] = sys.orig_argv[:] = ["program.py"]
+            code = 1
+            message = programs.run(job, token)
+            write_all(3, message)
+            code = 0 if message.endswith(b', ""]') else 1
         finally:
             os._exit(code)
 
@@ -132,17 +146,19 @@ class Nursery:
         for name, value in {
             "RLIMIT_CPU": limits["cpu_seconds"],
             "RLIMIT_AS": limits["memory_bytes"],
+            "RLIMIT_STACK": STACK_BYTES,
             "RLIMIT_NPROC": limits["processes"],
             "RLIMIT_FSIZE": limits["file_bytes"],
             "RLIMIT_NOFILE": limits["open_files"],
+            "RLIMIT_SIGPENDING": 256,
             "RLIMIT_CORE": 0,
             "RLIMIT_MSGQUEUE": 0,
             "RLIMIT_MEMLOCK": 0,
         }.items():
-            hard = value + 1 if name == "RLIMIT_CPU" else value
-            resource.setrlimit(getattr(resource, name), (value, hard))
+            resource.setrlimit(getattr(resource, name), (value, value))
         for number in (signal.SIGXFSZ, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if self.filters:
             seccomp.install(self.filters)
 
@@ -157,109 +173,49 @@ class Nursery:
             pass
 
     def clean_up(self) -> bool:
-        """Nothing of the program is left: no process, no file."""
+        """Nothing of the program is left: no process, no file. False where that is not so."""
         if not self.own_pids:
             return True
         deadline = time.monotonic() + 1
         while others():
+            reap()
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
-        if os.listdir("/tmp"):
-            for path in Path("/tmp").iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+        reap()
+        try:
+            os.chmod("/tmp", 0o1777)
+            files = os.statvfs("/tmp")
+            if files.f_files - files.f_ffree > MOST_TO_REMOVE:
+                return False
+            empty_folder(Path("/tmp"))
+        except (OSError, RecursionError):
+            return False
         return not os.listdir("/tmp")
 
 
-class Watch:
-    """Collects what a child writes and notices when it has had enough time, memory or output."""
-
-    def __init__(
-        self,
-        child: int,
-        limits: dict[str, Any],
-        began: float,
-        own_pids: bool,
-        *pipes: int,
-    ) -> None:
-        self.limits, self.own_pids, self.child = limits, own_pids, child
-        self.deadline = began + limits["wall_seconds"]
-        self.received = {pipe: bytearray() for pipe in pipes}
-        self.ended: set[int] = set()  # pipes whose other end is closed
-        self.exit = os.pidfd_open(child)
-
-    def wait(self) -> str:
-        """Until the child has ended ("") or must be; then why."""
-        looked = time.monotonic()
-        ready: list[int] = []
-        try:
-            while self.exit not in ready:
-                ready, _, _ = select.select([self.exit, *self.open_pipes()], [], [], POLL_SECONDS)
-                if not self.collect(ready):
-                    return "output"
-                now = time.monotonic()
-                if now > self.deadline:
-                    return "wall"
-                if now - looked > POLL_SECONDS:
-                    looked = now
-                    if self.memory() > self.limits["memory_bytes"]:
-                        return "memory"
-            return "" if self.collect(self.open_pipes()) else "output"
-        finally:
-            os.close(self.exit)
-
-    def open_pipes(self) -> list[int]:
-        return [pipe for pipe in self.received if pipe not in self.ended]
-
-    def collect(self, ready: list[int]) -> bool:
-        """Read what is there; False when it is too much."""
-        for pipe in ready:
-            if pipe in self.received:
-                os.set_blocking(pipe, False)
-                self.drain(pipe)
-                if len(self.received[pipe]) > self.limits["output_bytes"]:
-                    return False
-        return True
-
-    def drain(self, pipe: int) -> None:
-        most = self.limits["output_bytes"]
-        while len(self.received[pipe]) <= most:
-            try:
-                data = os.read(pipe, 1 << 20)
-            except BlockingIOError:
-                return
-            if not data:
-                self.ended.add(pipe)
-                return
-            self.received[pipe] += data
-
-    def memory(self) -> int:
-        """Bytes resident in all processes of the program that are not files."""
-        page, total = resource.getpagesize(), 0
-        for pid in others() if self.own_pids else [self.child]:
-            try:
-                _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-            except OSError:  # it has ended meanwhile
-                continue
-            total += (int(resident) - int(shared)) * page
-        return total
+def reap() -> None:
+    """Orphans come to the first process of a sandbox, which is this one."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
-def others() -> list[int]:
-    """Every process here but this one and the first, which only waits for orphans."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [pid for pid in pids if pid not in (1, os.getpid())]
+def empty_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> str:
     """In a word, how a child ended that was not stopped by us."""
     if not os.WIFSIGNALED(status):
-        return "exit" if os.WEXITSTATUS(status) else "done"
+        codes = {0: "done", SETUP_FAILED: "setup"}
+        return codes.get(os.WEXITSTATUS(status), "exit")
     number = os.WTERMSIG(status)
-    spent = usage.ru_utime + usage.ru_stime >= limits["cpu_seconds"]
+    spent = usage.ru_utime + usage.ru_stime >= 0.98 * limits["cpu_seconds"]
     if number == signal.SIGXCPU or (number == signal.SIGKILL and spent):
         return "cpu"
     return "file" if number == signal.SIGXFSZ else f"signal {number}"
@@ -271,9 +227,9 @@ def answer(data: bytes, token: str) -> tuple[Any, str]:
         return None, ""
     try:
         result, error = json.loads(data[len(token) :])
-    except (ValueError, RecursionError):
-        return None, "its report was cut"
-    return result, error
+    except (ValueError, TypeError, RecursionError):
+        return None, "its report cannot be read"
+    return result, error[:MOST_SAID] if isinstance(error, str) else "its report cannot be read"
 
 
 def input_file(text: str) -> int:
@@ -304,7 +260,7 @@ def read_exactly(descriptor: int, count: int) -> bytes | None:
 
 
 def write_message(descriptor: int, value: dict[str, Any]) -> None:
-    data = json.dumps(value).encode()
+    data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     write_all(descriptor, struct.pack(">I", len(data)) + data)
 
 

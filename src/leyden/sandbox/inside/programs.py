@@ -3,7 +3,12 @@
 Each function returns ``(result, error)``: JSON values, or None and a sentence of what went wrong.
 """
 
+import atexit
 import builtins
+import contextlib
+import gc
+import json
+import linecache
 import sys
 import threading
 import traceback
@@ -13,18 +18,23 @@ from typing import Any
 from .values import decode, encode
 
 PROGRAM, TESTS = "<program>", "<tests>"
+compile_, execute, dumps = compile, exec, json.dumps  # ours, whatever a program makes of theirs
 Outcome = tuple[Any, str]
 
 
-def run(job: dict[str, Any]) -> Outcome:
-    return {"asserts": run_asserts, "calls": run_calls, "script": run_script}[job["kind"]](job)
+def run(job: dict[str, Any], token: str) -> bytes:
+    """The report that the nursery believes: it begins with ``token``."""
+    kinds = {"asserts": run_asserts, "calls": run_calls, "script": run_script}
+    result, error = kinds[job["kind"]](job)
+    return (token + dumps([result, error])).encode()
 
 
 def run_asserts(job: dict[str, Any]) -> Outcome:
     """The tests run in the program's own namespace; the first exception fails them all."""
     try:
+        tests = compile_(job["tests"], TESTS, "exec")
         space = load(job["program"], "candidate")
-        exec(compile(job["tests"], TESTS, "exec"), space)
+        execute(tests, space)
     except BaseException as error:
         return None, explain(error, job)
     return True, ""
@@ -59,19 +69,28 @@ def find(space: dict[str, Any], name: str) -> Any:
 
 def run_script(job: dict[str, Any]) -> Outcome:
     """The whole program as ``__main__``; what it prints goes to its standard output."""
+    stdout, error = sys.stdout, ""
     try:
         load(job["program"], "__main__")
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
-    except SystemExit as error:
-        if error.code not in (None, 0):
-            return None, f"exit code {error.code!r:.60}"
-    except BaseException as error:
-        return None, explain(error, job)
-    finally:
-        sys.stdout.flush()
-    return True, ""
+    except SystemExit as ending:
+        if ending.code not in (None, 0):
+            error = f"exit code {ending.code!r:.60}"
+    except BaseException as problem:
+        error = explain(problem, job)
+    finish(stdout)
+    return (None, error) if error else (True, "")
+
+
+def finish(stdout: Any) -> None:
+    """What the interpreter does at the end: threads, exit functions, open files, streams."""
+    for module, step in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
+        with contextlib.suppress(BaseException):
+            getattr(module, step)()
+    sys.modules.pop("__main__", None)
+    gc.collect()
+    for stream in (stdout, sys.stdout):
+        with contextlib.suppress(BaseException):
+            stream.flush()
 
 
 def load(program: str, name: str) -> dict[str, Any]:
@@ -79,8 +98,10 @@ def load(program: str, name: str) -> dict[str, Any]:
     for name_of_exit in ("exit", "quit"):  # which `site` gives to every other program
         setattr(builtins, name_of_exit, sys.exit)
     module = types.ModuleType(name)
+    module.__file__ = PROGRAM
     sys.modules[name] = module
-    exec(compile(program, PROGRAM, "exec"), module.__dict__)
+    linecache.cache[PROGRAM] = (len(program), None, program.splitlines(True), PROGRAM)
+    execute(compile_(program, PROGRAM, "exec"), module.__dict__)
     return module.__dict__
 
 

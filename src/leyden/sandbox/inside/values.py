@@ -4,6 +4,8 @@ Used on both sides of the sandbox. Reading never runs anything: what has no enco
 ``Opaque``, equal to nothing.
 """
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 PLAIN = (type(None), bool, str)
@@ -24,25 +26,27 @@ class Opaque:
 def encode(value: Any) -> Any:
     """JSON values: plain ones as they are, everything else as [type, content]."""
     kind = type(value)
-    if kind in PLAIN or (kind is int and -SMALL < value < SMALL):
+    if kind in PLAIN:
         return value
-    if kind is int:
-        return ["int", hex(value)]
-    if kind is float:
-        return ["float", value.hex()]
+    if isinstance(value, int):  # and what is derived from it, such as an IntEnum
+        return int(value) if -SMALL < value < SMALL else ["int", hex(value)]
+    if isinstance(value, float):
+        return ["float", float(value).hex()]
+    if isinstance(value, str):
+        return str(value)
     if kind is complex:
         return ["complex", value.real.hex(), value.imag.hex()]
     if kind in (bytes, bytearray):
         return ["bytes", value.hex()]
-    if kind in SEQUENCES.values():
-        return [kind.__name__, [encode(item) for item in value]]
+    for name in ("list", "tuple", "frozenset", "set"):  # and what is derived, such as a namedtuple
+        if isinstance(value, SEQUENCES[name]):
+            return [name, [encode(item) for item in value]]
     if isinstance(value, dict):
         return ["dict", [[encode(k), encode(v)] for k, v in value.items()]]
     if kind.__module__ == "numpy":
         return encode(value.tolist())
-    for name in ("set", "list", "tuple"):  # and what is derived from them, such as a deque's list
-        if isinstance(value, SEQUENCES[name]):
-            return [name, [encode(item) for item in value]]
+    if isinstance(value, Fraction | Decimal):  # equal to other numbers, by value
+        return encode(int(value) if value == value // 1 else float(value))
     return ["opaque", kind.__name__, repr(value)[:200]]
 
 

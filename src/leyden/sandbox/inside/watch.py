@@ -1,0 +1,109 @@
+"""Watch a running program from outside of it: time, memory, processors, output, files."""
+
+import os
+import select
+import time
+from pathlib import Path
+from typing import Any
+
+POLL_SECONDS = 0.05
+MOST_FILES = 10_000  # in /tmp: each holds kernel memory that nothing else counts
+RESERVE = 0.04  # of the machine's memory, which no program may take, whoever it is counted to
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Watch:
+    """Collects what a child writes and notices when it has had enough of anything."""
+
+    def __init__(
+        self, child: int, limits: dict[str, Any], own_pids: bool, caps: dict[int, int]
+    ) -> None:
+        """``caps``: pipe -> how many bytes of it are too many."""
+        self.limits, self.own_pids, self.child, self.caps = limits, own_pids, child, caps
+        self.deadline = time.monotonic() + limits["wall_seconds"]
+        self.received = {pipe: bytearray() for pipe in caps}
+        self.ended: set[int] = set()  # pipes whose other end is closed
+        self.exit = os.pidfd_open(child)
+        for pipe in caps:
+            os.set_blocking(pipe, False)
+
+    def wait(self) -> str:
+        """Until the child has ended ("") or must be; then why."""
+        looked = time.monotonic()
+        try:
+            while True:
+                open_pipes = [pipe for pipe in self.caps if pipe not in self.ended]
+                ready, _, _ = select.select([self.exit, *open_pipes], [], [], POLL_SECONDS)
+                if not min([True, *map(self.drain, open_pipes)]):  # all of them, always
+                    return "output"
+                if self.exit in ready:
+                    return ""
+                now = time.monotonic()
+                if now > self.deadline:
+                    return "wall"
+                if now - looked > POLL_SECONDS:
+                    looked = now
+                    if why := self.excess():
+                        return why
+        finally:
+            os.close(self.exit)
+
+    def drain(self, pipe: int) -> bool:
+        """Read what is there; False when it is too much."""
+        while len(self.received[pipe]) <= self.caps[pipe]:
+            try:
+                data = os.read(pipe, 1 << 20)
+            except BlockingIOError:
+                return True
+            if not data:
+                self.ended.add(pipe)
+                return True
+            self.received[pipe] += data
+        return False
+
+    def excess(self) -> str:
+        """What all processes of the program together have too much of, or ""."""
+        pids = others() if self.own_pids else [self.child]
+        if sum(map(memory_of, pids)) > self.limits["memory_bytes"]:
+            return "memory"
+        if sum(map(cpu_of, pids)) > self.limits["cpu_seconds"] + 1:
+            return "cpu"
+        if not self.own_pids:
+            return ""
+        files = os.statvfs("/tmp")
+        if files.f_files - files.f_ffree > MOST_FILES:
+            return "file"
+        return "machine" if machine_is_full() else ""
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of a process that are not files: private, and shared with its own kind."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended meanwhile
+        return 0
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = ("RssAnon", "RssShmem", "VmPTE")
+    return 1024 * sum(int(found.get(name, "0 kB").split()[0]) for name in names)
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time of a process and of its children that have ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    return sum(map(int, text.rpartition(")")[2].split()[11:15])) / TICKS
+
+
+def machine_is_full() -> bool:
+    """Whether almost no memory is left, by whatever the program found that is not counted."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    found = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
+    return found.get("MemAvailable", 1) < RESERVE * found.get("MemTotal", 1)
+
+
+def others() -> list[int]:
+    """Every process here but this one and the first, which may be this one."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [pid for pid in pids if pid not in (1, os.getpid())]
