@@ -1,8 +1,11 @@
+# ruff: noqa: E501  # programs, one line each
 """The sandbox holds two hundred hostile programs, and judges the honest ones beside them."""
 
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -14,10 +17,10 @@ from hostile import programs
 from leyden.benchmark import Evaluate
 from leyden.errors import ConfigError
 from leyden.evals.grading import code_backend
-from leyden.evals.programs import grade_program
-from leyden.evals.verdict import RIGHT
+from leyden.evals.programs import expect, grade_program
+from leyden.evals.verdict import RIGHT, WRONG
 from leyden.sandbox import selftest
-from leyden.sandbox.backends import Backend, bare, bubblewrap
+from leyden.sandbox.backends import Backend, bare, bubblewrap, python
 from leyden.sandbox.client import Limits, Sandbox
 
 BACKEND = bubblewrap()
@@ -144,7 +147,7 @@ def test_the_self_test_passes_here():
 def test_the_self_test_sees_that_nothing_contains_and_does_nothing_rough_there():
     """With limits alone all is open, which is said; what would then kill and fill is not run."""
     found = selftest.failures(bare())
-    for what in ("other processes", "the network", "files of the host", "write outside"):
+    for what in ("other processes", "files of the host", "write outside"):
         assert any(what in sentence for sentence in found)
     assert not any("memory" in sentence or "stopped" in sentence for sentence in found)
 
@@ -185,3 +188,151 @@ def test_the_unsandboxed_runner_judges_alike():
             assert grade_program(TESTS, HONEST, sandbox, TIGHT).outcome == RIGHT
         finally:
             sandbox.close()
+
+
+HONEST_SCRIPTS = {
+    "import multiprocessing\ndef f(x): return x * x\n"
+    "print(sum(multiprocessing.Pool(2).map(f, range(4))))": "14",
+    "import atexit\natexit.register(lambda: print('bye'))\nprint('hi')": "hi bye",
+    "import sys\nout = sys.stdout\nout.write('x')\nsys.exit(0)": "x",
+    "open('/dev/stdout', 'w').write(open('/dev/stdin').read())": "given",
+    "print(open(0).read().strip(), end='')\nexit()": "given",
+    "import sys\nprint(len(sys.argv), sys.stdin.readline())": "1 given",
+    "from concurrent.futures import ThreadPoolExecutor\n"
+    "print(sum(ThreadPoolExecutor(32).map(int, '123')))": "6",
+    "import sys\nsys.setrecursionlimit(10**6)\n"
+    "def f(n): return n and 1 + f(n - 1)\nprint(f(50000))": "50000",
+    "import threading\nthreading.stack_size(2**27)\n"
+    "threading.Thread(target=lambda: print(5)).start()": "5",
+    "import inspect\ndef f(): pass\nprint(inspect.getsource(f).strip())": "def f(): pass",
+    "import asyncio\nasync def f(): print('a')\nasyncio.run(f())": "a",
+    "import tempfile, sqlite3\nwith tempfile.NamedTemporaryFile() as file:\n"
+    "    print(sqlite3.connect(file.name).execute('select 6 * 7').fetchone()[0])": "42",
+    "import numpy\nprint(int(numpy.arange(5).sum()))": "10",
+    "print(10 ** 5000 % 97)": str(10**5000 % 97),
+    "print('x' * 10**6)": "x" * 10**6,
+}
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("program", HONEST_SCRIPTS, ids=lambda p: p[:40].replace("\n", "; "))
+def test_honest_programs_find_what_they_expect(program, sandbox):
+    ended = sandbox.run({"kind": "script", "program": program, "stdin": "given\n"}, Limits())
+    assert (ended.how, " ".join(ended.output.split())) == ("done", HONEST_SCRIPTS[program]), ended
+
+
+LEAVES = {
+    "a folder nobody may open": "import os\nos.makedirs('/tmp/a/b')\nos.chmod('/tmp/a', 0)",
+    "five thousand files": "for i in range(5000): open(f'/tmp/{i}', 'w').close()",
+    "a locked /tmp": "import os\ntry: os.chmod('/tmp', 0o400)\nexcept OSError: pass",
+    "deep folders": "import os\nfor _ in range(3000):\n    os.mkdir('d'); os.chdir('d')",
+    "orphans": "import os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        "
+    "os.setsid()\n        time.sleep(99)",
+    "limits of its parent": "import os, resource\ntry:\n    resource.prlimit(os.getppid(), "
+    "resource.RLIMIT_FSIZE, (0, 0))\nexcept OSError: pass",
+    "shared memory": "import mmap\ntry: mmap.mmap(-1, 2**28).write(b'x' * 2**28)\n"
+    "except OSError: pass",
+    "a bound socket": "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('\\0name')",
+    "a broken module": "import random, math\nrandom.random = math.sqrt = None",
+}
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("left", LEAVES)
+def test_the_next_program_finds_nothing_of_the_last(left, sandbox):
+    sandbox.run({"kind": "script", "program": LEAVES[left]}, Limits())
+    look = "import math, os, random, socket\ns = socket.socket(socket.AF_UNIX)\n"
+    look += "s.bind('\\0name')\nopen('/tmp/own', 'w').write(str(random.random()))\n"
+    look += "seen = [p for p in os.listdir('/proc') if p.isdigit()]\n"
+    look += "print(os.listdir('/tmp'), len(seen), math.sqrt(4))"
+    ended = sandbox.run({"kind": "script", "program": look}, Limits())
+    assert (ended.how, ended.output) == ("done", "['own'] 2 2.0\n"), ended
+
+
+@needs_bubblewrap
+def test_time_and_memory_count_over_all_processes(sandbox):
+    limits = Limits(cpu_seconds=1, wall_seconds=20.0, memory_bytes=128 * 2**20)
+    two = "import os\nos.fork()\nwhile True: pass"
+    assert sandbox.run({"kind": "script", "program": two}, limits).how == "cpu"
+    held = "import os, time\nos.fork() or os.fork()\nx = bytearray(b'x') * (60 * 2**20)\n"
+    assert (
+        sandbox.run({"kind": "script", "program": held + "time.sleep(60)"}, limits).how == "memory"
+    )
+    caught = "import signal\nsignal.signal(signal.SIGXCPU, lambda *a: None)\nwhile True: pass"
+    ended = sandbox.run({"kind": "script", "program": caught}, limits)
+    assert ended.how == "cpu"
+    assert ended.cpu_seconds < 1.5
+
+
+FORGED = [
+    "[5]", "[[]]", "[['value']]", "[['error']]", "[['error', {}]]", "[None]", "[{}]", "{}", "5",
+    "[['value', ['int', 'zz']]]", "[['value', ['set', [[]]]]]", "'x'", "[['value', ['list', 5]]]",
+]  # fmt: skip
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("result", FORGED)
+def test_a_report_that_a_program_made_up_is_wrong_and_never_a_crash(result, sandbox):
+    """The program finds the token, which it can; what it reports must still be judged."""
+    program = f"""
+import json, os, sys
+frame = sys._getframe()
+while "token" not in frame.f_locals:
+    frame = frame.f_back
+os.write(3, (frame.f_locals["token"] + json.dumps([{result}, ""])).encode())
+os._exit(0)
+"""
+    tests = {"kind": "calls", "function": "add", "cases": [[[1, 2], 3]]}
+    verdict = grade_program(tests, f"```python\n{program}```", sandbox, TIGHT)
+    assert verdict.outcome == WRONG, verdict
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("answer", ["10 ** 5000", "nested(800)", "float('nan')", "'\\ud800'"])
+def test_odd_results_are_wrong_and_never_a_crash(answer, sandbox):
+    program = f"def nested(n): return [nested(n - 1)] if n else []\ndef add(a, b): return {answer}"
+    for tests in (
+        {"kind": "calls", "function": "add", "cases": [[[1, 2], 3]]},
+        expect(
+            {"kind": "compare", "function": "add", "solution": HONEST, "atol": 0, "task": "t",
+             "calls": [["list", [1, 2]]]}, sandbox, TIGHT,
+        ),
+    ):  # fmt: skip
+        verdict = grade_program(tests, f"```python\n{program}\n```", sandbox, TIGHT)
+        assert verdict.outcome == WRONG, verdict
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an ordinary user")
+@needs_bubblewrap
+def test_an_ordinary_user_is_contained_as_well(tmp_path):
+    """With a Python that this user may read: another way into bubblewrap, by a user namespace."""
+    home, source = tmp_path / "python", tmp_path / "source"
+    library = Path(sys.base_prefix) / "lib" / python().name
+    left_out = shutil.ignore_patterns("test", "site-packages", "idlelib", "tkinter", "__pycache__")
+    shutil.copytree(library, home / "lib" / library.name, ignore=left_out, symlinks=True)
+    (home / "bin").mkdir()
+    shutil.copy(python().resolve(), home / "bin" / python().name)
+    shutil.copytree(Path(selftest.__file__).parent, source / "leyden" / "sandbox")
+    shutil.copy(Path(selftest.__file__).parents[1] / "errors.py", source / "leyden")
+    shutil.copytree(Path(__file__).parent, source / "tests")
+    for folder in [tmp_path, *tmp_path.parents[:3]]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    code = (
+        "import sys; sys.path[:0] = ['tests']; import hostile; from leyden.sandbox import selftest\n"
+        "from leyden.sandbox.backends import bubblewrap; from leyden.sandbox.client import *\n"
+        "found = [f for f in selftest.failures(bubblewrap()) if 'numpy' not in f]\n"
+        "box, limits = Sandbox(bubblewrap()), Limits(cpu_seconds=1, wall_seconds=1.5)\n"
+        "tests = 'assert escaped == [], escaped\\nassert add(1, 2) == 3'\n"
+        "bad = hostile.programs(secret='/x', tmp='/y', home='/root', port=9, token='q-z')\n"
+        "for name, program in bad[::5]:\n"
+        "    ended = box.run({'kind': 'asserts', 'program': program, 'tests': tests}, limits)\n"
+        "    if 'escaped' in ended.error: found.append(name + ended.error)\n"
+        "    ended = box.run({'kind': 'asserts', 'program': hostile.HEAD, 'tests': tests}, Limits())\n"
+        "    if ended.how != 'done': found.append(f'after {name}: {ended}')\n"
+        "print(found)\n"
+    )
+    said = subprocess.run(
+        [home / "bin" / python().name, "-c", code], capture_output=True, text=True, user=65534,
+        group=65534, extra_groups=[], cwd=source, env={"PATH": "/usr/bin"}, check=False,
+    )  # fmt: skip
+    assert (said.stdout, said.stderr) == ("[]\n", "")

@@ -118,9 +118,7 @@ def _gentle(secret: str, path: str, port: int) -> list[Probe]:
         Probe("the network can be reached", NETWORK % port, _prints("closed")),
         Probe("files of the host can be read", FILES % path, _prints("hidden")),
         Probe("the sandbox itself can be entered", ENTERING, _prints("closed")),
-        Probe(
-            "numpy cannot be imported", "import numpy\nprint(numpy.ones(3).sum())", _prints("3.0")
-        ),
+        Probe("numpy cannot be imported", NUMPY, _prints("3.0")),
         Probe("the environment can be read", ENVIRONMENTS % secret, _prints("hidden")),
         Probe("a program can write outside /tmp", WRITING, _prints("none")),
     ]

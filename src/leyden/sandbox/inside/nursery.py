@@ -215,7 +215,7 @@ def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> s
         codes = {0: "done", SETUP_FAILED: "setup"}
         return codes.get(os.WEXITSTATUS(status), "exit")
     number = os.WTERMSIG(status)
-    spent = usage.ru_utime + usage.ru_stime >= 0.98 * limits["cpu_seconds"]
+    spent = usage.ru_utime + usage.ru_stime >= 0.9 * limits["cpu_seconds"]
     if number == signal.SIGXCPU or (number == signal.SIGKILL and spent):
         return "cpu"
     return "file" if number == signal.SIGXFSZ else f"signal {number}"
