@@ -151,7 +151,7 @@ class SandboxLimits(Section):
     image: str = Field(default="python:3.11-slim", json_schema_extra=WHERE)
     """For docker and podman, used where bubblewrap does not work: an image that is already here."""
     cpu_seconds: Count = 10
-    """CPU time of each process; of each test case, where cases are run one by one."""
+    """CPU time over all processes; of each test case, where cases are run one by one."""
     wall_seconds: Positive = 30.0
     """Time on the clock, all together, of the same."""
     memory_mb: Count = 2048

@@ -18,7 +18,7 @@ GRACE_SECONDS = 10.0  # beyond a program's own time, before its sandbox is given
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. CPU time is per process, memory over all its processes."""
+    """What one program may use; CPU time and memory over all its processes."""
 
     cpu_seconds: int = 10
     wall_seconds: float = 30.0
