@@ -5,7 +5,8 @@ import pytest
 from leyden.benchmark import Benchmark, Evaluate
 from leyden.evals import grading
 from leyden.evals.grading import Answer, grade_answers
-from leyden.evals.maths import grade_math, plain
+from leyden.evals.maths import grade_math
+from leyden.evals.spelling import plain
 from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG
 
 SAME = [
@@ -41,6 +42,30 @@ SAME = [
     ("2", r"First \boxed{1}. No: \boxed{2}"),
     ("y = 2x + 3", r"\boxed{y=2x+3}"),
     ("5", r"\boxed{x = 5}"),
+    ("4.5e33", r"\boxed{4.5 \times 10^{33}}"),
+    ("3e8", r"\boxed{300000000}"),
+    ("1e-5", r"\boxed{0.00001}"),
+    ("6.5e-2", r"\boxed{0.065}"),
+    (r"1.6 \times 10^{3}", r"\boxed{1.6e3}"),
+    ("-1./3", r"\boxed{-\frac13}"),
+    ("np.arcsin(10/13)", r"\boxed{\arcsin(10/13)}"),
+    (r"\frac{37}{4} m", r"\boxed{\frac{37m}{4}}"),
+    (r"\frac{37}{4} m", r"\boxed{\frac{37}{4}}"),
+    ("E_{1},E_{2}", r"\boxed{E_1, E_2}"),
+    (r"\frac{-1+\sqrt{17}}{2}, \frac{-1-\sqrt{17}}{2}", r"\boxed{\frac{-1\pm\sqrt{17}}{2}}"),
+    ("1,-2", r"The solutions are $\boxed{1}$ and $\boxed{-2}$."),
+    (r"126^{\circ}", "\\boxed{126\u00b0}"),
+    (r"\sqrt{3}", "\\boxed{\u221a3}"),
+    (r"\frac12", "\\boxed{\u00bd}"),
+    ("x^2", "\\boxed{x\u00b2}"),
+    ("-5", "\\boxed{\u20135}"),
+    ("5", r"\boxed{\boldsymbol{5}}"),
+    ("5", r"\boxed{\textcolor{red}{5}}"),
+    ("5", r"\boxed{\text{Answer: } 5}"),
+    ("5", r"\boxed5"),
+    ("5", r"\boxed{5} and so it is: \boxed{}"),
+    (r"\emptyset", r"\boxed{\varnothing}"),
+    (r"20 \mu\text{m}", r"\boxed{20}"),
     ("4343_6", r"\boxed{4343_{6}}"),
     ("4343_6", r"\boxed{4343}"),
     ("10_6", r"\boxed{11_5}"),
@@ -62,6 +87,15 @@ DIFFERENT = [
     ("27", r"\boxed{2} \boxed{7}"),
     ("4343_6", r"\boxed{4343_9}"),
     ("40_9", r"\boxed{40_6}"),
+    ("7e37", r"\boxed{37e7}"),
+    ("4.5e33", r"\boxed{148.5e}"),
+    ("1e-5", r"\boxed{e-5}"),
+    (r"2.88 \times 10^{-19}", r"\boxed{3.1 \times 10^{-19}}"),
+    ("0.000001", r"\boxed{0.0000012}"),
+    ("1, 200", r"\boxed{1200}"),
+    ("(1,200)", r"\boxed{(1200)}"),
+    ("1,-2", r"$\boxed{1}$ and $\boxed{2}$"),
+    ("-2", r"The solutions are $\boxed{1}$ and $\boxed{2}$."),
 ]
 
 

@@ -14,7 +14,8 @@ from leyden.errors import ConfigError
 from leyden.hub import hub_files
 from leyden.identity import fingerprint
 
-BOXED = "\\boxed"
+BOX_OR_BRACE = r"\\(?:boxed|fbox)\s*\{|\\boxed\s*([0-9A-Za-z])|\\[{}\\]|[{}]"
+BETWEEN_BOXES = r"[\s$.,;&\\()]*(?:\\text\{)?\s*(?:and|or)?\s*\}?[\s$,\\()]*"
 NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
 
 
@@ -110,15 +111,37 @@ def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last ``\\boxed{...}`` or ``\\fbox{...}`` of a text holds, braces balanced."""
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
-        depth = 1
-        for index in range(match.end(), len(text)):
-            escaped = text[index - 1] == "\\"
-            depth += 0 if escaped else {"{": 1, "}": -1}.get(text[index], 0)
-            if depth == 0:
-                return text[match.end() : index]
-    return None
+    """What the last ``\\boxed{...}`` or ``\\fbox{...}`` that is not empty holds."""
+    boxes = _boxes(text)
+    return boxes[-1][2] if boxes else None
+
+
+def last_boxes(text: str) -> list[str]:
+    """The last box and those before it with nothing between but "and", commas and the like."""
+    boxes = _boxes(text)
+    run = boxes[-1:]
+    for box in reversed(boxes[:-1]):
+        if not re.fullmatch(BETWEEN_BOXES, text[box[1] : run[0][0]]):
+            break
+        run.insert(0, box)
+    return [content for _, _, content in run]
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of every whole box that holds something, by where they start."""
+    found, open_braces = [], []
+    for match in re.finditer(BOX_OR_BRACE, text):
+        if match[0] == "}":
+            start, inside = open_braces.pop() if open_braces else (None, 0)
+            if start is not None and (content := text[inside : match.start()]).strip():
+                found.append((start, match.end(), content))
+        elif match[0] == "{":
+            open_braces.append((None, 0))
+        elif match[0].endswith("{") and len(match[0]) > 2:
+            open_braces.append((match.start(), match.end()))
+        elif match[1]:
+            found.append((match.start(), match.end(), match[1]))
+    return sorted(found)
 
 
 def _asked(question: str, row: dict[str, Any], instruction: str) -> str:

@@ -28,7 +28,7 @@ from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.selftest import sound_backend
 
 MATH_SECONDS = 20  # hard limit of one answer; math-verify has its own of 5 s for each step
-SOURCES = ("graders.py", "maths.py", "programs.py", "same.py", "verdict.py")
+SOURCES = ("maths.py", "spelling.py", "programs.py", "same.py", "verdict.py")
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 Grade = Callable[[int, Verdict], None]
 
