@@ -9,6 +9,7 @@ from leyden.asking import PromptFile
 from leyden.benchmark import Benchmark
 from leyden.data.problems import benchmark_values, read_problems
 from leyden.data.prompts import Prompt, read_prompts
+from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
 from leyden.evals.overlap import ProblemIndex
 from leyden.recipe import load_recipe, validate
@@ -42,8 +43,14 @@ def _sources(places: list[str], field: str) -> tuple[dict[str, list[Prompt]], li
         files = {"prompts.sft": recipe.prompts.sft, "prompts.opd": recipe.prompts.opd}
         read = {name: read_prompts(file) for name, file in files.items()}
         return read, list(recipe.evaluate.benchmarks)
-    files = {place: PromptFile(file=place, prompt_field=field) for place in places}
+    files = {place: _prompt_file(place, field) for place in places}
     return {place: read_prompts(file, unique=False) for place, file in files.items()}, []
+
+
+def _prompt_file(place: str, field: str) -> PromptFile:
+    """Prompts go by their ``id`` where the first row has one."""
+    _, row = next(iter(read_rows(Path(place))), (0, {}))
+    return PromptFile(file=place, prompt_field=field, id_field="id" if "id" in row else None)
 
 
 def _compare(

@@ -24,16 +24,17 @@ def read_scores(folder: Path) -> Scores:
 
 def difference(first: Scores, second: Scores) -> list[float] | None:
     """Of one benchmark's scores: [first minus second, low, high], paired over the problems that
-    both answered; None where they share none."""
+    both answered, the same question under the same name; None where they share none."""
+    shared = [p for p, asked in first["questions"].items() if second["questions"].get(p) == asked]
     try:
-        value, (low, high) = paired_difference(_right(first), _right(second))
+        value, (low, high) = paired_difference(_right(first, shared), _right(second, shared))
     except ValueError:
         return None
     return [value, low, high]
 
 
-def _right(score: Scores) -> Mapping[str, list[bool]]:
-    return {p: [letter == "r" for letter in letters] for p, letters in score["outcomes"].items()}
+def _right(score: Scores, problems: list[str]) -> Mapping[str, list[bool]]:
+    return {p: [letter == "r" for letter in score["outcomes"][p]] for p in problems}
 
 
 def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
@@ -46,11 +47,17 @@ def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
             f"{', '.join(left) or 'none'} and {', '.join(right) or 'none'}",
             hint="give folders such as RUN/evaluate/MODEL, or what `leyden evaluate MODEL` made",
         )
+    for name in shared:
+        if difference(left[name], right[name]) is None:
+            raise ConfigError(
+                f"{first} and {second}: {name} is not the same problems in both",
+                hint="evaluate both models on one file",
+            )
     return {
         name: {
             "first": left[name]["accuracy"],
             "second": right[name]["accuracy"],
-            "problems": len(left[name]["outcomes"].keys() & right[name]["outcomes"].keys()),
+            "problems": len(left[name]["questions"].items() & right[name]["questions"].items()),
             "difference": difference(left[name], right[name]),
         }
         for name in shared

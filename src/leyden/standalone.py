@@ -5,10 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.config import Evaluation
+from leyden.data.problems import read_problems
+from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
+from leyden.data.render import Renderer, load_sizes, load_tokenizer
+from leyden.engines.sample_store import Sampler
 from leyden.errors import ConfigError, LeydenError
+from leyden.evals.grading import check_graders
 from leyden.files import disk_errors, write_json
 from leyden.hub import model_folder
 from leyden.identity import fingerprint, hash_file, identify_model
+from leyden.limits import check_length
 from leyden.lineage import (
     Intent,
     Record,
@@ -20,6 +26,8 @@ from leyden.lineage import (
 from leyden.pipeline import environment_of, lock
 from leyden.run import BENCHMARK, PROBLEMS, Progress
 from leyden.scores import SCORES, read_scores
+from leyden.stages.evaluate import answer_benchmarks
+from leyden.train.artifact import use_threads
 
 
 def evaluate_model(settings: Evaluation, out: Path | None, progress: Progress) -> Path:
@@ -40,8 +48,9 @@ def evaluate_model(settings: Evaluation, out: Path | None, progress: Progress) -
     with lock(folder):
         _check_same(folder, intent)
         if read_record(folder) is None:
-            write_intent(folder, intent)
-            record = _evaluate(settings, model, intent, folder, progress)
+            prompts, renderer = _render(settings, model, progress)
+            write_intent(folder, intent)  # from here on the folder is this evaluation's
+            record = _evaluate(settings, model, intent, folder, prompts, renderer, progress)
             write_record(folder, replace(record, environment=environment_of(settings.execution)))
         read_scores(folder)
     return folder
@@ -75,33 +84,37 @@ def _check_same(folder: Path, intent: Intent) -> None:
         ) from error
 
 
-def _evaluate(
-    settings: Evaluation, model: Path, intent: Intent, folder: Path, progress: Progress
-) -> Record:
-    """Render the problems with the model's own tokenizer and template, sample, grade."""
-    from leyden.data.problems import read_problems
-    from leyden.data.prompt_set import render_all, write_prompt_set
-    from leyden.data.render import Renderer, load_sizes, load_tokenizer
-    from leyden.engines.sample_store import Sampler
-    from leyden.evals.grading import check_graders
-    from leyden.limits import check_length
-    from leyden.stages.evaluate import answer_benchmarks
-    from leyden.train.artifact import use_threads
-
-    use_threads(settings.execution)
+def _render(
+    settings: Evaluation, model: Path, progress: Progress
+) -> tuple[list[RenderedPrompt], Renderer]:
+    """The problems as the model is asked them, by its own tokenizer and template; whatever can be
+    wrong with files, graders or lengths shows here."""
     check_graders(settings.evaluate)
     renderer = Renderer(load_tokenizer(model), settings.template, model)
-    vocab_size, context = load_sizes(model)
-    prompts = []
+    context, prompts = load_sizes(model)[1], []
     for benchmark in settings.evaluate.benchmarks:
         found = read_problems(benchmark)
         for prompt in render_all(renderer, found, BENCHMARK + benchmark.name, progress):
             check_length(prompt, benchmark.max_new_tokens, context)
             prompts.append(prompt)
+    return prompts, renderer
+
+
+def _evaluate(
+    settings: Evaluation,
+    model: Path,
+    intent: Intent,
+    folder: Path,
+    prompts: list[RenderedPrompt],
+    renderer: Renderer,
+    progress: Progress,
+) -> Record:
+    """Sample and grade."""
+    use_threads(settings.execution)
     rendered = write_prompt_set(folder / PROBLEMS, prompts)
     sampler = Sampler(
         model,
-        vocab_size,
+        load_sizes(model)[0],
         renderer.stop_ids,
         settings.seed,
         settings.execution,

@@ -14,6 +14,7 @@ from leyden.store.writer import TIMINGS, device_seconds
 
 STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
 REFERENCE = "reference"
+PER_PROBLEM = ("outcomes", "questions")  # of scores: too long for a table
 DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
 
 
@@ -91,7 +92,7 @@ def scores(run: Run) -> dict[str, dict[str, Any]]:
 def _summaries(model: str, own: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
     summaries = {}
     for name, score in own.items():
-        kept = {key: value for key, value in score.items() if key != "outcomes"}
+        kept = {key: value for key, value in score.items() if key not in PER_PROBLEM}
         if base is not None and model != REFERENCE:
             kept["difference"] = difference(score, base[name])
         summaries[name] = kept

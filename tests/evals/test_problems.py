@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import pickle
+import time
 import zlib
 
 import pyarrow as pa
@@ -13,8 +14,8 @@ from huggingface_hub import constants
 
 from leyden.benchmark import Benchmark, known_benchmarks
 from leyden.cli.main import run
-from leyden.data.code_tests import read_tests
-from leyden.data.problems import benchmark_values, last_boxed, read_problems
+from leyden.data.code_tests import PRELUDE, read_tests
+from leyden.data.problems import benchmark_values, last_boxed, last_boxes, read_problems
 from leyden.errors import ConfigError
 from leyden.recipe import validate
 from leyden.sandbox.inside.values import decode
@@ -76,6 +77,7 @@ PUBLISHED = {
     "hmmt25": ({"problem": "Q", "answer": r"\frac{9}{2}", "problem_idx": 1}, r"\frac{9}{2}"),
     "amc23": ({"question": "Q", "answer": 27.0, "id": 0}, "27"),
     "olymmath-en-hard": ({"problem": "Q", "answer": "$4$", "unique_id": "X"}, "$4$"),
+    "hmmt25 with solution": ({"problem": "Q", "solution": r"so \boxed{3}"}, "3"),
     "minerva": ({"problem": "Q", "solution": r"is \boxed{1.6 \times 10^{3}} \mathrm{~m}"},
                 r"1.6 \times 10^{3}"),
 }  # fmt: skip
@@ -84,7 +86,8 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_rows_of_mathematics(name, tmp_path):
     row, answer = PUBLISHED[name]
-    (problem,) = read_problems(known(name, write(tmp_path / "p.jsonl", [row])))
+    path = write(tmp_path / "p.jsonl", [row])
+    (problem,) = read_problems(known(name.partition(" ")[0], path))
     assert (problem.question, problem.answer) == ("Q", answer)
     assert problem.text.startswith("Q\nPlease reason step by step")
 
@@ -159,7 +162,8 @@ def livecodebench(**fields):
 
 def test_livecodebench_contests():
     tests = read_tests(livecodebench(), "here")
-    assert tests == {"kind": "stdio", "cases": [["1 2\n", "3\n"], ["5 5\n", "10\n"]]}
+    cases = [["1 2\n", "3\n"], ["5 5\n", "10\n"]]
+    assert tests == {"kind": "stdio", "cases": cases, "prelude": PRELUDE}
 
 
 def test_livecodebench_functions():
@@ -170,7 +174,8 @@ def test_livecodebench_functions():
         metadata=json.dumps({"func_name": "f"}),
     )
     tests = read_tests(row, "here")
-    assert tests == {"kind": "calls", "function": "f", "cases": [[[[1, 2], "x"], [3]]] * 2}
+    cases = [[[[1, 2], "x"], [3]]] * 2
+    assert tests == {"kind": "calls", "function": "f", "cases": cases, "prelude": PRELUDE}
 
 
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
@@ -188,7 +193,16 @@ def test_apps_and_ones_own_tests():
     apps = {"input_output": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]})}
     assert read_tests(apps, "")["cases"] == [["1\n", "2\n"]]
     apps = {"input_output": {"fn_name": "f", "inputs": [[1]], "outputs": [[2]]}}
-    assert read_tests(apps, "") == {"kind": "calls", "function": "f", "cases": [[[1], [2]]]}
+    found = read_tests(apps, "")
+    assert (found["kind"], found["function"], found["cases"]) == ("calls", "f", [[[1], [2]]])
+    taco = {"input_output": {"inputs": [["1", "2"]], "outputs": [["3"]]}}
+    assert read_tests(taco, "")["cases"] == [["1\n2", "3"]]
+    contests = {
+        "public_tests": {"input": ["1\n"], "output": ["2\n"]},
+        "private_tests": {"input": ["3\n"], "output": ["4\n"]},
+        "generated_tests": None,
+    }
+    assert read_tests(contests, "")["cases"] == [["1\n", "2\n"], ["3\n", "4\n"]]
     own = {"tests": ["assert f(1) == 2"], "setup": "import math"}
     assert read_tests(own, "") == {"kind": "asserts", "tests": "import math\nassert f(1) == 2"}
     own = {"tests": [{"input": [1, 2], "output": 3}], "function": "add"}
@@ -226,6 +240,11 @@ def test_what_a_command_line_names(tmp_path):
     assert validate(Benchmark, benchmark_values(str(code)), source="test").grader == "code"
     found = validate(Benchmark, benchmark_values(f"gsm8k={mine}"), source="test")
     assert (found.name, found.problems.file) == ("gsm8k", str(mine))
+    found = validate(Benchmark, benchmark_values(f"mine={code}"), source="test")
+    assert (found.name, found.grader) == ("mine", "code")
+    (tmp_path / "q.jsonl").write_text('{"question": "Q", "answer": 3}\n')
+    found = validate(Benchmark, benchmark_values(str(tmp_path / "q.jsonl")), source="test")
+    assert read_problems(found)[0].question == "Q"
     with pytest.raises(ConfigError, match="gsm9k: neither a known benchmark nor a file"):
         benchmark_values("gsm9k")
 
@@ -252,6 +271,14 @@ def test_the_last_boxed_answer_with_balanced_braces():
     assert last_boxed(r"\boxed{\{1, 2\}}") == r"\{1, 2\}"
     assert last_boxed(r"\fbox{a}") == "a"
     assert last_boxed(r"\boxed{never closed") is None
+    assert last_boxed(r"\boxed{5} and \boxed{}") == "5"
+    assert last_boxed(r"\boxed 7") == "7"
+    assert last_boxed(r"\boxed{\boxed{5}}") == "5"
+    assert last_boxes(r"$\boxed{1}$, $\boxed{2}$ and $\boxed{3}$.") == ["1", "2", "3"]
+    assert last_boxes(r"$\boxed{1}$, so that $\boxed{3}$.") == ["3"]
+    began = time.monotonic()
+    assert last_boxed("\\boxed{" * 100_000 + "{}" * 100_000) is None
+    assert time.monotonic() - began < 2
 
 
 def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):

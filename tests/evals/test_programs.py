@@ -66,6 +66,10 @@ ANSWERS = [
     "```python\ndef total(xs: List[int]) -> int:\n    return sum(xs)\n```",
     "```python\ntotal = sum\n```",
     "  ```python\n  def total(xs):\n      return sum(xs)\n  ```",
+    f"```py3\n{WHOLE}```",
+    f"~~~python\n{WHOLE}~~~",
+    "```python\n    return sum(xs)\n```\nFor example:\n```python\nprint(total([1]))\n```",
+    f"```python\n{WHOLE}```\nOutput:\n```\n3\n```",
 ]
 
 
@@ -233,7 +237,7 @@ def test_what_is_no_encoding_is_refused_or_read_but_never_run(found):
     [
         ("3", "3\n", True), ("3 \n\n", "3", True), ("3\n4", "3\n4\n", True), ("3 4", "3\n4", False),
         ("1.50", "1.5", True), ("1e3", "1000", True), ("1.5000001", "1.5", False), ("yes", "YES", False),
-        ("a  b", "a b", True), ("", "", True), ("", "1", False), ("nan", "nan", True), ("3\n4", "3", False),
+        ("a  b", "a b", True), ("1_0", "10", False), ("\u0665", "5", False), ("", "", True), ("", "1", False), ("nan", "nan", True), ("3\n4", "3", False),
     ],
 )  # fmt: skip
 def test_outputs(found, expected, same):

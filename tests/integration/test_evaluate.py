@@ -145,6 +145,32 @@ def test_two_models_are_compared_over_the_same_problems(sums, tmp_path, capsys):
     assert run(["compare", folders[0], str(tmp_path)]) == 1
 
 
+def test_what_is_not_the_same_problems_is_not_compared(sums, tmp_path, capsys):
+    """One file, edited in between: eight of its problems are asked no more as they were."""
+    command = ["--benchmarks", sums, "--max-new-tokens", 32]
+    assert evaluate(MODELS / "base", *command, "--out", tmp_path / "a") == 0
+    rows = [json.loads(line) for line in sums.read_text().splitlines()]
+    for row in rows[:8]:
+        row["answer"] += 1
+    sums.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluate(MODELS / "base", *command, "--out", tmp_path / "b") == 0
+    capsys.readouterr()
+    assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sums"]["problems"] == 16
+    for row in rows:
+        row["prompt"] = "1+" + row["prompt"]
+    sums.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluate(MODELS / "base", *command, "--out", tmp_path / "c") == 0
+    assert run(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 1
+    assert "sums is not the same problems in both" in capsys.readouterr().err
+
+
+def test_a_start_that_failed_leaves_the_folder_free(sums, tmp_path):
+    command = ["--benchmarks", sums, "--limit", 4, "--out", tmp_path / "ev"]
+    assert evaluate(MODELS / "base", *command, "--max-new-tokens", 99999) == 1
+    assert evaluate(MODELS / "base", *command, "--max-new-tokens", 32) == 0
+
+
 def test_the_models_of_a_run_can_be_compared(finished, capsys):
     folders = [str(finished / "run/evaluate" / model) for model in ("tail", "base")]
     assert run(["compare", *folders, "--json"]) == 0

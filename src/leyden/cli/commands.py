@@ -18,7 +18,6 @@ from leyden.pipeline import planned, run_jobs, run_recipe
 from leyden.recipe import load_evaluation, load_recipe, parse_overrides
 from leyden.run import EVALUATE, PROBLEMS, PROMPTS, RECIPE, Run
 from leyden.scores import compare_folders, read_scores
-from leyden.standalone import evaluate_model
 from leyden.status import run_status
 from leyden.verify import verify_run
 
@@ -135,6 +134,8 @@ class Evaluate:
             "model": self.place,
             "evaluate": {"benchmarks": [self._benchmark(text) for text in self.benchmarks]},
         }
+        from leyden.standalone import evaluate_model
+
         settings = load_evaluation(values, parse_overrides(fields))
         folder = evaluate_model(settings, self.out, screen.progress)
         screen.print_scores(read_scores(folder))

@@ -24,25 +24,28 @@ UNREADABLE = (
     ValueError, LookupError, TypeError, AttributeError, SyntaxError, zlib.error, pickle.PickleError,
 )  # fmt: skip
 NUMBER = re.compile(r"\(?-?\d[-+.\de]*j?\)?").fullmatch
-CONTAINERS = list | tuple | set | frozenset
 Row = dict[str, Any]
 Tests = dict[str, Any]
+# What contest judges give before every solution; LiveCodeBench's own harness does the same.
+MODULES = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
+    "statistics", "itertools", "functools", "operator", "json", "io", "sys",
+)  # fmt: skip
+PRELUDE = "\n".join(
+    [f"from {name} import *" for name in (*MODULES, "typing", "builtins")]
+    + [f"import {', '.join(MODULES)}", "sys.setrecursionlimit(50000)"]
+)
+CONTEST: Tests = {"prelude": PRELUDE}
+CONTAINERS = list | tuple | set | frozenset
 
 
 def read_tests(row: Row, where: str) -> Tests:
     """The tests of ``row``. Raises ConfigError naming ``where`` when it has none that is known."""
     for field, reader in READERS.items():
-        if row.get(field) is not None:
+        if row.get(field) not in (None, ""):
             try:
                 return reader(row)
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                SyntaxError,
-                zlib.error,
-                pickle.PickleError,
-            ) as error:
+            except UNREADABLE as error:
                 raise ConfigError(
                     f"{where}: its {field} cannot be read as tests: {type(error).__name__}: "
                     f"{str(error)[:200]}",
@@ -50,7 +53,7 @@ def read_tests(row: Row, where: str) -> Tests:
                 ) from error
     raise ConfigError(
         f"{where}: has no tests; it has {', '.join(map(repr, sorted(row)))}",
-        hint="give it `tests`: asserts, or objects with input and output",
+        hint="give it `tests` (asserts, or objects with input and output), or an `answer`",
     )
 
 
@@ -155,13 +158,13 @@ def _livecodebench(row: Row) -> Tests:
     if not cases:
         raise ValueError("no cases")
     if cases[0]["testtype"] == "stdin":
-        return _stdio([[case["input"], case["output"]] for case in cases])
+        return _stdio([[case["input"], case["output"]] for case in cases]) | CONTEST
     name = json.loads(row["metadata"])["func_name"]
     pairs = [
         [[json.loads(line) for line in case["input"].split("\n")], json.loads(case["output"])]
         for case in cases
     ]
-    return {"kind": "calls", "function": name, "cases": pairs}
+    return {"kind": "calls", "function": name, "cases": pairs} | CONTEST
 
 
 def _private(text: str | None) -> list[Row]:
@@ -190,8 +193,26 @@ def _apps(row: Row) -> Tests:
     if not cases:
         raise ValueError("no cases")
     if found.get("fn_name"):
-        return {"kind": "calls", "function": found["fn_name"], "cases": cases}
-    return _stdio(cases)
+        return {"kind": "calls", "function": found["fn_name"], "cases": cases} | CONTEST
+    return _stdio([[_lines(given), _lines(wanted)] for given, wanted in cases]) | CONTEST
+
+
+def _lines(text: Any) -> Any:
+    """TACO writes some inputs as a list of lines."""
+    return "\n".join(map(str, text)) if isinstance(text, list) else text
+
+
+def _code_contests(row: Row) -> Tests:
+    """CodeContests: parallel lists of inputs and outputs, in up to three groups."""
+    groups = [row.get(f"{name}_tests") or {} for name in ("public", "private", "generated")]
+    cases = [
+        list(pair)
+        for group in groups
+        for pair in zip(group.get("input", []), group.get("output", []), strict=True)
+    ]
+    if not cases:
+        raise ValueError("no cases")
+    return _stdio(cases) | CONTEST
 
 
 def _stdio(cases: list[list[Any]]) -> Tests:
@@ -207,4 +228,5 @@ READERS: dict[str, Callable[[Row], Tests]] = {
     "test_list": _mbpp,
     "public_test_cases": _livecodebench,
     "input_output": _apps,
+    "public_tests": _code_contests,
 }

@@ -57,9 +57,15 @@ def read_problems(benchmark: Benchmark) -> list[Problem]:
         seen[problem.id] = where
         found.append(problem)
     if not found:
+        files = ", ".join(map(str, problem_files(source)))
+        left = (
+            f"none of its {len(rows)} rows are left after skip = {source.skip}"
+            if rows
+            else ("it holds no rows" + (" in the window of dates" if source.date_field else ""))
+        )
         raise ConfigError(
-            f"benchmark {benchmark.name}: no problems are left after its skip and dates",
-            hint="check problems.skip, first_date and last_date",
+            f"benchmark {benchmark.name}: {files}: {left}",
+            hint="check the file, problems.skip, first_date and last_date",
         )
     return found
 
@@ -87,8 +93,9 @@ def _field(row: dict[str, Any], names: Fields, where: str) -> str:
     for name in wanted:
         if row.get(name) is not None:
             return name
+    empty = next((f"its {name} is null" for name in wanted if name in row), "")
     raise ConfigError(
-        f"{where}: has no field {' or '.join(map(repr, wanted))}; it has "
+        f"{where}: {empty or 'has no field ' + ' or '.join(map(repr, wanted))}; it has "
         f"{', '.join(map(repr, sorted(row)))}",
         hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
     )
@@ -189,9 +196,11 @@ def benchmark_values(text: str) -> dict[str, Any]:
 
     NAME is a known benchmark; FILE alone: JSON lines with ``prompt``, and ``answer`` or ``tests``.
     """
-    name, _, file = text.rpartition("=")
-    if name:
+    name, equals, file = text.rpartition("=")
+    if equals and name in known_benchmarks():
         return {"name": name, "problems": {"file": file}}
+    if equals and Path(file).is_file():
+        return {"name": name, **own_values(Path(file))}
     if text in known_benchmarks():
         return {"name": text}
     path = Path(text)
@@ -207,7 +216,10 @@ def benchmark_values(text: str) -> dict[str, Any]:
 def own_values(path: Path) -> dict[str, Any]:
     """How a file of one's own is read, by the fields of its first row."""
     _, row = next(iter(read_rows(path)), (0, {}))
-    problems: dict[str, Any] = {"file": str(path)}
+    problems: dict[str, Any] = {
+        "file": str(path),
+        "prompt_field": ("prompt", "question", "problem"),
+    }
     if "id" in row:
         problems["id_field"] = "id"
     if "answer" in row:

@@ -6,7 +6,7 @@ import re
 import signal
 import textwrap
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from leyden.evals.same import same_result
@@ -20,7 +20,8 @@ PATIENCE = 4  # times the reference's own time, where that is more than the limi
 MOST_LONGER = 20  # times what is expected: such an output is not read
 REFERENCE = 3  # times the limits of a program, for the solution that says what is right
 PASSING = ("wall", "sandbox", "setup", "machine")  # which a busy machine can bring about
-BLOCK = re.compile(r"(?sm)^([ \t]*)```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
+BLOCK = re.compile(r"(?sm)^([ \t]*)(```|~~~)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\2[ \t]*$|\Z)")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 NEXT_PART = re.compile(r"\n(?:class |def |#|@|if |print|```)")  # HumanEval's stop sequences
 
 
@@ -39,22 +40,37 @@ def extract_program(completion: str, tests: Tests) -> str | None:
     Where the prompt began the program (HumanEval), that beginning goes before it.
     """
     text, function = final_part(completion), tests.get("function")
-    blocks = [
-        textwrap.dedent(code) if indent else code  # a block in a list is indented as a whole
-        for indent, tag, code in BLOCK.findall(text)
-        if tag.lower() in LANGUAGES
-    ]
-    prefix = tests.get("prefix", "")
+    prefix, blocks = tests.get("prefix", ""), _code_blocks(text)
     if blocks:
-        defining = [code for code in blocks if function and _defines(code, function)]
-        return _after(prefix, (defining or blocks)[-1])
+        wanted = [function] if function else _tested_names(tests)
+        defining = [code for code in blocks if any(_defines(code, name) for name in wanted)]
+        going_on = [code for code in blocks if prefix and code[:1].isspace() and not _parses(code)]
+        return _after(prefix, (defining or going_on or blocks)[-1])
     if _parses(text) and (not function or _defines(text, function)):
         return _after(prefix, text)
     begun = next((t for t in (text, NEXT_PART.split(text)[0]) if _parses(prefix + t)), None)
     return prefix + begun if prefix and begun is not None and begun.strip() else None
 
 
-LANGUAGES = ("", "python", "python3", "py")
+def _code_blocks(text: str) -> list[str]:
+    """Python's blocks; without any, those that name no language (often they show output)."""
+    found = [
+        (tag.lower(), textwrap.dedent(code) if indent else code)  # in a list all is indented
+        for indent, _, tag, code in BLOCK.findall(text)
+    ]
+    tagged = [code for tag, code in found if tag in PYTHON]
+    return tagged or [code for tag, code in found if not tag]
+
+
+PYTHON = ("python", "python3", "py", "py3")
+
+
+def _tested_names(tests: Tests) -> list[str]:
+    """The functions that asserts call: those of them that a program defines are what is tested."""
+    if tests["kind"] != "asserts":
+        return []
+    calls = (node for node in ast.walk(ast.parse(tests["tests"])) if isinstance(node, ast.Call))
+    return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
 
 
 def _defines(code: str, function: str) -> bool:
@@ -92,6 +108,7 @@ def _stdio(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
     for number, (given, expected) in enumerate(cases, start=1):
         where = f"case {number} of {len(cases)}: "
         job = {"kind": "script", "program": program, "stdin": given}
+        job["prelude"] = tests.get("prelude", "")
         ended = sandbox.run(job, limits)
         if ended.how != "done":
             return _failed(ended, limits, where)
@@ -180,7 +197,7 @@ def _results(
 
 def _call(tests: Tests, program: str, calls: list[Any], sandbox: Sandbox, limits: Limits) -> Ended:
     job = {"kind": "calls", "program": program, "function": tests["function"], "calls": calls}
-    return sandbox.run(job, limits)
+    return sandbox.run(job | {"prelude": tests.get("prelude", "")}, limits)
 
 
 def _answered(ended: Ended, calls: list[Any]) -> bool:
@@ -232,10 +249,8 @@ def _same_line(found: str, expected: str) -> bool:
 
 
 def _same_word(found: str, expected: str) -> bool:
-    try:
-        return found == expected or Decimal(found) == Decimal(expected)
-    except InvalidOperation:
-        return False
+    numbers = NUMBER.fullmatch(found) and NUMBER.fullmatch(expected)
+    return found == expected or (bool(numbers) and Decimal(found) == Decimal(expected))
 
 
 def _differs(where: str, expected: Any, found: Any) -> Verdict:

@@ -56,7 +56,8 @@ def _write(template: str, path: Path, **shown: Any) -> Path:
     loader = PackageLoader("leyden", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["colour"] = token_colour
-    write_atomic(path, environment.get_template(template).render(**shown).encode())
+    page = environment.get_template(template).render(**shown)
+    write_atomic(path, page.encode("utf-8", "replace"))  # a model may write half a character
     return path
 
 

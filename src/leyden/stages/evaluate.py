@@ -15,7 +15,7 @@ from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of
 from leyden.engines.sample_store import Sampler, sample_store
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.grading import Answer, grade_answers, question_digest
 from leyden.evals.summary import summarise
 from leyden.files import write_atomic, write_json
 from leyden.identity import fingerprint, hash_file
@@ -108,8 +108,10 @@ def _grade(
     by_problem: dict[str, list] = {}
     for answer, verdict in zip(answers, verdicts, strict=True):
         by_problem.setdefault(answer.prompt_id, []).append(verdict)
+    asked = {answer.prompt_id: answer.problem for answer in answers}
     return {
         **summarise(by_problem),
+        "questions": {name: question_digest(problem)[:8] for name, problem in asked.items()},
         "mean_tokens": store.num_tokens / len(store),
         "store": store.fingerprint,
         "grades": hash_file(path),

@@ -17,7 +17,7 @@ from typing import Any
 
 from .values import decode, encode
 
-PROGRAM, TESTS = "<program>", "<tests>"
+PROGRAM, TESTS, PRELUDE = "<program>", "<tests>", "<prelude>"
 compile_, execute, dumps = compile, exec, json.dumps  # ours, whatever a program makes of theirs
 Outcome = tuple[Any, str]
 
@@ -46,7 +46,7 @@ def run_calls(job: dict[str, Any]) -> Outcome:
     The result is a list with ``["value", v]`` or ``["error", sentence]`` per call.
     """
     try:
-        function = find(load(job["program"], "candidate"), job["function"])
+        function = find(load(job["program"], "candidate", job.get("prelude", "")), job["function"])
     except BaseException as error:
         return None, explain(error, job)
     return [one_call(function, call, job) for call in job["calls"]], ""
@@ -71,7 +71,7 @@ def run_script(job: dict[str, Any]) -> Outcome:
     """The whole program as ``__main__``; what it prints goes to its standard output."""
     stdout, error = sys.stdout, ""
     try:
-        load(job["program"], "__main__")
+        load(job["program"], "__main__", job.get("prelude", ""))
     except SystemExit as ending:
         if ending.code not in (None, 0):
             error = f"exit code {ending.code!r:.60}"
@@ -93,13 +93,14 @@ def finish(stdout: Any) -> None:
             stream.flush()
 
 
-def load(program: str, name: str) -> dict[str, Any]:
-    """Run the program as a module of that name and return its namespace."""
+def load(program: str, name: str, prelude: str = "") -> dict[str, Any]:
+    """Run the program as a module of that name, after ``prelude``, and return its namespace."""
     for name_of_exit in ("exit", "quit"):  # which `site` gives to every other program
         setattr(builtins, name_of_exit, sys.exit)
     module = types.ModuleType(name)
     module.__file__ = PROGRAM
     sys.modules[name] = module
+    execute(compile_(prelude, PRELUDE, "exec"), module.__dict__)
     linecache.cache[PROGRAM] = (len(program), None, program.splitlines(True), PROGRAM)
     execute(compile_(program, PROGRAM, "exec"), module.__dict__)
     return module.__dict__
