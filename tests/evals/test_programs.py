@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.benchmark import Benchmark, Evaluate
+from leyden.data.code_tests import CONTEST
 from leyden.evals import grading
 from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
@@ -78,6 +79,45 @@ ANSWERS = [
 def test_a_program_is_found_wherever_it_stands(answer, sandbox):
     verdict = grade_program(HUMANEVAL, answer, sandbox, LIMITS)
     assert verdict.outcome == RIGHT, (extract_program(answer, HUMANEVAL), verdict)
+
+
+MBPP = {"kind": "asserts", "tests": "assert total([1, 2]) == 3\nassert len(str(total([]))) == 1"}
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "Example:\n```python\nassert total([1]) == 1\n```",
+        "Output:\n```\nTrue\n```",
+        "```python\nprint(total([1, 2]))\n```\nprints\n```text\n3\n```",
+    ],
+)
+def test_what_follows_a_solution_is_not_taken_for_it(after, sandbox):
+    answer = f"```python\n{WHOLE}```\n{after}"
+    assert grade_program(MBPP, answer, sandbox, LIMITS).outcome == RIGHT
+    stdio = f"```python\nprint(sum(map(int, input().split())))\n```\n{after}"
+    if "python" not in after:
+        assert grade_program(STDIO, stdio, sandbox, LIMITS).outcome == RIGHT
+
+
+LEETCODE = """class Solution:
+    def add(self, a: Optional[List[int]], b: int) -> int:
+        return sum(a) + gcd(b, b) + len(defaultdict(int)) + bisect.bisect([1], 0)
+"""
+
+
+@needs_bubblewrap
+def test_contest_solutions_need_not_import_what_judges_give(sandbox):
+    tests = {"kind": "calls", "function": "add", "cases": [[[[1, 2], 3], 6]]}
+    assert grade_program(tests, f"```python\n{LEETCODE}```", sandbox, LIMITS).outcome == WRONG
+    verdict = grade_program(tests | CONTEST, f"```python\n{LEETCODE}```", sandbox, LIMITS)
+    assert verdict.outcome == RIGHT, verdict
+    wrong = grade_program(
+        tests | CONTEST, "```python\ndef add(a, b): return x\n```", sandbox, LIMITS
+    )
+    assert "(line 1 of the program: def add(a, b): return x)" in wrong.why
 
 
 @pytest.mark.parametrize(
