@@ -186,13 +186,19 @@ def check_numerics(folder: Path, begun: Intent, wanted: Intent) -> None:
 
 
 def _changes(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, old, new) of every leaf that differs."""
+    """(dotted key, old, new) of every leaf that differs; items of a list go by their ``name``."""
+    if _named(old) and _named(new):
+        old, new = ({item["name"]: item for item in items} for items in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted(old.keys() | new.keys()):
             found += _changes(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
         return found
     return [] if old == new else [(prefix, old, new)]
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)
 
 
 def check_one_teacher(

@@ -5,6 +5,7 @@ like "the answer is" or last. Sources: math-verify 0.9 (github.com/huggingface/M
 """
 
 import logging
+import re
 import resource
 
 from leyden.data.problems import last_boxed, last_boxes
@@ -124,12 +125,15 @@ def read_answer(text: str, *, units: bool = True) -> list:
         equations=False,
     )
     latex = LatexExtractionConfig(boxed_match_priority=0, normalization_config=reading)
-    return parse(
+    found = parse(
         text,
         extraction_config=(latex, ExprExtractionConfig()),
         parsing_timeout=INNER_SECONDS,
         raise_on_error=True,
     )
+    if found and re.search(r"[A-Za-z]_", str(found[-1])) and _number(found[0]) is not None:
+        return []  # of names with an index it has read a number alone
+    return found
 
 
 def _short(text: str) -> str:

@@ -22,7 +22,7 @@ REWRITTEN = [
     (r"\b(?:np|numpy|math)\.(?=[a-z])", r"\\"),
     (r"(?<![\w.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d+)(?![\w.])", r"\1 \\times 10^{\2}"),
     (r"(?<=\d)\.(?!\d)", ""),
-    (r"_\{(\w)\}", r"_\1"),
+    (r"(?<![A-Za-z\\])E(?=_)", r"\\Lambda"),  # with an index it is a name, not Euler's number
     (r"(?<=[\d ])\\mu\s*(?=\\(?:text|mathrm|mbox)\s*\{)", ""),  # micro, before a unit
 ]
 THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
@@ -61,6 +61,7 @@ def plain(answer: str) -> str:
     text = re.sub(r",\\!\s*|\{,\}", ",", text)
     if not text.lstrip("\\ ").startswith(("(", "[", "{")):  # (1,200) is a pair
         text = THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
+    text = re.sub(r"_\{(\w)\}", r"_\1", text)
     text = re.sub(r"\\[!,;: ]|\\q?quad|~", "", text)
     text = re.sub(r"\s+", "", text)
     return text.lower() if re.fullmatch(r"[A-Za-z]{2,}", text) else text

@@ -17,7 +17,7 @@ from typing import Any
 
 from .values import decode, encode
 
-PROGRAM, TESTS, PRELUDE = "<program>", "<tests>", "<prelude>"
+PROGRAM, TESTS, PRELUDE, GIVEN = "<program>", "<tests>", "<prelude>", "<given>"
 compile_, execute, dumps = compile, exec, json.dumps  # ours, whatever a program makes of theirs
 Outcome = tuple[Any, str]
 
@@ -46,7 +46,8 @@ def run_calls(job: dict[str, Any]) -> Outcome:
     The result is a list with ``["value", v]`` or ``["error", sentence]`` per call.
     """
     try:
-        function = find(load(job["program"], "candidate", job.get("prelude", "")), job["function"])
+        space = load(job["program"], "candidate", job.get("prelude", ""))
+        function = find(space, job["function"])
     except BaseException as error:
         return None, explain(error, job)
     return [one_call(function, call, job) for call in job["calls"]], ""
@@ -60,7 +61,8 @@ def one_call(function: Any, call: Any, job: dict[str, Any]) -> list[Any]:
 
 
 def find(space: dict[str, Any], name: str) -> Any:
-    if name in space:
+    """The program's function of that name, not the prelude's."""
+    if name in space and space[name] is not space[GIVEN].get(name):
         return space[name]
     if "Solution" in space:
         return getattr(space["Solution"](), name)
@@ -101,6 +103,7 @@ def load(program: str, name: str, prelude: str = "") -> dict[str, Any]:
     module.__file__ = PROGRAM
     sys.modules[name] = module
     execute(compile_(prelude, PRELUDE, "exec"), module.__dict__)
+    module.__dict__[GIVEN] = dict(module.__dict__)
     linecache.cache[PROGRAM] = (len(program), None, program.splitlines(True), PROGRAM)
     execute(compile_(program, PROGRAM, "exec"), module.__dict__)
     return module.__dict__
