@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT
 
 NUMERICS, UNIT, RUNS = "tests/numerics/", "tests/unit/", "tests/integration/"
+EVALS = "tests/evals/"
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,55 @@ MISTAKES = [
         'if about["origin"] != origin or _rows(planned) != _rows(units):',
         "if False:",
         UNIT + "test_store.py",
+    ),
+    Mistake(
+        "a program that leaves early passes its tests",
+        "evals/programs.py",
+        'if ended.how == "done" and ended.result is True:',
+        'if ended.how == "done":',
+        EVALS + "test_programs.py::test_what_is_wrong_is_said",
+    ),
+    Mistake(
+        "programs keep root",
+        "sandbox/inside/nursery.py",
+        "os.setresuid(self.uid, self.uid, self.uid)",
+        "pass",
+        EVALS + "test_sandbox.py::test_the_self_test_passes_here",
+    ),
+    Mistake(
+        "a program looks into the sandbox's first process",
+        "sandbox/inside/nursery.py",
+        "ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)",
+        "None",
+        EVALS + "test_sandbox.py::test_an_ordinary_user_is_contained_as_well",
+    ),
+    Mistake(
+        "what a model thought aloud is its answer",
+        "evals/verdict.py",
+        'return completion.rpartition("</think>")[2]',
+        "return completion",
+        EVALS + "test_maths.py",
+    ),
+    Mistake(
+        "pass@k by the biased estimate",
+        "evals/statistics.py",
+        "return 1.0 - math.comb(samples - successes, k) / math.comb(samples, k)",
+        "return 1.0 - (1.0 - successes / samples) ** k",
+        EVALS + "test_statistics.py",
+    ),
+    Mistake(
+        "different questions compared under one name",
+        "scores.py",
+        'if second["questions"].get(p) == asked]',
+        'if p in second["questions"]]',
+        RUNS + "test_evaluate.py::test_what_is_not_the_same_problems_is_not_compared",
+    ),
+    Mistake(
+        "training on what it evaluates goes unsaid",
+        "stages/prompts.py",
+        "found[split] = len(overlaps)",
+        "found[split] = 0",
+        RUNS + "test_evaluate.py::test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of",
     ),
 ]
 

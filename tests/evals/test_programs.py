@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
 from leyden.evals.same import same_result
 from leyden.evals.verdict import RIGHT, WRONG
+from leyden.identity import hash_file
 from leyden.sandbox.backends import bubblewrap
 from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.inside.values import Opaque, decode, encode
@@ -282,6 +284,17 @@ def test_what_is_no_encoding_is_refused_or_read_but_never_run(found):
 )  # fmt: skip
 def test_outputs(found, expected, same):
     assert same_output(found, expected) == same
+
+
+def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
+    """A grader that was edited must not find what it said before."""
+    monkeypatch.setattr(grading, "fingerprint", lambda parts: parts)
+    version = grading.grader_version("code", Evaluate().sandbox)
+    found = [value for value in version.values() if isinstance(value, str)]
+    home = Path(grading.__file__).parent
+    deciding = ["maths.py", "spelling.py", "programs.py", "same.py", "verdict.py"]
+    files = [home / name for name in deciding] + list((home.parent / "sandbox/inside").glob("*.py"))
+    assert {hash_file(path) for path in files} <= set(found)
 
 
 CODE = Benchmark(name="c", grader="code", problems={"file": "x"})

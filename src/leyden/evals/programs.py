@@ -5,6 +5,7 @@ import math
 import re
 import signal
 import textwrap
+import threading
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -69,7 +70,7 @@ def _tested_names(tests: Tests) -> list[str]:
     """The functions that asserts call: those of them that a program defines are what is tested."""
     if tests["kind"] != "asserts":
         return []
-    calls = (node for node in ast.walk(ast.parse(tests["tests"])) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(_syntax_tree(tests["tests"])) if isinstance(node, ast.Call))
     return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
 
 
@@ -88,9 +89,17 @@ def _after(prefix: str, code: str) -> str:
     return f"{prefix}\n\n{code}" if _parses(prefix) else code
 
 
+def _syntax_tree(code: str) -> ast.Module:
+    with PARSING:
+        return ast.parse(code)
+
+
+PARSING = threading.Lock()  # two threads in ast.parse break each other on 3.11 (cpython 106905)
+
+
 def _parses(code: str) -> bool:
     try:
-        return bool(ast.parse(code).body)
+        return bool(_syntax_tree(code).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 

@@ -1,6 +1,7 @@
 """Before any program of a model runs: programs of ours that try to get out, and must not."""
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -75,6 +76,11 @@ def sound_backend(image: str, *, memory_mb: int, allow_bare: bool) -> Backend:
         else:
             return backend
     if allow_bare:
+        logging.getLogger(__name__).warning(
+            "programs of models run on this machine without a sandbox, as allow_unsandboxed_code "
+            "says: %s",
+            "; ".join(reasons),
+        )
         return bare()
     raise ConfigError(
         f"no sandbox works here, and code of models runs in nothing less: {'; '.join(reasons)}",
