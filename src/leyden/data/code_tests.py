@@ -145,7 +145,7 @@ def _convert(value: Any, shape: Any, around: str) -> Any:
     if isinstance(value, str) and isinstance(shape, int | float | complex) and NUMBER(value):
         number = complex(value)  # the one kind of number that JSON writes as a text
         return ["complex", number.real.hex(), number.imag.hex()]
-    return ["float", value.hex()] if isinstance(value, float) else value
+    return value
 
 
 def _key(key: str, shape: Any) -> Any:

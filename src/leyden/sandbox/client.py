@@ -27,7 +27,7 @@ class Limits:
     file_bytes: int = 16 * 2**20
     open_files: int = 128
     output_bytes: int = 8 * 2**20
-    result_bytes: int = 32 * 2**20
+    result_bytes: int = 48 * 2**20
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Used on both sides of the sandbox. Reading never runs anything: what has no enco
 ``Opaque``, equal to nothing.
 """
 
+import math
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -31,7 +32,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, int):  # and what is derived from it, such as an IntEnum
         return int(value) if -SMALL < value < SMALL else ["int", hex(value)]
     if isinstance(value, float):
-        return ["float", float(value).hex()]
+        return float(value) if math.isfinite(value) else ["float", float(value).hex()]
     if isinstance(value, str):
         return str(value)
     if kind is complex:
@@ -52,7 +53,7 @@ def encode(value: Any) -> Any:
 
 def decode(found: Any) -> Any:
     """What ``encode`` wrote. Raises ValueError, TypeError or RecursionError on anything else."""
-    if isinstance(found, PLAIN) or type(found) is int:
+    if isinstance(found, PLAIN) or type(found) in (int, float):
         return found
     if not isinstance(found, list) or not found:
         raise ValueError(f"not an encoded value: {found!r:.60}")
