@@ -41,6 +41,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def cache_home() -> Path:
+    """Where what can be found out again is kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "leyden"
+
+
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write aside, fsync, rename, fsync the folder: readers see all of the old or the new."""
     with disk_errors(path):

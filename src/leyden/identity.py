@@ -7,7 +7,6 @@ which part differs. Nothing here loads a model: torch and transformers stay out.
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.errors import EngineError, StoreError
-from leyden.files import create_once, read_json, read_object
+from leyden.files import cache_home, create_once, read_json, read_object
 
 VOLATILE = {  # config.json keys that say how a model was saved or runs, not what it computes
     "_name_or_path", "_attn_implementation", "_attn_implementation_internal",
@@ -69,8 +68,7 @@ def hash_file(path: Path) -> str:
     if status.st_size < CACHE_FROM_BYTES:
         return _hash_bytes_of(real)
     key = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    cached = home / "leyden" / "sha256" / fingerprint(key)
+    cached = cache_home() / "sha256" / fingerprint(key)
     if cached.exists():
         return cached.read_text()
     digest = _hash_bytes_of(real)

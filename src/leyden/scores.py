@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import ConfigError
+from leyden.errors import ConfigError, StoreError
 from leyden.evals.statistics import paired_difference
+from leyden.evals.verdict import LETTERS, RIGHT
 from leyden.files import read_object
 from leyden.identity import fingerprint
 from leyden.lineage import require_record, require_same
@@ -19,6 +20,13 @@ def read_scores(folder: Path) -> Scores:
     record = require_record(folder, wanted_by="this command")
     found = read_object(folder / SCORES, "benchmarks")
     require_same(folder / SCORES, fingerprint(found), record.fingerprint)
+    for name, score in found["benchmarks"].items():
+        if "questions" not in score:
+            raise StoreError(
+                f"{folder / SCORES}: {name} was scored by an older version of leyden, which kept "
+                "no outcome of every problem",
+                hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
+            )
     return found
 
 
@@ -34,7 +42,7 @@ def difference(first: Scores, second: Scores) -> list[float] | None:
 
 
 def _right(score: Scores, problems: list[str]) -> Mapping[str, list[bool]]:
-    return {p: [letter == "r" for letter in score["outcomes"][p]] for p in problems}
+    return {p: [letter == LETTERS[RIGHT] for letter in score["outcomes"][p]] for p in problems}
 
 
 def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
@@ -47,8 +55,9 @@ def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
             f"{', '.join(left) or 'none'} and {', '.join(right) or 'none'}",
             hint="give folders such as RUN/evaluate/MODEL, or what `leyden evaluate MODEL` made",
         )
-    for name in shared:
-        if difference(left[name], right[name]) is None:
+    differences = {name: difference(left[name], right[name]) for name in shared}
+    for name, found in differences.items():
+        if found is None:
             raise ConfigError(
                 f"{first} and {second}: {name} is not the same problems in both",
                 hint="evaluate both models on one file",
@@ -58,7 +67,7 @@ def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
             "first": left[name]["accuracy"],
             "second": right[name]["accuracy"],
             "problems": len(left[name]["questions"].items() & right[name]["questions"].items()),
-            "difference": difference(left[name], right[name]),
+            "difference": differences[name],
         }
         for name in shared
     }

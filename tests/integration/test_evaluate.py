@@ -195,7 +195,7 @@ def test_long_answers_are_cut_in_the_middle_and_the_page_says_where_the_whole_is
     monkeypatch.setattr(benchmarks, "BUDGET", 50)
     monkeypatch.setattr(benchmarks, "SHORTEST", 4)
     folder = finished / "run" / "evaluate" / "base"
-    (found,) = collect_benchmarks([benchmarks.Evaluated("base", folder, 0)], {}, against="x")
+    (found,) = collect_benchmarks([benchmarks.Evaluated("base", folder)], {}, against="x")
     answers = [a for p in found["models"][0]["problems"] for a in p["answers"]]
     assert [a["line"] for a in answers] == list(range(1, 9))
     assert all("characters ..." in a["text"] for a in answers if not a["whole"])

@@ -103,7 +103,6 @@ def _evalplus(row: Row) -> Tests:
         "prefix": row["prompt"],
         "solution": code,
         "calls": calls,
-        "num_base": len(row["base_input"]),
         "atol": row["atol"],
         "task": row["task_id"],
     }

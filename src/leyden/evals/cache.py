@@ -3,13 +3,13 @@
 import contextlib
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from leyden.evals.verdict import Verdict
+from leyden.files import cache_home
 from leyden.identity import fingerprint
 
 BATCH = 500  # keys per question to the database
@@ -67,10 +67,6 @@ class VerdictCache:
                 error,
             )
             self.connection = None
-
-
-def cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "leyden"
 
 
 def verdict_key(grader: str, question: str, completion: str) -> str:

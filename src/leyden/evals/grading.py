@@ -115,7 +115,7 @@ def _grade_cached(
 ) -> None:
     version, cache = grader_version(benchmark.grader, settings.sandbox), VerdictCache()
     questions = {answers[i].prompt_id: answers[i].problem for i in waiting}
-    kept = {name: _digest(_decides(problem)) for name, problem in questions.items()}
+    kept = {name: digest(_decides(problem)) for name, problem in questions.items()}
     keys = {i: verdict_key(version, kept[answers[i].prompt_id], answers[i].text) for i in waiting}
     try:
         known = cache.find(keys.values())
@@ -139,13 +139,8 @@ def _decides(problem: dict[str, Any]) -> Any:
     return problem["tests"] if "tests" in problem else problem["answer"]
 
 
-def question_digest(problem: dict[str, Any]) -> str:
-    """Hash of what is asked and of what decides; equal questions under one name can be compared."""
-    return _digest(problem)
-
-
-def _digest(question: Any) -> str:
-    """Like a fingerprint, of tests that may hold what JSON has no word for, such as NaN."""
+def digest(question: Any) -> str:
+    """Like a fingerprint, of what may hold what JSON has no word for, such as NaN in tests."""
     return hashlib.sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leyden.evals.statistics import accuracy_interval, majority_share, mean_interval, pass_at
-from leyden.evals.verdict import OUTCOMES, RIGHT, Verdict
-
-LETTERS = {outcome: outcome[0] for outcome in OUTCOMES}
+from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT, Verdict
 
 
 def summarise(by_problem: Mapping[str, Sequence[Verdict]]) -> dict[str, Any]:

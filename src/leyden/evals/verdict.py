@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 RIGHT, WRONG, UNPARSED, TRUNCATED = "right", "wrong", "unparsed", "truncated"
 OUTCOMES = (RIGHT, WRONG, UNPARSED, TRUNCATED)
+LETTERS = {outcome: outcome[0] for outcome in OUTCOMES}  # how scores keep every sample's
 
 
 @dataclass(frozen=True)

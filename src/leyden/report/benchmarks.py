@@ -8,22 +8,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from leyden.evals.verdict import OUTCOMES, RIGHT
+from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT
 from leyden.report.charts import Band, heat_map
 from leyden.scores import Scores, difference, read_scores
 
 BUDGET = 6_000_000  # characters of completions on one page; beyond it each is cut in the middle
 SHORTEST = 300
-LETTERS = {outcome[0]: outcome for outcome in OUTCOMES}
+BY_LETTER = {letter: outcome for outcome, letter in LETTERS.items()}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model's evaluation: its name on the page, its folder, its colour."""
+    """One model's evaluation: its name on the page, and its folder."""
 
     name: str
     folder: Path
-    colour: int
 
 
 def collect_benchmarks(
@@ -67,7 +66,7 @@ def _heat(name: str, models: list[Evaluated], scores: dict[str, Scores]) -> Mark
     solved: dict[str, list[bool]] = {}
     for found in outcomes.values():
         for problem, letters in found.items():
-            solved.setdefault(problem, []).extend(letter == RIGHT[0] for letter in letters)
+            solved.setdefault(problem, []).extend(letter == LETTERS[RIGHT] for letter in letters)
     order = sorted(solved, key=lambda p: (-sum(solved[p]) / len(solved[p]), p))
     bands = [
         Band(model, [(p, _sorted(found.get(p, ""))) for p in order])
@@ -78,8 +77,7 @@ def _heat(name: str, models: list[Evaluated], scores: dict[str, Scores]) -> Mark
 
 def _sorted(letters: str) -> list[str]:
     """Outcomes of a problem's samples, right ones first: the height of the green is avg@k."""
-    order = [outcome[0] for outcome in OUTCOMES]
-    return [LETTERS[letter] for letter in sorted(letters, key=order.index)]
+    return sorted((BY_LETTER[letter] for letter in letters), key=OUTCOMES.index)
 
 
 def _length(answers: int, models: list[Evaluated]) -> int:

@@ -62,7 +62,7 @@ def collect_run(run: Run) -> dict[str, Any]:
         "total_seconds": sum(job["device_seconds"] for job in status["jobs"]),
         "colours": colours,
         "accuracy": _accuracy(status, colours),
-        "benchmarks": _benchmarks(run, colours),
+        "benchmarks": _benchmarks(run),
         "overlap": status["overlap"],
         "divergence": _divergence(status, colours),
         "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, [LOSS]),
@@ -92,10 +92,10 @@ def compare(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _benchmarks(run: Run, colours: dict[str, int]) -> list[dict[str, Any]]:
+def _benchmarks(run: Run) -> list[dict[str, Any]]:
     models = [
-        Evaluated(model, run.folder(f"{EVALUATE}/{model}"), colour)
-        for model, colour in colours.items()
+        Evaluated(model, run.folder(f"{EVALUATE}/{model}"))
+        for model in run.models()
         if run.record(f"{EVALUATE}/{model}") is not None
     ]
     if not models or not run.recipe.evaluate.benchmarks:

@@ -34,7 +34,7 @@ def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
     Differences are to the first folder's model.
     """
     names = _distinct([folder.resolve().name for folder in folders])
-    models = [Evaluated(n, f, i) for i, (n, f) in enumerate(zip(names, folders, strict=True))]
+    models = [Evaluated(name, folder) for name, folder in zip(names, folders, strict=True)]
     records = [require_record(folder, wanted_by="a report") for folder in folders]
     problems: dict[str, RenderedPrompt] = {}
     for folder, record in zip(folders, records, strict=True):

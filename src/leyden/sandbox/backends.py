@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,6 @@ class Backend:
             env=ENVIRONMENT if self.own_environment else None,
             start_new_session=True,
         )
-
-
-BARE = "none"
 
 
 def bubblewrap() -> Backend | str:
@@ -173,5 +170,4 @@ def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
 
 def bare() -> Backend:
     """No containment at all, only limits: for machines that are a sandbox themselves."""
-    command: Sequence[str] = (str(python()), *FLAGS, "-c", START, str(INSIDE.parent))
-    return Backend(BARE, tuple(command), own_pids=False)
+    return Backend("none", (str(python()), *FLAGS, "-c", START, str(INSIDE.parent)), own_pids=False)

@@ -10,7 +10,6 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leyden.errors import EngineError
 from leyden.sandbox.backends import Backend
 
 GRACE_SECONDS = 10.0  # beyond a program's own time, before its sandbox is given up
@@ -112,13 +111,3 @@ def _read(descriptor: int, count: int, deadline: float) -> bytes:
             raise EOFError
         data += more
     return bytes(data)
-
-
-def require_started(sandbox: Sandbox) -> None:
-    """Raise EngineError where the backend's command cannot even start a nursery."""
-    ended = sandbox.run({"kind": "script", "program": "print(6 * 7)"}, Limits())
-    if ended.output != "42\n":
-        raise EngineError(
-            f"the sandbox {sandbox.backend.name} does not run a program: it ended with {ended.how}",
-            hint="see docs/guides/evaluating.md for what each sandbox needs",
-        )

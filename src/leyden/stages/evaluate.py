@@ -15,7 +15,7 @@ from leyden.data.render import load_tokenizer
 from leyden.data.scores import sequence_of
 from leyden.engines.sample_store import Sampler, sample_store
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.grading import Answer, grade_answers, question_digest
+from leyden.evals.grading import Answer, digest, grade_answers
 from leyden.evals.summary import summarise
 from leyden.files import write_atomic, write_json
 from leyden.identity import fingerprint, hash_file
@@ -60,6 +60,7 @@ def answer_benchmarks(
     scores: dict[str, Any] = {"benchmarks": {}}
     rows = tokens = 0
     seconds = 0.0
+    reader = load_tokenizer(tokenizer)
     for benchmark in settings.benchmarks:
         asked = [p for p in problems.values() if p.split == BENCHMARK + benchmark.name]
         store, took = sampler.fill(
@@ -69,7 +70,7 @@ def answer_benchmarks(
             purpose=f"evaluate/{benchmark.name}",
         )
         path = folder / GRADES / f"{benchmark.name}.jsonl"
-        answers = _answers(store, problems, load_tokenizer(tokenizer))
+        answers = _answers(store, problems, reader)
         with sampler.progress(f"{sampler.title}, grading", len(store), "answers") as advance:
             scores["benchmarks"][benchmark.name] = _grade(
                 store, answers, benchmark, settings, path, advance
@@ -111,7 +112,7 @@ def _grade(
     asked = {answer.prompt_id: answer.problem for answer in answers}
     return {
         **summarise(by_problem),
-        "questions": {name: question_digest(problem)[:8] for name, problem in asked.items()},
+        "questions": {name: digest(problem)[:8] for name, problem in asked.items()},
         "mean_tokens": store.num_tokens / len(store),
         "store": store.fingerprint,
         "grades": hash_file(path),
