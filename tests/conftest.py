@@ -9,7 +9,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from leyden.data.sequences import TokenSequence
+from leyden.sandbox.backends import bubblewrap
 
+BACKEND = bubblewrap()
+needs_bubblewrap = pytest.mark.skipif(
+    isinstance(BACKEND, str), reason=f"no bubblewrap here: {BACKEND}"
+)
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "examples" / "tiny" / "models"
 VOCAB = 48

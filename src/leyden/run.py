@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from leyden.arms import Objective
-from leyden.config import Recipe
+from leyden.benchmark import Evaluate
+from leyden.config import Execution, Recipe
 from leyden.errors import EngineError, StoreError
 from leyden.hub import model_folder
 from leyden.identity import ModelIdentity, hash_file, identify_model
@@ -150,9 +151,7 @@ class Run:
         if job in (PROMPTS, PROBLEMS):
             return {}
         execution, trains = self.recipe.execution, job.partition("/")[0] in (SFT, DISTILL)
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-        ranks = {"ranks": execution.ranks} if trains else {}
-        return {"dtype": execution.dtype, "engine": "transformers", **versions, **ranks}
+        return numerics_of(execution) | ({"ranks": execution.ranks} if trains else {})
 
     def present(self, role: str) -> bool:
         """Whether the model in ``role`` is on this machine."""
@@ -220,16 +219,29 @@ class Run:
 
     def _files(self, job: str) -> dict[str, Path]:
         """Files outside the run whose content ``job`` depends on, each with its own name."""
-        benchmarks = self.recipe.evaluate.benchmarks
         if job == PROMPTS:
             prompts = self.recipe.prompts
             return _existing({"prompts.sft": prompts.sft.file, "prompts.opd": prompts.opd.file})
         if job == PROBLEMS:
-            return _existing({f"problems of {b.name}": b.problems.file or "" for b in benchmarks})
-        if job.startswith(EVALUATE):
-            own = {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in benchmarks}
-            return _existing({name: file for name, file in own.items() if file})
-        return {}
+            return problem_files(self.recipe.evaluate)
+        return grader_files(self.recipe.evaluate) if job.startswith(EVALUATE) else {}
+
+
+def problem_files(settings: Evaluate) -> dict[str, Path]:
+    """Local files of problems, each with its own name."""
+    return _existing({f"problems of {b.name}": b.problems.file or "" for b in settings.benchmarks})
+
+
+def grader_files(settings: Evaluate) -> dict[str, Path]:
+    """Files that hold a grader of the user's."""
+    own = {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in settings.benchmarks}
+    return _existing(own)
+
+
+def numerics_of(execution: Execution) -> dict[str, Any]:
+    """What changes how a model's numbers round, and nothing else about them."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {"dtype": execution.dtype, "engine": "transformers", **versions}
 
 
 def check_prompt_set(folder: Path, expected: str) -> Path:

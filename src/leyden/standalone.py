@@ -1,6 +1,5 @@
 """Evaluate any model folder on its own: what a run's last stage does, without a run."""
 
-import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,14 @@ from leyden.lineage import (
     write_record,
 )
 from leyden.pipeline import environment_of, lock
-from leyden.run import BENCHMARK, PROBLEMS, Progress
+from leyden.run import (
+    BENCHMARK,
+    PROBLEMS,
+    Progress,
+    grader_files,
+    numerics_of,
+    problem_files,
+)
 from leyden.scores import SCORES, read_scores
 from leyden.stages.evaluate import answer_benchmarks
 from leyden.train.artifact import use_threads
@@ -48,20 +54,16 @@ def evaluate_model(settings: Evaluation, out: Path | None, progress: Progress) -
     with lock(folder):
         _check_same(folder, intent)
         if read_record(folder) is None:
-            prompts, renderer = _render(settings, model, progress)
+            sampler, prompts = _prepare(settings, model, intent, progress)
             write_intent(folder, intent)  # from here on the folder is this evaluation's
-            record = _evaluate(settings, model, intent, folder, prompts, renderer, progress)
+            record = _evaluate(settings, intent, folder, sampler, prompts)
             write_record(folder, replace(record, environment=environment_of(settings.execution)))
         read_scores(folder)
     return folder
 
 
 def _intent(settings: Evaluation, model: Path) -> Intent:
-    benchmarks = settings.evaluate.benchmarks
-    files = {f"problems of {b.name}": b.problems.file for b in benchmarks}
-    files |= {f"grader of {b.name}": b.grader.rpartition(":")[0] for b in benchmarks}
-    inputs = {name: hash_file(Path(f)) for name, f in files.items() if f and Path(f).is_file()}
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    files = problem_files(settings.evaluate) | grader_files(settings.evaluate)
     return Intent(
         "evaluate",
         {
@@ -69,9 +71,9 @@ def _intent(settings: Evaluation, model: Path) -> Intent:
             "template": settings.template.identity(),
             "evaluate": settings.evaluate.identity(),
         },
-        inputs,
+        {name: hash_file(path) for name, path in files.items()},
         {"model": identify_model(model)},
-        {"dtype": settings.execution.dtype, "engine": "transformers", **versions},
+        numerics_of(settings.execution),
     )
 
 
@@ -84,37 +86,22 @@ def _check_same(folder: Path, intent: Intent) -> None:
         ) from error
 
 
-def _render(
-    settings: Evaluation, model: Path, progress: Progress
-) -> tuple[list[RenderedPrompt], Renderer]:
-    """The problems as the model is asked them, by its own tokenizer and template; whatever can be
-    wrong with files, graders or lengths shows here."""
+def _prepare(
+    settings: Evaluation, model: Path, intent: Intent, progress: Progress
+) -> tuple[Sampler, dict[str, RenderedPrompt]]:
+    """The model ready to be asked, and the problems as it is asked them, by its own tokenizer and
+    template; whatever can be wrong with files, graders or lengths shows here."""
     check_graders(settings.evaluate)
     renderer = Renderer(load_tokenizer(model), settings.template, model)
-    context, prompts = load_sizes(model)[1], []
+    (vocab_size, context), prompts = load_sizes(model), {}
     for benchmark in settings.evaluate.benchmarks:
         found = read_problems(benchmark)
         for prompt in render_all(renderer, found, BENCHMARK + benchmark.name, progress):
             check_length(prompt, benchmark.max_new_tokens, context)
-            prompts.append(prompt)
-    return prompts, renderer
-
-
-def _evaluate(
-    settings: Evaluation,
-    model: Path,
-    intent: Intent,
-    folder: Path,
-    prompts: list[RenderedPrompt],
-    renderer: Renderer,
-    progress: Progress,
-) -> Record:
-    """Sample and grade."""
-    use_threads(settings.execution)
-    rendered = write_prompt_set(folder / PROBLEMS, prompts)
+            prompts[prompt.id] = prompt
     sampler = Sampler(
         model,
-        load_sizes(model)[0],
+        vocab_size,
         renderer.stop_ids,
         settings.seed,
         settings.execution,
@@ -122,8 +109,21 @@ def _evaluate(
         "evaluate",
         progress,
     )
+    return sampler, prompts
+
+
+def _evaluate(
+    settings: Evaluation,
+    intent: Intent,
+    folder: Path,
+    sampler: Sampler,
+    prompts: dict[str, RenderedPrompt],
+) -> Record:
+    """Sample and grade."""
+    use_threads(settings.execution)
+    rendered = write_prompt_set(folder / PROBLEMS, list(prompts.values()))
     scores, counts, seconds = answer_benchmarks(
-        sampler, settings.evaluate, {p.id: p for p in prompts}, folder, tokenizer=model
+        sampler, settings.evaluate, prompts, folder, tokenizer=sampler.model
     )
     write_json(folder / SCORES, scores)
     return Record(intent, fingerprint(scores), {**counts, "problems": rendered}, seconds)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import BACKEND, needs_bubblewrap
 from leyden.benchmark import Benchmark, Evaluate
 from leyden.data.code_tests import CONTEST
 from leyden.evals import grading
@@ -17,14 +18,9 @@ from leyden.evals.programs import expect, extract_program, grade_program, same_o
 from leyden.evals.same import same_result
 from leyden.evals.verdict import RIGHT, WRONG
 from leyden.identity import hash_file
-from leyden.sandbox.backends import bubblewrap
 from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.inside.values import Opaque, decode, encode
 
-BACKEND = bubblewrap()
-needs_bubblewrap = pytest.mark.skipif(
-    isinstance(BACKEND, str), reason=f"no bubblewrap here: {BACKEND}"
-)
 LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0, memory_bytes=256 * 2**20)
 PREFIX = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'
 HUMANEVAL = {

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, needs_bubblewrap
 from leyden.benchmark import Evaluate
 from leyden.data.problems import read_problems
 from leyden.data.tables import read_rows
 from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.overlap import ProblemIndex
 from leyden.evals.verdict import RIGHT
-from leyden.sandbox.backends import bubblewrap
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from graders import FILES, canonical, known, perturbed_answers
@@ -24,9 +23,6 @@ DATA = ROOT.parent / "shared" / "data"
 MATHS = ["gsm8k", "math-500", "aime24", "aime25", "amc23"]
 EVERY = {"humaneval": 1, "mbpp": 2, "humanevalplus": 4, "mbppplus": 12}  # one of so many
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no published data in {DATA}")
-needs_bubblewrap = pytest.mark.skipif(
-    isinstance(bubblewrap(), str), reason=f"no bubblewrap here: {bubblewrap()}"
-)
 
 
 def path_of(name: str) -> Path:

@@ -14,19 +14,16 @@ from pathlib import Path
 import pytest
 from hostile import programs
 
+from conftest import BACKEND, needs_bubblewrap
 from leyden.benchmark import Evaluate
 from leyden.errors import ConfigError
 from leyden.evals.grading import code_backend
 from leyden.evals.programs import expect, grade_program
 from leyden.evals.verdict import RIGHT, WRONG
 from leyden.sandbox import selftest
-from leyden.sandbox.backends import Backend, bare, bubblewrap, python
+from leyden.sandbox.backends import Backend, bare, python
 from leyden.sandbox.client import Limits, Sandbox
 
-BACKEND = bubblewrap()
-needs_bubblewrap = pytest.mark.skipif(
-    isinstance(BACKEND, str), reason=f"no bubblewrap here: {BACKEND}"
-)
 TIGHT = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=256 * 2**20, processes=24)
 TESTS = {
     "kind": "asserts",

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from conftest import MODELS, ROOT, write_small_recipe
 from leyden.cli.main import run
-from leyden.lineage import read_record
+from leyden.identity import fingerprint
+from leyden.lineage import read_record, write_record
 from leyden.report.benchmarks import collect_benchmarks
 from leyden.store.reader import open_store
 
@@ -175,6 +177,20 @@ def test_the_models_of_a_run_can_be_compared(finished, capsys):
     folders = [str(finished / "run/evaluate" / model) for model in ("tail", "base")]
     assert run(["compare", *folders, "--json"]) == 0
     assert "sums" in json.loads(capsys.readouterr().out)
+
+
+def test_scores_of_an_older_version_are_refused_in_a_sentence(copied, capsys):
+    """They kept no outcome of every problem, which comparisons and heat maps are made of."""
+    folder = copied / "run" / "evaluate" / "base"
+    scores = json.loads((folder / "scores.json").read_text())
+    del scores["benchmarks"]["sums"]["questions"]
+    (folder / "scores.json").write_text(json.dumps(scores))
+    write_record(folder, replace(read_record(folder), fingerprint=fingerprint(scores)))
+    for command in ("status", "report"):
+        assert run([command, str(copied / "run")]) == 1
+        error = capsys.readouterr().err
+        assert "sums was scored by an older version of leyden" in error
+        assert "--redo evaluate" in error
 
 
 def test_the_page_holds_every_answer_with_its_grade_and_why(finished):

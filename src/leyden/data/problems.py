@@ -8,7 +8,7 @@ from typing import Any
 
 from leyden.benchmark import Benchmark, Fields, Problems, known_benchmarks
 from leyden.data.code_tests import read_tests
-from leyden.data.prompts import Prompt, scalar
+from leyden.data.prompts import Prompt, scalar, take, written
 from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
 from leyden.hub import hub_files
@@ -38,24 +38,14 @@ def problem_files(problems: Problems) -> list[Path]:
 
 def read_problems(benchmark: Benchmark) -> list[Problem]:
     """All problems in order. Raises ConfigError with the file and line of the first bad row."""
-    source, seen, found = benchmark.problems, {}, []
+    source = benchmark.problems
     rows = [
         (f"{path}:{number}", row)
         for path in problem_files(source)
         for number, row in read_rows(path)
         if _in_window(row, source, f"{path}:{number}")
     ]
-    for where, row in rows[source.skip :]:
-        if len(found) == source.limit:
-            break
-        problem = _problem(row, benchmark, where)
-        if problem.id in seen:
-            raise ConfigError(
-                f"{where}: prompt id {problem.id!r} was already used in {seen[problem.id]}",
-                hint="make ids unique; without problems.id_field the prompt's own text is the id",
-            )
-        seen[problem.id] = where
-        found.append(problem)
+    found = take(rows, lambda row, where: _problem(row, benchmark, where), source)
     if not found:
         files = ", ".join(map(str, problem_files(source)))
         left = (
@@ -72,11 +62,7 @@ def read_problems(benchmark: Benchmark) -> list[Problem]:
 
 def _problem(row: dict[str, Any], benchmark: Benchmark, where: str) -> Problem:
     source = benchmark.problems
-    question = row[_field(row, source.prompt_field, where)]
-    if not isinstance(question, str) or not question.strip():
-        raise ConfigError(
-            f"{where}: {source.prompt_field} is {question!r}, expected text", hint="mend that line"
-        )
+    question = written(row, _field(row, source.prompt_field, where), where)
     answer = _answer(row, source, where) if source.answer_field else None
     name = fingerprint(question)[:16]
     if source.id_field:

@@ -1,11 +1,13 @@
 """Read prompt files: JSON lines with a prompt, an id and perhaps an answer."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from leyden.asking import PromptFile
-from leyden.data.tables import read_rows
+from leyden.data.tables import Row, read_rows
 from leyden.errors import ConfigError
 from leyden.identity import fingerprint
 
@@ -20,24 +22,25 @@ class Prompt:
     row: dict[str, Any]
 
 
+P = TypeVar("P", bound=Prompt)
+
+
+class Window(Protocol):
+    """Which rows of a file are used."""
+
+    @property
+    def skip(self) -> int: ...
+
+    @property
+    def limit(self) -> int | None: ...
+
+
 def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
     """All prompts of a file in order. Raises ConfigError with the line of the first bad row, or of
     the second with one id unless ids need not be ``unique``."""
-    path, seen, prompts = Path(source.file), {}, []
-    for index, (number, row) in enumerate(read_rows(path)):
-        if index < source.skip:
-            continue
-        if source.limit is not None and len(prompts) == source.limit:
-            break
-        prompt = _prompt(row, source, f"{path}:{number}")
-        if unique and prompt.id in seen:
-            raise ConfigError(
-                f"{path}:{number}: prompt id {prompt.id!r} was already used in line "
-                f"{seen[prompt.id]}",
-                hint="make ids unique; without prompts.*.id_field the prompt's own text is the id",
-            )
-        seen[prompt.id] = number
-        prompts.append(prompt)
+    path = Path(source.file)
+    rows = ((f"{path}:{number}", row) for number, row in read_rows(path))
+    prompts = take(rows, lambda row, where: _prompt(row, source, where), source, unique=unique)
     if not prompts:
         raise ConfigError(
             f"{path}: no prompts are left after skip = {source.skip}",
@@ -46,16 +49,45 @@ def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
     return prompts
 
 
+def take(
+    rows: Iterable[tuple[str, Row]],
+    read: Callable[[Row, str], P],
+    source: Window,
+    *,
+    unique: bool = True,
+) -> list[P]:
+    """What ``read`` makes of each (where, row) that skip and limit leave, ids all different."""
+    seen: dict[str, str] = {}
+    found = []
+    for where, row in islice(rows, source.skip, None):
+        if len(found) == source.limit:
+            break
+        prompt = read(row, where)
+        if unique and prompt.id in seen:
+            file, _, line = seen[prompt.id].rpartition(":")
+            other = "" if where.startswith(f"{file}:") else f" of {file}"
+            raise ConfigError(
+                f"{where}: prompt id {prompt.id!r} was already used in line {line}{other}",
+                hint="make ids unique; without an id_field the prompt's own text is the id",
+            )
+        seen[prompt.id] = where
+        found.append(prompt)
+    return found
+
+
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
-    text = _field(row, source.prompt_field, where)
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(
-            f"{where}: {source.prompt_field} is {text!r}, expected text",
-            hint="mend that line",
-        )
+    text = written(row, source.prompt_field, where)
     answer = scalar(row, source.answer_field, where) if source.answer_field else None
     name = scalar(row, source.id_field, where) if source.id_field else fingerprint(text)[:16]
     return Prompt(name, text, answer, row)
+
+
+def written(row: Row, name: str, where: str) -> str:
+    """A prompt: text that is not empty."""
+    text = _field(row, name, where)
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{where}: {name} is {text!r}, expected text", hint="mend that line")
+    return text
 
 
 def scalar(row: dict[str, Any], name: str, where: str) -> str:

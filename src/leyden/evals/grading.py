@@ -274,7 +274,7 @@ def _sandboxes(
 
 
 def code_backend(settings: Evaluate) -> Backend:
-    """A sandbox that has just passed its self-test. Raises ConfigError where there is none."""
+    """A sandbox that has passed its self-test. Raises ConfigError where there is none."""
     sandbox = settings.sandbox
     return sound_backend(
         sandbox.image, memory_mb=sandbox.memory_mb, allow_bare=settings.allow_unsandboxed_code

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from leyden.errors import ConfigError
@@ -65,8 +66,14 @@ def _try(backend: Backend, slot: int, probes: list[Probe]) -> list[str]:
 def sound_backend(image: str, *, memory_mb: int, allow_bare: bool) -> Backend:
     """The first backend that passes its self-test: bubblewrap, docker, podman, or none if allowed.
 
-    Raises ConfigError that says of each why not.
+    Tested once in the life of this process. Raises ConfigError that says of each why not.
     """
+    return _sound(image, memory_mb, allow_bare, os.environ.get("PATH", ""))
+
+
+@cache
+def _sound(image: str, memory_mb: int, allow_bare: bool, path: str) -> Backend:
+    """``path`` is where the tools are looked for."""
     reasons = []
     for backend in (bubblewrap(), *container(image, memory_bytes=memory_mb << 20)):
         if isinstance(backend, str):
