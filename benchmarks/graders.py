@@ -161,7 +161,7 @@ def mutate(node: ast.AST) -> None:
 
 
 def speed(programs: int = 1000) -> str:
-    """Trivial programs, all different, graded per second and core; the self-test is not counted."""
+    """Trivial programs, all different, graded per second and core, after the one self-test."""
     benchmark = Benchmark.model_validate(
         {"name": "own", "grader": "code", "problems": {"file": "none"}}
     )
@@ -173,11 +173,10 @@ def speed(programs: int = 1000) -> str:
             Answer("p", tests, f"```python\n# {salt} {i}\ndef add(a, b): return a + b\n```", True)
             for i in range(programs)
         ]
-        one = time.monotonic()
         grade_answers(answers[:1], benchmark, Evaluate())
         began = time.monotonic()
         verdicts = grade_answers(answers[1:], benchmark, Evaluate())
-        seconds = time.monotonic() - began - (began - one)
+        seconds = time.monotonic() - began
         assert all(verdict.outcome == RIGHT for verdict in verdicts)
         rates.append((programs - 1) / seconds / num_graders(Evaluate()))
     low, middle, high = sorted(rates)
