@@ -19,11 +19,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from leyden.benchmark import Benchmark, Evaluate
-from leyden.data.problems import Problem, read_problems
 from leyden.data.tables import read_rows
 from leyden.evals.grading import Answer, grade_answers, num_graders
+from leyden.evals.problems import Problem, read_problems
 from leyden.evals.verdict import RIGHT
+from leyden.recipe.benchmarks import Benchmark, Evaluate
 
 FILES = {
     "gsm8k": "gsm8k_test.jsonl",

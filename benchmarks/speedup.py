@@ -29,14 +29,14 @@ import torch  # noqa: E402
 import experiment  # noqa: E402
 from demo import models as demo  # noqa: E402
 from experiment import quiet  # noqa: E402
-from leyden.config import Execution, Sampling  # noqa: E402
-from leyden.costs import arm_costs  # noqa: E402
 from leyden.engines.transformers import GenerateRequest, TransformersEngine  # noqa: E402
 from leyden.evals.statistics import accuracy_interval  # noqa: E402
-from leyden.modeling import load_model  # noqa: E402
-from leyden.pipeline import run_jobs  # noqa: E402
-from leyden.recipe import validate_recipe, write_recipe  # noqa: E402
-from leyden.run import RECIPE, Run  # noqa: E402
+from leyden.models.load import load_model  # noqa: E402
+from leyden.monitor.costs import arm_costs  # noqa: E402
+from leyden.pipeline.pipeline import run_jobs  # noqa: E402
+from leyden.recipe.schema import Execution, Sampling  # noqa: E402
+from leyden.recipe.toml import validate_recipe, write_recipe  # noqa: E402
+from leyden.run.run import RECIPE, Run  # noqa: E402
 from models import make_models  # noqa: E402
 from tasks import CHARACTERS, TASKS  # noqa: E402
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.cli.main import run
-from leyden.config import Recipe
+from leyden.recipe.schema import Recipe
 
 HERE = Path(__file__).parent
 COMMANDS = [

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from task import make_prompt_files
 
-from leyden.run import Run
-from leyden.status import scores
+from leyden.monitor.status import scores
+from leyden.run.run import Run
 
 ROOT = Path(__file__).parents[2]
 OTHER = ROOT / "examples/tiny/models/other_teacher"

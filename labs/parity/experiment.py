@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from arms import MAIN, RATES, SHARP, VOCAB, WHY, WHY_RATE, mistake
-from leyden.costs import arm_costs
-from leyden.metrics_file import read_metrics
-from leyden.pipeline import run_jobs
-from leyden.recipe import validate_recipe, write_recipe
-from leyden.run import RECIPE, SCORE, Run
-from leyden.status import divergences, scores
+from leyden.monitor.costs import arm_costs
+from leyden.monitor.status import divergences, scores
+from leyden.pipeline.pipeline import run_jobs
+from leyden.recipe.toml import validate_recipe, write_recipe
+from leyden.run.run import RECIPE, SCORE, Run
+from leyden.telemetry.metrics import read_metrics
 from models import make_models
 from tasks import TASKS
 

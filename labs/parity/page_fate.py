@@ -9,8 +9,8 @@ import numpy as np
 
 from arms import TITLES, WHY
 from experiment import TEST
-from leyden.arms import Objective
-from leyden.diagnosis import RULES, diagnose
+from leyden.monitor.diagnosis import RULES, diagnose
+from leyden.recipe.training import Objective
 
 FATE = {
     "kl_topk": "reverse KL, every 10 steps",

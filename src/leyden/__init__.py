@@ -5,13 +5,13 @@ from typing import Any
 
 _PUBLIC = {  # name -> module
     "LeydenError": "leyden.errors",
-    "Recipe": "leyden.config",
-    "Run": "leyden.run",
+    "Recipe": "leyden.recipe.schema",
+    "Run": "leyden.run.run",
     "Store": "leyden.store.reader",
-    "identify_model": "leyden.identity",
-    "load_recipe": "leyden.recipe",
+    "identify_model": "leyden.provenance.identity",
+    "load_recipe": "leyden.recipe.toml",
     "open_store": "leyden.store.reader",
-    "run_jobs": "leyden.pipeline",
+    "run_jobs": "leyden.pipeline.pipeline",
     "token_logprobs": "leyden.logprobs",
 }
 __all__ = [

@@ -2,12 +2,12 @@
 
 import pytest
 
-from leyden.benchmark import Benchmark, Evaluate
 from leyden.evals import grading
 from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.math_text import plain
 from leyden.evals.maths import grade_math
-from leyden.evals.spelling import plain
 from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG
+from leyden.recipe.benchmarks import Benchmark, Evaluate
 
 SAME = [
     ("72", r"so the total is \boxed{72}."),

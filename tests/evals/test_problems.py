@@ -12,12 +12,12 @@ import pyarrow.parquet as parquet
 import pytest
 from huggingface_hub import constants
 
-from leyden.benchmark import Benchmark, known_benchmarks
 from leyden.cli.main import run
-from leyden.data.code_tests import PRELUDE, read_tests
-from leyden.data.problems import benchmark_values, last_boxed, last_boxes, read_problems
 from leyden.errors import ConfigError
-from leyden.recipe import validate
+from leyden.evals.code_tests import PRELUDE, read_tests
+from leyden.evals.problems import benchmark_values, last_boxed, last_boxes, read_problems
+from leyden.recipe.benchmarks import Benchmark, known_benchmarks
+from leyden.recipe.toml import validate
 from leyden.sandbox.inside.values import decode
 
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import BACKEND, needs_bubblewrap
-from leyden.benchmark import Benchmark, Evaluate
-from leyden.data.code_tests import CONTEST
 from leyden.evals import grading
+from leyden.evals.code_tests import CONTEST
+from leyden.evals.evalplus import same_result
 from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
-from leyden.evals.same import same_result
 from leyden.evals.verdict import RIGHT, WRONG
-from leyden.identity import hash_file
+from leyden.provenance.identity import hash_file
+from leyden.recipe.benchmarks import Benchmark, Evaluate
 from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.inside.values import Opaque, decode, encode
 
@@ -288,7 +288,7 @@ def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
     version = grading.grader_version("code", Evaluate().sandbox)
     found = [value for value in version.values() if isinstance(value, str)]
     home = Path(grading.__file__).parent
-    deciding = ["maths.py", "spelling.py", "programs.py", "same.py", "verdict.py"]
+    deciding = ["maths.py", "math_text.py", "programs.py", "evalplus.py", "verdict.py"]
     files = [home / name for name in deciding] + list((home.parent / "sandbox/inside").glob("*.py"))
     assert {hash_file(path) for path in files} <= set(found)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, needs_bubblewrap
-from leyden.benchmark import Evaluate
-from leyden.data.problems import read_problems
 from leyden.data.tables import read_rows
 from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.overlap import ProblemIndex
+from leyden.evals.problems import read_problems
 from leyden.evals.verdict import RIGHT
+from leyden.recipe.benchmarks import Evaluate
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from graders import FILES, canonical, known, perturbed_answers

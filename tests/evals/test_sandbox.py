@@ -15,11 +15,11 @@ import pytest
 from hostile import programs
 
 from conftest import BACKEND, needs_bubblewrap
-from leyden.benchmark import Evaluate
 from leyden.errors import ConfigError
 from leyden.evals.grading import code_backend
 from leyden.evals.programs import expect, grade_program
 from leyden.evals.verdict import RIGHT, WRONG
+from leyden.recipe.benchmarks import Evaluate
 from leyden.sandbox import selftest
 from leyden.sandbox.backends import Backend, bare, python
 from leyden.sandbox.client import Limits, Sandbox

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import MODELS, ROOT, write_small_recipe
 from leyden.cli.main import run
-from leyden.identity import fingerprint
-from leyden.lineage import read_record, write_record
+from leyden.provenance.identity import fingerprint
+from leyden.provenance.records import read_record, write_record
 from leyden.report.benchmarks import collect_benchmarks
 from leyden.store.reader import open_store
 

@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, ROOT
-from leyden.arms import Objective, Sft
-from leyden.config import Execution
-from leyden.data.answers import select_answers
-from leyden.data.scores import open_pair
-from leyden.metrics_file import read_metrics
-from leyden.modeling import load_model
+from leyden.data.completions import select_answers
+from leyden.data.scored import open_pair
+from leyden.models.load import load_model
+from leyden.recipe.schema import Execution
+from leyden.recipe.training import Objective, Sft
 from leyden.store.reader import open_store
+from leyden.telemetry.metrics import read_metrics
 from leyden.train.loop import Training
 from leyden.train.student import StudentLM
 

@@ -11,22 +11,22 @@ import torch
 from test_variants import QUICK, redistil
 from transformers import AutoModelForCausalLM
 
-from leyden.artifacts import open_prompts, vocab_size
 from leyden.cli.main import run
-from leyden.clock import Clock
-from leyden.config import Execution, Sampling
-from leyden.data.answers import select_answers
 from leyden.data.batches import rows_of_step
-from leyden.engines.refresh import Refresher
+from leyden.data.completions import select_answers
+from leyden.distributed.ranks import Ranks
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import ConsistencyError, StoreError
-from leyden.lineage import read_record
-from leyden.metrics_file import read_metrics
-from leyden.pipeline import do_job
-from leyden.ranks import Ranks
-from leyden.run import Run
-from leyden.status import run_status
+from leyden.inference.refresh import Refresher
+from leyden.monitor.status import run_status
+from leyden.pipeline.pipeline import do_job
+from leyden.provenance.records import read_record
+from leyden.recipe.schema import Execution, Sampling
+from leyden.run.artifacts import open_prompts, vocab_size
+from leyden.run.run import Run
 from leyden.store.reader import open_store
+from leyden.telemetry.clock import Clock
+from leyden.telemetry.metrics import read_metrics
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from leyden.cli.main import run
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
 from leyden.report.page import write_report
-from leyden.run import Run
+from leyden.run.run import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 
 from conftest import write_small_recipe
 from leyden.cli.main import run
-from leyden.lineage import read_record
-from leyden.metrics_file import read_metrics
+from leyden.provenance.records import read_record
 from leyden.store.reader import open_store
+from leyden.telemetry.metrics import read_metrics
 
 MODELS = ["teacher", "base", "reference", "sampled", "tail", "live", "control"]
 

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, ROOT
 from leyden.cli.main import run
-from leyden.identity import hash_file
-from leyden.metrics_file import read_metrics
-from leyden.recipe import load_recipe
-from leyden.run import Run
-from leyden.status import divergences
+from leyden.monitor.status import divergences
+from leyden.provenance.identity import hash_file
+from leyden.recipe.toml import load_recipe
+from leyden.run.run import Run
+from leyden.telemetry.metrics import read_metrics
 
 HASHES = json.loads((ROOT / "examples/tiny/models.json").read_text())
 

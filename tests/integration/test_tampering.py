@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from conftest import write_small_recipe
-from leyden.checks import check_run
 from leyden.cli.main import run
 from leyden.errors import StoreError
-from leyden.pipeline import run_jobs
-from leyden.recipe import load_recipe, parse_overrides
-from leyden.run import Run
+from leyden.pipeline.drift import check_run
+from leyden.pipeline.pipeline import run_jobs
+from leyden.recipe.toml import load_recipe, parse_overrides
+from leyden.run.run import Run
 from leyden.store.reader import open_store
 from leyden.store.writer import sealed_content
 
@@ -159,7 +159,7 @@ def test_an_edited_prompt_file_is_refused(tmp_path, capsys):
 
 def test_the_teacher_may_not_change_while_it_answers(copied, monkeypatch, capsys):
     """Edited between the start and the end of one stage: no record is written."""
-    from leyden import pipeline
+    from leyden.pipeline import pipeline
 
     forget(copied, "teach", "sft", "rollout", "score", "distill", "evaluate")
     real = pipeline.stage_function
@@ -181,7 +181,7 @@ def test_the_teacher_may_not_change_while_it_answers(copied, monkeypatch, capsys
 def test_a_teacher_changed_between_two_stages_of_one_process_is_noticed(
     copied, monkeypatch, capsys
 ):
-    from leyden import pipeline
+    from leyden.pipeline import pipeline
 
     forget(copied, "rollout", "score", "distill", "evaluate")
     real = pipeline.finish
@@ -244,7 +244,7 @@ def test_distilling_on_stored_scores_needs_no_teacher_on_the_machine(copied):
 
 
 def test_redo_checks_and_locks_before_it_moves(copied, capsys):
-    from leyden.pipeline import lock
+    from leyden.pipeline.pipeline import lock
 
     with lock(copied / "run"):
         assert again(copied, "--redo", "sft") == 1

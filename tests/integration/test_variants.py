@@ -10,15 +10,15 @@ from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, write_small_recipe
 from leyden.cli.main import run
-from leyden.data.scores import open_pair, sequence_of
+from leyden.data.scored import open_pair, sequence_of
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
-from leyden.metrics_file import read_metrics
-from leyden.run import Run
+from leyden.run.run import Run
 from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS, scores_schema
 from leyden.store.writer import open_writer
+from leyden.telemetry.metrics import read_metrics
 
 QUICK = ["--evaluate.kl-prompts", "0", "--evaluate.benchmarks", "[]"]
 
@@ -208,7 +208,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("problem", BROKEN)
 def test_training_refuses_scores_that_no_model_gives(copied, problem):
-    from leyden.data.scores import open_pair
+    from leyden.data.scored import open_pair
 
     def change(rows):
         rows[3]["logp_teacher"] = BROKEN[problem](rows[3]["logp_teacher"])
@@ -229,7 +229,7 @@ def test_training_refuses_scores_that_no_model_gives(copied, problem):
 @pytest.mark.parametrize("column", ["teacher_topk_logp", "reference_topk_logp"])
 @pytest.mark.parametrize("value", [0.0, np.nan, 0.5])
 def test_training_refuses_top_k_that_no_model_gives(copied, column, value):
-    from leyden.data.scores import open_pair
+    from leyden.data.scored import open_pair
 
     def change(rows):
         rows[3][column] = np.full_like(rows[3][column], value)
@@ -242,7 +242,7 @@ def test_training_refuses_top_k_that_no_model_gives(copied, column, value):
 
 
 def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
-    from leyden.data.scores import open_pair
+    from leyden.data.scored import open_pair
 
     def swap(rows):
         rows[0]["completion_crc32"] += 1

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from conftest import random_model, random_sequences
-from leyden.arms import Objective, Optimisation
-from leyden.config import Execution
 from leyden.data.batches import collate
 from leyden.data.sequences import TokenSequence
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import EngineError
-from leyden.modeling import hidden_states
+from leyden.models.load import hidden_states
+from leyden.recipe.schema import Execution
+from leyden.recipe.training import Objective, Optimisation
 from leyden.train.loop import Training
 from leyden.train.objective import Totals, compute_loss
 from leyden.train.student import StudentLM
@@ -64,8 +64,8 @@ def test_log_probs_are_those_of_the_prefix_alone(layout):
 
 def test_the_engine_scores_what_it_sampled():
     """Left-padded cached sampling and right-padded scoring give the same log-probs."""
-    from leyden.config import Sampling
     from leyden.engines.transformers import GenerateRequest
+    from leyden.recipe.schema import Sampling
 
     model = random_model(2)
     engine = TransformersEngine(model, Execution(generate_batch_size=3, batch_tokens=40))

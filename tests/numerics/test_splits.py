@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import random_model, random_sequences
-from leyden.arms import Objective
-from leyden.config import Execution
 from leyden.data.batches import collate, permutation, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
-from leyden.metrics_file import read_metrics
+from leyden.recipe.schema import Execution
+from leyden.recipe.training import Objective
+from leyden.telemetry.metrics import read_metrics
 from leyden.train.loop import Training
 from leyden.train.student import StudentLM
 

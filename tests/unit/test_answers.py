@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from leyden.data.answers import select_answers
 from leyden.data.batches import collate
+from leyden.data.completions import select_answers
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set, write_prompt_set
 from leyden.errors import AlignmentError, StoreError
 from leyden.store.plan import make_plan

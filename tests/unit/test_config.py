@@ -4,7 +4,7 @@ import pytest
 
 from conftest import SMALL
 from leyden.errors import ConfigError
-from leyden.recipe import load_recipe, parse_overrides, write_recipe
+from leyden.recipe.toml import load_recipe, parse_overrides, write_recipe
 
 
 def recipe_file(tmp_path, *, change=("", "")):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from leyden.arms import Objective
-from leyden.diagnosis import RULES, best_step, diagnose
+from leyden.monitor.diagnosis import RULES, best_step, diagnose
+from leyden.recipe.training import Objective
 
 HEALTHY = {
     "split": "heldout", "loss": 0.3, "token_loss": 0.3, "tokens": 900, "far_loss_share": 0.1,

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from conftest import ROOT
-from leyden.recipe import load_recipe
+from leyden.recipe.toml import load_recipe
 
 DOCS = ROOT / "docs"
 
@@ -53,7 +53,7 @@ def test_toml_in_the_documentation_names_real_fields(path):
     """Every key of a TOML block is a field of the recipe's schema."""
     import json
 
-    from leyden.config import Recipe
+    from leyden.recipe.schema import Recipe
 
     known = set(re.findall(r'"([a-z_0-9]+)"', json.dumps(Recipe.model_json_schema())))
     known |= {"sampled", "topk_tail"}  # names of arms

@@ -10,16 +10,16 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from conftest import MODELS, random_model, write_small_recipe
-from leyden.arms import Optimisation
-from leyden.asking import PromptFile, Sampling
-from leyden.benchmark import Benchmark, Problems
 from leyden.cli.main import run
 from leyden.data.prompts import read_prompts
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader
-from leyden.metrics_file import read_metrics
-from leyden.modeling import load_model
+from leyden.models.load import load_model
+from leyden.recipe.benchmarks import Benchmark, Problems
+from leyden.recipe.sampling import PromptFile, Sampling
+from leyden.recipe.training import Optimisation
+from leyden.telemetry.metrics import read_metrics
 from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
 from leyden.train.optimizer import make_optimizer
 
@@ -52,7 +52,7 @@ def test_a_model_that_gives_nan_samples_nothing():
     model = random_model()
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.nan)
-    from leyden.config import Execution
+    from leyden.recipe.schema import Execution
 
     engine = TransformersEngine(model, Execution())
     with pytest.raises(EngineError, match="log-probs are not finite"):
@@ -202,7 +202,7 @@ def test_a_grader_may_be_any_module(tmp_path):
 
 
 def test_infinity_by_overflow_in_a_config_has_an_identity(model):
-    from leyden.identity import identify_model
+    from leyden.provenance.identity import identify_model
 
     config = model / "config.json"
     config.write_text(config.read_text().replace("{", '{"odd": 1e999,', 1))

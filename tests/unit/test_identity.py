@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import MODELS
 from leyden.errors import EngineError
-from leyden.identity import canonical_json, derive_seed, fingerprint, identify_model
+from leyden.provenance.identity import canonical_json, derive_seed, fingerprint, identify_model
 
 
 @pytest.fixture

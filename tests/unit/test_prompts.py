@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import MODELS
-from leyden.config import PromptFile, Template
 from leyden.data.prompts import read_prompts
 from leyden.data.render import Renderer, check_same_vocabulary, load_tokenizer
 from leyden.errors import AlignmentError, ConfigError
+from leyden.recipe.schema import PromptFile, Template
 
 
 def source(tmp_path, *lines, **fields):

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import random_model, random_sequences
-from leyden.config import Execution, Sampling
 from leyden.engines.sampling import sample, uniforms
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
+from leyden.recipe.schema import Execution, Sampling
 
 
 @given(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data.scores import check_scores, check_some_doubt
+from leyden.data.scored import check_scores, check_some_doubt
 from leyden.errors import AlignmentError
 from leyden.evals.statistics import accuracy_interval, bootstrap_interval, wilson_interval
 

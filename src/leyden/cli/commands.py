@@ -8,18 +8,18 @@ from typing import Annotated, Any
 import tyro
 
 from leyden.cli import screen
-from leyden.config import Recipe
-from leyden.contamination import check_overlap
-from leyden.data.problems import benchmark_values
 from leyden.errors import ConfigError
-from leyden.hub import model_folder
-from leyden.identity import fingerprint, identify_model
-from leyden.pipeline import planned, run_jobs, run_recipe
-from leyden.recipe import load_evaluation, load_recipe, parse_overrides
-from leyden.run import EVALUATE, PROBLEMS, PROMPTS, RECIPE, Run
-from leyden.scores import compare_folders, read_scores
-from leyden.status import run_status
-from leyden.verify import verify_run
+from leyden.evals.check_overlap import check_overlap
+from leyden.evals.problems import benchmark_values
+from leyden.evals.results import compare_folders, read_scores
+from leyden.models.hub import model_folder
+from leyden.monitor.status import run_status
+from leyden.pipeline.pipeline import planned, run_jobs, run_recipe
+from leyden.pipeline.verify import verify_run
+from leyden.provenance.identity import fingerprint, identify_model
+from leyden.recipe.schema import Recipe
+from leyden.recipe.toml import load_evaluation, load_recipe, parse_overrides
+from leyden.run.run import EVALUATE, PROBLEMS, PROMPTS, RECIPE, Run
 
 Place = Annotated[Path, tyro.conf.Positional]
 
@@ -134,7 +134,7 @@ class Evaluate:
             "model": self.place,
             "evaluate": {"benchmarks": [self._benchmark(text) for text in self.benchmarks]},
         }
-        from leyden.standalone import evaluate_model
+        from leyden.pipeline.evaluate_model import evaluate_model
 
         settings = load_evaluation(values, parse_overrides(fields))
         folder = evaluate_model(settings, self.out, screen.progress)
@@ -235,7 +235,7 @@ class Show:
     """Row number, from 0."""
 
     def run(self) -> None:
-        from leyden.show import show_row
+        from leyden.monitor.show import show_row
 
         screen.print_row(show_row(Run.open(self.run_folder), self.stage, self.row))
 

@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from leyden.run import Advance, Run
-from leyden.scores import SCORES
+from leyden.evals.results import SCORES
+from leyden.run.run import Advance, Run
 
 
 class RateColumn(ProgressColumn):

@@ -8,8 +8,8 @@ from typing import Any
 
 from leyden.data.prompts import Prompt
 from leyden.files import write_atomic
-from leyden.identity import hash_file
-from leyden.run import RENDERED, Progress, check_prompt_set
+from leyden.provenance.identity import hash_file
+from leyden.run.run import RENDERED, Progress, check_prompt_set
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from leyden.asking import PromptFile
 from leyden.data.tables import Row, read_rows
 from leyden.errors import ConfigError
-from leyden.identity import fingerprint
+from leyden.provenance.identity import fingerprint
+from leyden.recipe.sampling import PromptFile
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from leyden.config import Template
 from leyden.errors import AlignmentError, ConfigError, EngineError, first_line
 from leyden.files import read_object
-from leyden.identity import fingerprint
+from leyden.provenance.identity import fingerprint
+from leyden.recipe.schema import Template
 
 SENTINEL = "\x02leyden-prompt\x03"
 

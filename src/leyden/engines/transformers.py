@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from leyden.config import Execution, Sampling
 from leyden.data.batches import batched, collate, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.engines.sampling import sample, uniforms
 from leyden.errors import EngineError
 from leyden.logprobs import TokenScores, head_logits, score_tokens
-from leyden.modeling import DTYPES, computing, head_of, hidden_states, load_model
+from leyden.models.load import DTYPES, computing, head_of, hidden_states, load_model
+from leyden.recipe.schema import Execution, Sampling
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from leyden.evals.verdict import Verdict
 from leyden.files import cache_home
-from leyden.identity import fingerprint
+from leyden.provenance.identity import fingerprint
 
 BATCH = 500  # keys per question to the database
 

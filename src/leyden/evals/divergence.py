@@ -10,7 +10,7 @@ from leyden.data.batches import collate, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.evals.statistics import RESAMPLES
 from leyden.logprobs import reverse_kl
-from leyden.modeling import head_of, hidden_states
+from leyden.models.load import head_of, hidden_states
 
 
 @dataclass(frozen=True)

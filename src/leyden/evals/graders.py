@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leyden.benchmark import BUILT_IN_GRADERS
 from leyden.errors import ConfigError
+from leyden.recipe.benchmarks import BUILT_IN_GRADERS
 
 Grader = Callable[[dict[str, Any], str], bool]
 

@@ -16,19 +16,19 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from leyden.benchmark import Benchmark, Evaluate, SandboxLimits
 from leyden.evals.cache import VerdictCache, verdict_key
 from leyden.evals.graders import apply_grader, load_grader
 from leyden.evals.maths import grade_math, prepare_worker
 from leyden.evals.programs import expect, grade_program
 from leyden.evals.verdict import RIGHT, TRUNCATED, WRONG, Verdict
-from leyden.identity import fingerprint, hash_file
+from leyden.provenance.identity import fingerprint, hash_file
+from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
 from leyden.sandbox.backends import Backend
 from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.selftest import sound_backend
 
 MATH_SECONDS = 20  # hard limit of one answer; math-verify has its own of 5 s for each step
-SOURCES = ("maths.py", "spelling.py", "programs.py", "same.py", "verdict.py")
+SOURCES = ("maths.py", "math_text.py", "programs.py", "evalplus.py", "verdict.py")
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 Grade = Callable[[int, Verdict], None]
 

@@ -8,8 +8,8 @@ import logging
 import re
 import resource
 
-from leyden.data.problems import last_boxed, last_boxes
-from leyden.evals.spelling import both_signs, in_base, plain, respell
+from leyden.evals.math_text import both_signs, in_base, plain, respell
+from leyden.evals.problems import last_boxed, last_boxes
 from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict, final_part
 
 WORKER_MEMORY = 6 * 2**30  # bytes of address space: an absurd power ends as a MemoryError

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from leyden.evals.same import same_result
+from leyden.evals.evalplus import same_result
 from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict, final_part
 from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import decode, encode

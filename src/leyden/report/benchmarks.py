@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from leyden.evals.results import Scores, difference, read_scores
 from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT
 from leyden.report.charts import Band, heat_map
-from leyden.scores import Scores, difference, read_scores
 
 BUDGET = 6_000_000  # characters of completions on one page; beyond it each is cut in the middle
 SHORTEST = 300

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.data.render import load_tokenizer
-from leyden.diagnosis import best_step
-from leyden.metrics_file import METRICS, criterion, read_metrics
+from leyden.monitor.diagnosis import best_step
+from leyden.monitor.show import describe
+from leyden.monitor.status import REFERENCE, run_status
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
-from leyden.run import DISTILL, EVALUATE, PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, Run
-from leyden.show import describe
-from leyden.status import REFERENCE, run_status
+from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
+from leyden.run.run import DISTILL, EVALUATE, PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, Run
 from leyden.store.reader import open_store
+from leyden.telemetry.metrics import METRICS, criterion, read_metrics
 
 NUM_COMPLETIONS = 12
 LOSS = ("loss", "Loss", "Dashed: held-out rollouts.")

@@ -8,10 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
 from leyden.errors import StoreError
 from leyden.files import write_atomic
-from leyden.lineage import require_record
+from leyden.provenance.records import require_record
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
-from leyden.run import PROBLEMS, Run
+from leyden.run.run import PROBLEMS, Run
 
 PAGE = "report.html"
 CLIP = 5.0  # nats; the advantage at which a token's colour is full

@@ -3,23 +3,23 @@
 
 import logging
 
-from leyden.arms import Objective
-from leyden.artifacts import open_artifact, stop_ids, vocab_size
-from leyden.clock import Clock
-from leyden.data.answers import select_answers
-from leyden.data.scores import open_pair
-from leyden.diagnosis import diagnose_arm
-from leyden.engines.probe import heldout_requests, measure_answers
-from leyden.engines.refresh import Refresher
-from leyden.identity import derive_seed, identify_model
-from leyden.lineage import Intent, Record
-from leyden.metrics_file import METRICS, trained_tokens
-from leyden.ranks import Ranks
-from leyden.run import ROLLOUT, SCORE, TEACH, Run
-from leyden.train.artifact import MODEL, train_model
+from leyden.data.completions import select_answers
+from leyden.data.scored import open_pair
+from leyden.distributed.ranks import Ranks
+from leyden.inference.probe import heldout_requests, measure_answers
+from leyden.inference.refresh import Refresher
+from leyden.monitor.diagnosis import diagnose_arm
+from leyden.provenance.identity import derive_seed, identify_model
+from leyden.provenance.records import Intent, Record
+from leyden.recipe.training import Objective
+from leyden.run.artifacts import open_artifact, stop_ids, vocab_size
+from leyden.run.fits import check_vocabulary
+from leyden.run.run import ROLLOUT, SCORE, TEACH, Run
+from leyden.telemetry.clock import Clock
+from leyden.telemetry.metrics import METRICS, trained_tokens
 from leyden.train.checkpoint import CHECKPOINTS, kept_steps
 from leyden.train.loop import Sequences
-from leyden.vocabulary import check_vocabulary
+from leyden.train.save import MODEL, train_model
 
 
 def run_distill(run: Run, intent: Intent) -> Record:

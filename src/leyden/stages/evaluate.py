@@ -7,25 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leyden.artifacts import open_prompts, tokenizer_folder, vocab_size
-from leyden.asking import Sampling
-from leyden.benchmark import Benchmark, Evaluate
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.render import load_tokenizer
-from leyden.data.scores import sequence_of
-from leyden.engines.sample_store import Sampler, sample_store
+from leyden.data.scored import sequence_of
 from leyden.evals.divergence import measure_divergence
 from leyden.evals.grading import Answer, digest, grade_answers
+from leyden.evals.results import SCORES
 from leyden.evals.summary import summarise
 from leyden.files import write_atomic, write_json
-from leyden.identity import fingerprint, hash_file
-from leyden.limits import check_limits
-from leyden.lineage import Intent, Record
-from leyden.modeling import load_model
-from leyden.run import BENCHMARK, PROBLEMS, Run
-from leyden.scores import SCORES
+from leyden.inference.sample import Sampler, sample_store
+from leyden.models.load import load_model
+from leyden.provenance.identity import fingerprint, hash_file
+from leyden.provenance.records import Intent, Record
+from leyden.recipe.benchmarks import Benchmark, Evaluate
+from leyden.recipe.sampling import Sampling
+from leyden.run.artifacts import open_prompts, tokenizer_folder, vocab_size
+from leyden.run.fits import check_limits, check_vocabulary
+from leyden.run.run import BENCHMARK, PROBLEMS, Run
 from leyden.store.reader import Row, Store
-from leyden.vocabulary import check_vocabulary
 
 SAMPLES, GRADES = "samples", "grades"
 

@@ -5,9 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.artifacts import open_prompts
-from leyden.asking import PromptFile
-from leyden.data.problems import Problem, read_problems
 from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
 from leyden.data.prompts import read_prompts
 from leyden.data.render import (
@@ -20,9 +17,12 @@ from leyden.data.render import (
 from leyden.errors import AlignmentError, ConfigError
 from leyden.evals.grading import check_graders
 from leyden.evals.overlap import ProblemIndex
-from leyden.limits import check_limits, common_vocabulary, outside_roles
-from leyden.lineage import Intent, Record
-from leyden.run import BENCHMARK, Run
+from leyden.evals.problems import Problem, read_problems
+from leyden.provenance.records import Intent, Record
+from leyden.recipe.sampling import PromptFile
+from leyden.run.artifacts import open_prompts
+from leyden.run.fits import check_limits, common_vocabulary, outside_roles
+from leyden.run.run import BENCHMARK, Run
 
 
 def run_prompts(run: Run, intent: Intent) -> Record:

@@ -3,17 +3,16 @@
 import numpy as np
 import torch
 
-from leyden.artifacts import open_artifact, open_prompts, vocab_size
-from leyden.data.scores import check_some_doubt
-from leyden.engines.score_store import Scorer, fill_scores, units_like
-from leyden.limits import check_limits
-from leyden.lineage import Intent, Record
+from leyden.data.scored import check_some_doubt
+from leyden.inference.score import Scorer, fill_scores, units_like
 from leyden.losses import sampled_loss
-from leyden.run import ROLLOUT, Run
+from leyden.provenance.records import Intent, Record
+from leyden.run.artifacts import open_artifact, open_prompts, vocab_size
+from leyden.run.fits import check_limits, check_vocabulary
+from leyden.run.run import ROLLOUT, Run
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import scores_schema
 from leyden.store.writer import open_writer
-from leyden.vocabulary import check_vocabulary
 
 TAU = 10.0  # the paper's clip, nats
 

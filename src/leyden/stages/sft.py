@@ -1,14 +1,14 @@
 """Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
 
-from leyden.artifacts import open_artifact, stop_ids, vocab_size
-from leyden.clock import Clock
-from leyden.data.answers import select_answers
-from leyden.identity import identify_model
-from leyden.lineage import Intent, Record
-from leyden.metrics_file import METRICS, trained_tokens
-from leyden.run import TEACH, Run
-from leyden.train.artifact import MODEL, train_model
-from leyden.vocabulary import check_vocabulary
+from leyden.data.completions import select_answers
+from leyden.provenance.identity import identify_model
+from leyden.provenance.records import Intent, Record
+from leyden.run.artifacts import open_artifact, stop_ids, vocab_size
+from leyden.run.fits import check_vocabulary
+from leyden.run.run import TEACH, Run
+from leyden.telemetry.clock import Clock
+from leyden.telemetry.metrics import METRICS, trained_tokens
+from leyden.train.save import MODEL, train_model
 
 
 def run_sft(run: Run, intent: Intent) -> Record:

@@ -1,8 +1,8 @@
 """Stage 1: the teacher answers the SFT prompts."""
 
-from leyden.engines.sample_store import sample_counts, sample_store
-from leyden.lineage import Intent, Record
-from leyden.run import Run
+from leyden.inference.sample import sample_counts, sample_store
+from leyden.provenance.records import Intent, Record
+from leyden.run.run import Run
 
 
 def run_teach(run: Run, intent: Intent) -> Record:

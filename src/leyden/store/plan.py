@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from leyden.errors import StoreError
 from leyden.files import disk_errors, write_atomic
-from leyden.identity import derive_seed
+from leyden.provenance.identity import derive_seed
 
 PLAN = "plan.arrow"
 SCHEMA = pa.schema(

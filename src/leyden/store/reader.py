@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from leyden.errors import StoreError
 from leyden.files import read_object
-from leyden.lineage import require_same
+from leyden.provenance.records import require_same
 from leyden.store.plan import read_plan
 from leyden.store.schema import CHECKSUM, row_checksum
 from leyden.store.unit import (

@@ -21,7 +21,7 @@ from leyden.files import (
     whole_files,
     write_json,
 )
-from leyden.identity import fingerprint
+from leyden.provenance.identity import fingerprint
 from leyden.store.plan import Unit, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, rows_to_table
 from leyden.store.unit import (

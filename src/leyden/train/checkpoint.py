@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from leyden.errors import StoreError
 from leyden.files import TEMPORARY, disk_errors, sync_folder
-from leyden.identity import hash_file
-from leyden.lineage import read_checked, write_checked
+from leyden.provenance.identity import hash_file
+from leyden.provenance.records import read_checked, write_checked
 from leyden.train.optimizer import optimizer_tensors, restore_optimizer
 
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"

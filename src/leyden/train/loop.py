@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import torch
 
-from leyden.arms import Optimisation
-from leyden.clock import MEASURING, TRAINING, Clock
-from leyden.config import Execution
 from leyden.data.batches import collate, rows_of_step, split_by_tokens
 from leyden.data.sequences import TokenSequence
+from leyden.distributed.ranks import Ranks
 from leyden.errors import ConfigError, EngineError
-from leyden.metrics_file import METRICS, append_metrics, criterion, truncate_metrics
-from leyden.ranks import Ranks
+from leyden.recipe.schema import Execution
+from leyden.recipe.training import Optimisation
+from leyden.telemetry.clock import MEASURING, TRAINING, Clock
+from leyden.telemetry.metrics import METRICS, append_metrics, criterion, truncate_metrics
 from leyden.train.checkpoint import (
     CHECKPOINTS,
     Best,

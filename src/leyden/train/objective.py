@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leyden.arms import Objective, Optimisation
 from leyden.data.batches import TokenBatch
 from leyden.losses import (
     importance_weights,
@@ -16,6 +15,7 @@ from leyden.losses import (
     topk_loss,
     topk_tail_loss,
 )
+from leyden.recipe.training import Objective, Optimisation
 from leyden.train.metrics import Sums, importance_sums, policy_sums
 from leyden.train.student import StudentLM
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from leyden.arms import Optimisation
+from leyden.recipe.training import Optimisation
 
 FINAL_SHARE = 0.1  # cosine ends at this share of the peak
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from leyden.data.batches import TokenBatch
 from leyden.logprobs import token_logprobs
-from leyden.modeling import head_of, hidden_states
+from leyden.models.load import head_of, hidden_states
 
 
 class StudentLM(nn.Module):

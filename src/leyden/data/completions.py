@@ -1,0 +1,45 @@
+"""Teacher answers as SFT sequences; those cut at the length cap are dropped, and counted."""
+
+from dataclasses import dataclass
+
+from leyden.data.scored import check_ids, sequence_of
+from leyden.data.sequences import TokenSequence
+from leyden.errors import StoreError
+from leyden.store.reader import Store
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The finished answers of ``rows``; ``num_dropped`` had no stop token."""
+
+    store: Store
+    rows: tuple[int, ...]
+    num_dropped: int
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> TokenSequence:
+        row = self.store[self.rows[index]]
+        where = f"{self.store.folder}: row {self.rows[index]}"
+        check_ids(row, vocab_size=self.vocab_size, where=where)
+        return sequence_of(row)
+
+
+def select_answers(
+    store: Store, split: str, *, vocab_size: int, keep_truncated: bool = False
+) -> Answers:
+    """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``.
+
+    Held-out answers are only measured, so there may be none; what is trained on must hold one.
+    """
+    reasons = store.values("finish_reason")
+    rows = [i for i, s in enumerate(store.values("split")) if s == split]
+    kept = tuple(i for i in rows if keep_truncated or reasons[i] == "stop")
+    if rows and not kept and split != "heldout":
+        raise StoreError(
+            f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
+            hint="raise teach.max_new_tokens, or check template.stop_tokens, or sft.keep_truncated",
+        )
+    return Answers(store, kept, len(rows) - len(kept), vocab_size)

@@ -1,0 +1,1 @@
+"""Many processes that train one model; the only room that imports torch.distributed."""

@@ -1,0 +1,213 @@
+"""Read a benchmark's problems: what is asked, the answer or the tests, from a file or the Hub."""
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leyden.data.prompts import Prompt, scalar, take, written
+from leyden.data.tables import read_rows
+from leyden.errors import ConfigError
+from leyden.evals.code_tests import read_tests
+from leyden.models.hub import hub_files
+from leyden.provenance.identity import fingerprint
+from leyden.recipe.benchmarks import Benchmark, Fields, Problems, known_benchmarks
+
+BOX_OR_BRACE = r"\\(?:boxed|fbox)\s*\{|\\boxed\s*([0-9A-Za-z])|\\[{}\\]|[{}]"
+BETWEEN_BOXES = r"[\s$.,;&\\()]*(?:\\text\{)?\s*(?:and|or)?\s*\}?[\s$,\\()]*"
+NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
+
+
+@dataclass(frozen=True)
+class Problem(Prompt):
+    """``text`` is what the model is asked, ``question`` the same without instructions. ``row``: the
+    file's row for a grader of the user's, else ``tests`` for code and nothing for mathematics."""
+
+    question: str = ""
+
+
+def problem_files(problems: Problems) -> list[Path]:
+    """The files to read, in order; those of the Hub are fetched."""
+    if problems.file is not None:
+        return [Path(problems.file)]
+    assert problems.hub is not None
+    hub = problems.hub
+    return hub_files(hub.repo, revision=hub.revision, pattern=hub.files)
+
+
+def read_problems(benchmark: Benchmark) -> list[Problem]:
+    """All problems in order. Raises ConfigError with the file and line of the first bad row."""
+    source = benchmark.problems
+    rows = [
+        (f"{path}:{number}", row)
+        for path in problem_files(source)
+        for number, row in read_rows(path)
+        if _in_window(row, source, f"{path}:{number}")
+    ]
+    found = take(rows, lambda row, where: _problem(row, benchmark, where), source)
+    if not found:
+        files = ", ".join(map(str, problem_files(source)))
+        left = (
+            f"none of its {len(rows)} rows are left after skip = {source.skip}"
+            if rows
+            else ("it holds no rows" + (" in the window of dates" if source.date_field else ""))
+        )
+        raise ConfigError(
+            f"benchmark {benchmark.name}: {files}: {left}",
+            hint="check the file, problems.skip, first_date and last_date",
+        )
+    return found
+
+
+def _problem(row: dict[str, Any], benchmark: Benchmark, where: str) -> Problem:
+    source = benchmark.problems
+    question = written(row, _field(row, source.prompt_field, where), where)
+    answer = _answer(row, source, where) if source.answer_field else None
+    name = fingerprint(question)[:16]
+    if source.id_field:
+        name = scalar(row, _field(row, source.id_field, where), where)
+    kept = {"code": lambda: {"tests": read_tests(row, where)}, "math": dict, "exact": dict}
+    content = kept.get(benchmark.grader, lambda: row)()
+    text = _asked(question, row, source.instruction)
+    return Problem(name, text, answer, content, question)
+
+
+def _field(row: dict[str, Any], names: Fields, where: str) -> str:
+    """The first of ``names`` that the row has."""
+    wanted = (names,) if isinstance(names, str) else names
+    for name in wanted:
+        if row.get(name) is not None:
+            return name
+    empty = next((f"its {name} is null" for name in wanted if name in row), "")
+    raise ConfigError(
+        f"{where}: {empty or 'has no field ' + ' or '.join(map(repr, wanted))}; it has "
+        f"{', '.join(map(repr, sorted(row)))}",
+        hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
+    )
+
+
+def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
+    assert source.answer_field is not None
+    name = _field(row, source.answer_field, where)
+    value = row[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, int) else scalar(row, name, where)
+    if source.answer_after is not None and source.answer_after in text:
+        text = text.rpartition(source.answer_after)[2]
+    inside = last_boxed(text)
+    text = (text if inside is None else inside).strip()
+    if not text:
+        raise ConfigError(f"{where}: {name} holds no answer", hint="mend that line")
+    return text
+
+
+def last_boxed(text: str) -> str | None:
+    """What the last ``\\boxed{...}`` or ``\\fbox{...}`` that is not empty holds."""
+    boxes = _boxes(text)
+    return boxes[-1][2] if boxes else None
+
+
+def last_boxes(text: str) -> list[str]:
+    """The last box and those before it with nothing between but "and", commas and the like."""
+    boxes = _boxes(text)
+    run = boxes[-1:]
+    for box in reversed(boxes[:-1]):
+        if not re.fullmatch(BETWEEN_BOXES, text[box[1] : run[0][0]]):
+            break
+        run.insert(0, box)
+    return [content for _, _, content in run]
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, content) of every whole box that holds something, by where they start."""
+    found, open_braces = [], []
+    for match in re.finditer(BOX_OR_BRACE, text):
+        if match[0] == "}":
+            start, inside = open_braces.pop() if open_braces else (None, 0)
+            if start is not None and (content := text[inside : match.start()]).strip():
+                found.append((start, match.end(), content))
+        elif match[0] == "{":
+            open_braces.append((None, 0))
+        elif match[0].endswith("{") and len(match[0]) > 2:
+            open_braces.append((match.start(), match.end()))
+        elif match[1]:
+            found.append((match.start(), match.end(), match[1]))
+    return sorted(found)
+
+
+def _asked(question: str, row: dict[str, Any], instruction: str) -> str:
+    """The instruction around the question, unless the question already holds it."""
+    before, _, after = instruction.partition("{prompt}")
+    if after.strip() and "{" not in after.replace("{}", "") and after.strip() in question:
+        return question
+    filled = {"{examples}": _examples(row, question), "{starter}": _starter(row)}
+    for mark, text in filled.items():
+        before, after = before.replace(mark, text), after.replace(mark, text)
+    return before + question + after
+
+
+def _examples(row: dict[str, Any], question: str) -> str:
+    shown = [test for test in row.get("test_list") or [] if isinstance(test, str)][:NUM_EXAMPLES]
+    if not shown or "assert" in question:
+        return ""
+    return "\n\nIt must pass these tests:\n\n" + "\n".join(shown)
+
+
+def _starter(row: dict[str, Any]) -> str:
+    if row.get("starter_code"):
+        return f"Complete this code:\n\n```python\n{row['starter_code']}\n```"
+    return "Read from standard input and write to standard output."
+
+
+def _in_window(row: dict[str, Any], source: Problems, where: str) -> bool:
+    if not source.first_date and not source.last_date:
+        return True
+    assert source.date_field is not None
+    value = row[_field(row, source.date_field, where)]
+    try:
+        day = datetime.datetime.fromisoformat(str(value)).date()
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: {source.date_field} = {value!r} is not a date",
+            hint="dates are written 2025-02-01",
+        ) from error
+    first, last = source.first_date or "0001-01-01", source.last_date or "9999-12-31"
+    return datetime.date.fromisoformat(first) <= day <= datetime.date.fromisoformat(last)
+
+
+def benchmark_values(text: str) -> dict[str, Any]:
+    """What a command line means by ``NAME``, ``NAME=FILE`` or ``FILE``: the values of a benchmark.
+
+    NAME is a known benchmark; FILE alone: JSON lines with ``prompt``, and ``answer`` or ``tests``.
+    """
+    name, equals, file = text.rpartition("=")
+    if equals and name in known_benchmarks():
+        return {"name": name, "problems": {"file": file}}
+    if equals and Path(file).is_file():
+        return {"name": name, **own_values(Path(file))}
+    if text in known_benchmarks():
+        return {"name": text}
+    path = Path(text)
+    if not path.is_file():
+        raise ConfigError(
+            f"{text}: neither a known benchmark nor a file",
+            hint=f"known are {', '.join(known_benchmarks())}; or give FILE, or NAME=FILE",
+        )
+    stem = re.sub(r"[^a-z0-9_-]+", "-", path.name.partition(".")[0].lower()).strip("-_")
+    return {"name": stem or "own", **own_values(path)}
+
+
+def own_values(path: Path) -> dict[str, Any]:
+    """How a file of one's own is read, by the fields of its first row."""
+    _, row = next(iter(read_rows(path)), (0, {}))
+    problems: dict[str, Any] = {
+        "file": str(path),
+        "prompt_field": ("prompt", "question", "problem"),
+    }
+    if "id" in row:
+        problems["id_field"] = "id"
+    if "answer" in row:
+        return {"problems": problems | {"answer_field": "answer"}}
+    return {"grader": "code", "problems": problems}

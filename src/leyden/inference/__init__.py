@@ -1,0 +1,1 @@
+"""Fill stores with completions and scores, from whichever engine makes them."""

@@ -1,0 +1,1 @@
+"""Do a run's jobs in order: skip, refuse, launch, verify."""

@@ -1,0 +1,1 @@
+"""What a thing is, by content, and what it was made from. No torch."""

@@ -1,0 +1,193 @@
+"""A recipe: everything that decides a run, as closed, frozen, strict pydantic models.
+
+The classes state the fields; reading TOML and applying flags is ``recipe.py``. A field whose value
+cannot change a token, a score or a weight is marked ``Where`` (it says where or how fast, not
+what) and stays out of fingerprints. Paths are ``Where`` too: what they point to is identified by
+content.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from leyden.recipe.benchmarks import Evaluate
+from leyden.recipe.sampling import PromptFile, Sampling
+from leyden.recipe.section import WHERE, Count, Name, Positive, Section, Size
+from leyden.recipe.training import Distill, Sft
+
+
+class Models(Section):
+    """Which models: a folder in the Hugging Face format, or a Hub id ``org/name[@revision]``."""
+
+    teacher: str = Field(json_schema_extra=WHERE)
+    """Writes the SFT answers and scores the rollouts."""
+    base: str = Field(json_schema_extra=WHERE)
+    """The student before any training."""
+    sft_teacher: str | None = Field(default=None, json_schema_extra=WHERE)
+    """Another model that writes the SFT answers: against the method; needs
+    ``score.allow_inconsistent_teacher``."""
+    reference: str | None = Field(default=None, json_schema_extra=WHERE)
+    """Adopt this student, trained elsewhere, as the reference policy; teach and sft are skipped."""
+    reference_teacher: str | None = Field(default=None, json_schema_extra=WHERE)
+    """The model that wrote the adopted student's SFT data: declared by you, not verified."""
+
+    @model_validator(mode="after")
+    def _adoption_is_declared(self):
+        if (self.reference is None) != (self.reference_teacher is None):
+            raise ValueError("models.reference and models.reference_teacher go together")
+        if self.reference and self.sft_teacher:
+            raise ValueError("models.sft_teacher has no effect when models.reference is adopted")
+        return self
+
+
+class Prompts(Section):
+    """The prompts of SFT and of on-policy distillation."""
+
+    sft: PromptFile
+    """The teacher answers these."""
+    opd: PromptFile
+    """The student answers these and the teacher scores the answers."""
+    heldout: Size = 64
+    """The last so many OPD prompts are never trained on: held-out loss and KL."""
+    max_prompt_tokens: Count = Field(default=1024, json_schema_extra=WHERE)
+    """A longer rendered prompt is an error."""
+
+
+class Template(Section):
+    """How a prompt becomes token ids; done once per run, with the teacher's tokenizer."""
+
+    kind: Literal["chat", "plain"] = "chat"
+    """``chat`` uses the tokenizer's chat template, ``plain`` the ``plain`` string below."""
+    plain: str = "{prompt}"
+    """For ``kind = "plain"``: the text, with ``{prompt}`` where the prompt goes."""
+    system: str | None = None
+    """System message, for ``kind = "chat"``."""
+    arguments: dict[str, bool | int | str] = Field(default={})
+    """More arguments of the chat template, such as ``enable_thinking = false``."""
+    stop_tokens: tuple[str, ...] = ()
+    """Tokens that end a completion; empty means the teacher's own end-of-sequence tokens."""
+
+
+class Teach(Sampling):
+    """Stage 1: the teacher answers the SFT prompts."""
+
+    answer_opd_prompts: bool = False
+    """Also answer the OPD prompts, as fresh data for ``objective = "sft"`` arms (the control)."""
+
+
+class Rollout(Sampling):
+    """Stage 3: the SFT student answers the OPD prompts. Defaults: paper, section 4 (T 0.8)."""
+
+    temperature: Positive = 0.8
+    """Softmax temperature of the sampler."""
+
+
+class Score(Section):
+    """Stage 4: teacher and reference score every rollout token, once."""
+
+    top_k: Size = 0
+    """Store the teacher's k most likely ids per token with both models' log-probs; 0 = none."""
+    allow_inconsistent_teacher: bool = False
+    """Score with a teacher that did not write the SFT data; recorded and shown ever after."""
+
+
+class Execution(Section):
+    """Where and how fast: nothing here changes what is made, beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Weights and compute of inference; compute of training (master weights stay float32)."""
+    threads: Size = 0
+    """CPU threads of torch; 0 = torch's choice. Tiny models are often faster with 1."""
+    rows_per_unit: Count = 256
+    """Rows per store unit: what a killed worker loses at most."""
+    generate_batch_size: Count = 64
+    """Sequences sampled together."""
+    batch_tokens: Count = 16384
+    """Token budget of a scoring batch or a training micro-batch, padding included."""
+    logprob_chunk_tokens: Count = 1024
+    """Tokens whose logits are held at once."""
+    layout: Literal["padded", "packed"] = "padded"
+    """Training micro-batches: one sequence per row, or all sequences in one row."""
+    ranks: Count = 1
+    """Data-parallel training processes on this machine."""
+
+
+class Evaluation(Section):
+    """What `leyden evaluate MODEL` does: the last stage without a run."""
+
+    model: str = Field(json_schema_extra=WHERE)
+    """The model that answers: a folder or a Hub id."""
+    seed: Size = 0
+    """Samples follow from it."""
+    template: Template = Template()
+    """How a problem becomes token ids, with the model's own tokenizer."""
+    evaluate: Evaluate
+    """Benchmarks and limits."""
+    execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
+    """Where and how fast."""
+
+
+class Recipe(Section):
+    """One file, one run."""
+
+    name: Name = Field(json_schema_extra=WHERE)
+    """Names the run and its default folder, ``runs/NAME``."""
+    seed: Size = 0
+    """Every random choice of the run follows from it."""
+    models: Models
+    prompts: Prompts
+    template: Template = Template()
+    teach: Teach = Teach()
+    sft: Sft = Sft()
+    rollout: Rollout = Rollout()
+    score: Score = Score()
+    distill: Distill = Distill()
+    evaluate: Evaluate = Evaluate()
+    execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        for name, arm in self.distill.resolved_arms().items():
+            if self.execution.ranks > arm.batch_size:
+                raise ValueError(f"execution.ranks exceeds distill.arms.{name}.batch_size")
+            if arm.top_k > self.score.top_k:
+                raise ValueError(
+                    f"distill.arms.{name}: top_k = {arm.top_k} exceeds the stored "
+                    f"score.top_k = {self.score.top_k}"
+                )
+            if arm.objective == "topk" and 1 in (arm.top_k, self.score.top_k):
+                raise ValueError(f"distill.arms.{name}: 'topk' over one id is always zero")
+            if arm.objective.startswith("topk") and not self.score.top_k:
+                raise ValueError(
+                    f"distill.arms.{name}: objective = {arm.objective!r} needs stored top-k "
+                    "scores, and score.top_k is 0"
+                )
+        if self.execution.ranks > self.sft.batch_size:
+            raise ValueError("execution.ranks exceeds sft.batch_size")
+        if self.models.sft_teacher and not self.score.allow_inconsistent_teacher:
+            raise ValueError(
+                "models.sft_teacher is set, so the scoring teacher did not write the SFT data; "
+                "that needs score.allow_inconsistent_teacher = true"
+            )
+        if self.models.reference and any(
+            arm.objective == "sft" for arm in self.distill.resolved_arms().values()
+        ):
+            raise ValueError(
+                "objective = 'sft' needs teacher answers; models.reference skips teach"
+            )
+        others = {"teacher", "sft_teacher", "base", "reference"}
+        taken = others & self.distill.resolved_arms().keys()
+        if taken:
+            raise ValueError(f"distill.arms: {taken.pop()!r} is the name of another model")
+        trained = {"sft": self.sft, **self.distill.resolved_arms()}
+        for name, settings in trained.items():
+            if settings.patience and self.prompts.heldout < self.execution.ranks:
+                raise ValueError(f"{name}: patience needs prompts.heldout of at least one per rank")
+        if self.evaluate.kl_prompts > self.prompts.heldout:
+            raise ValueError(
+                f"evaluate.kl_prompts = {self.evaluate.kl_prompts} exceeds "
+                f"prompts.heldout = {self.prompts.heldout}"
+            )
+        return self

@@ -1,0 +1,184 @@
+"""Recipe files: TOML and flags in, a validated ``Recipe`` out, and back to TOML."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from leyden.errors import ConfigError
+from leyden.files import write_atomic
+from leyden.recipe.schema import Evaluation, Recipe
+
+
+def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe:
+    """Read ``path``, apply ``("distill.learning-rate", "2e-6")`` pairs, validate.
+
+    Paths in the file are relative to it, paths in the pairs to the working directory.
+    """
+    values = read_toml(path)
+    _resolve_paths(values, path.parent.resolve())
+    for key, text in overrides:
+        _override(values, key, text)
+    _resolve_paths(values, Path.cwd())
+    return validate_recipe(values, source=str(path))
+
+
+def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> Evaluation:
+    """``values`` with (key, text) pairs applied, validated; paths are relative to here."""
+    for key, text in overrides:
+        _override(values, key, text)
+    _resolve_paths(values, Path.cwd())
+    return validate(Evaluation, values, source="leyden evaluate")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}",
+            hint="give the path of a TOML recipe, such as recipes/tiny.toml",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="mend that line") from error
+
+
+def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
+    """Validate in JSON mode (TOML arrays pass as tuples); the first error as a sentence."""
+    return validate(Recipe, values, source=source)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def validate(section: type[S], values: Mapping[str, Any], *, source: str) -> S:
+    """Validate any section as if read from TOML."""
+    try:
+        return section.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise _explain(error, source, section) from error
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as TOML (absent optional values are left out)."""
+    text = tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+    data = text.encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_atomic(path, data)
+
+
+def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
+    """``["--distill.learning-rate", "2e-6", "--seed=3"]`` as (key, text) pairs."""
+    pairs, rest = [], list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--") or len(flag) < 3:
+            raise ConfigError(
+                f"unexpected argument {flag!r}",
+                hint="recipe fields are set as --section.field VALUE",
+            )
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"{flag}: no value given", hint=f"write {flag} VALUE")
+            value = rest.pop(0)
+        pairs.append((key, value))
+    return pairs
+
+
+def _override(values: dict[str, Any], key: str, text: str) -> None:
+    """Set a dotted key; the text is read as a TOML value, or taken as a string."""
+    *sections, field = key.split(".")
+    inside = ""
+    for name in sections:
+        section = _spelled(name, values, inside)
+        values, inside = values.setdefault(section, {}), section
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"--{key}: {section} is not a section of the recipe",
+                hint="tables in arrays, such as benchmarks, are edited in the file",
+            )
+    field = _spelled(field, values, inside)
+    try:
+        values[field] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[field] = text
+
+
+def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
+    """A flag's dashes are a field's underscores; names of arms are the user's own."""
+    return name if name in values or inside == "arms" else name.replace("-", "_")
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    """Make relative paths absolute; a Hub id that is no folder of ``folder`` stays."""
+    models = values.get("models")
+    if isinstance(models, dict):
+        for role, place in models.items():
+            if isinstance(place, str) and (folder / place).is_dir():
+                models[role] = str((folder / place).resolve())
+            elif isinstance(place, str) and place.startswith((".", "/", "~")):
+                models[role] = str((folder / Path(place).expanduser()).resolve())
+    evaluate = values.get("evaluate")
+    benchmarks = evaluate.get("benchmarks", []) if isinstance(evaluate, dict) else []
+    prompts = values.get("prompts")
+    files = list(prompts.values()) if isinstance(prompts, dict) else []
+    for benchmark in benchmarks if isinstance(benchmarks, list) else []:
+        if isinstance(benchmark, dict):
+            files.append(benchmark.get("problems"))
+            grader = benchmark.get("grader")
+            if isinstance(grader, str) and ":" in grader:
+                benchmark["grader"] = str((folder / Path(grader).expanduser()).resolve())
+    for entry in files:
+        if isinstance(entry, dict) and isinstance(entry.get("file"), str):
+            entry["file"] = str((folder / Path(entry["file"]).expanduser()).resolve())
+
+
+def _explain(error: ValidationError, source: str, top: type[BaseModel]) -> ConfigError:
+    """The first validation error as one sentence with the key, the value found and a hint."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    found, kind = first.get("input"), first["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1], top)
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        hint += "; as a flag: --section.field VALUE" if len(first["loc"]) == 1 else ""
+        return ConfigError(f"{source}: unknown key {key} = {found!r}", hint=hint)
+    if first["loc"] and first["loc"][-1] == "[key]":
+        return ConfigError(
+            f"{source}: {found!r} is not a name", hint="lower-case letters, digits, - and _"
+        )
+    if kind == "missing":
+        return ConfigError(
+            f"{source}: {key} is required and missing", hint=f"add {key} to the recipe"
+        )
+    if kind == "value_error":
+        where = f"{key}: " if key else ""
+        message = str(first["ctx"]["error"]).splitlines()
+        return ConfigError(
+            f"{source}: {where}{' '.join(message)}", hint="change one of the settings named"
+        )
+    return ConfigError(
+        f"{source}: {key} = {found!r} is not valid: {first['msg']}",
+        hint=f"`leyden config --schema` documents {key}",
+    )
+
+
+def _fields_at(location: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
+    """Names of the fields that the section at ``location`` has."""
+    section: type[BaseModel] | None = top
+    for part in location:
+        field = section.model_fields.get(str(part)) if section else None
+        if field is None:
+            continue
+        candidates = [field.annotation, *get_args(field.annotation)]
+        section = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section
+        )
+    return sorted(section.model_fields) if section else []

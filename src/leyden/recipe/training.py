@@ -1,0 +1,152 @@
+"""How students are trained: optimisation, objectives, and the arms that share a store."""
+
+import difflib
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from leyden.recipe.section import WHERE, Beta, Count, Name, NonNegative, Positive, Section, Size
+
+
+class Optimisation(Section):
+    """What SFT and distillation share: AdamW on batches of whole sequences."""
+
+    steps: Count = 150
+    """Optimizer steps."""
+    batch_size: Count = 256
+    """Sequences per optimizer step, over all ranks."""
+    learning_rate: Positive = 2e-6
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After warm-up: constant, or cosine to a tenth of the peak."""
+    warmup_steps: Size = 0
+    """Linear warm-up."""
+    weight_decay: NonNegative = 0.1
+    """AdamW weight decay of matrices; vectors are not decayed."""
+    beta1: Beta = 0.9
+    """AdamW."""
+    beta2: Beta = 0.98
+    """AdamW; 0.98 is the paper's."""
+    grad_clip: Positive = 1.0
+    """Clip the gradient's global norm here."""
+    reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "token_mean"
+    """How token losses become one number; always global sums over global denominators."""
+    eval_every: Size = Field(default=10, json_schema_extra=WHERE)
+    """Measure held-out loss every so many steps; 0 = only at the end."""
+    patience: Size = 0
+    """Stop when so many held-out measurements in a row brought no lower reverse KL by the stored
+    top k (or loss, without one), and keep the model of the lowest; 0 = train all steps and keep the
+    last."""
+    checkpoint_every: Count = Field(default=50, json_schema_extra=WHERE)
+    """Steps between resume points."""
+
+    @model_validator(mode="after")
+    def _patience_has_measurements(self):
+        if self.patience and not self.eval_every:
+            raise ValueError("patience counts held-out measurements, and eval_every is 0")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """How often held-out loss is measured decides the model once patience may stop."""
+        found = super().identity()
+        return found | {"eval_every": self.eval_every} if self.patience else found
+
+
+class Sft(Optimisation):
+    """Stage 2: the base model learns the teacher's answers; the result is the reference policy."""
+
+    learning_rate: Positive = 8e-5
+    """Peak learning rate; the paper's for 4B and 8B."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After warm-up: constant, or cosine to a tenth of the peak."""
+    keep_truncated: bool = False
+    """Also learn answers that were cut at the length cap; they hold no stop token to learn."""
+
+
+class Objective(Optimisation):
+    """Stage 5: the student trains on the stored scores alone. Defaults: paper, section 4."""
+
+    objective: Literal["sampled", "topk", "topk_tail", "sft"] = "sampled"
+    """``sampled`` is the paper's; ``topk_tail`` and ``topk`` match the stored top-k distribution
+    with a bucket for the rest, or renormalised; ``sft`` continues on teacher answers (a
+    control)."""
+    top_k: Size = 0
+    """For dense objectives: use the likeliest so many of the stored ids, the others joining the
+    tail; 0 = all of them."""
+    advantage_clip: Positive = 10.0
+    """tau: the advantage, in nats, beyond which the loss grows linearly (``sampled``)."""
+    importance: Literal["none", "token", "prefix", "sequence"] = "none"
+    """Detached ratio student/reference: of the token, of the prefix up to it, of the sequence."""
+    importance_cap: Positive | None = None
+    """Truncate the ratio here; default 2 for ``token``, 3 for ``prefix`` and ``sequence``."""
+    kl_to_reference: NonNegative = 0.0
+    """Weight of an explicit penalty against leaving the reference policy."""
+    refresh_every: Size = 0
+    """0: train on the stored rollouts alone (Lightning OPD). k: every k steps the student answers
+    anew and the teacher, live, scores the answers; 1 is standard OPD."""
+    heldout_samples: Size = Field(default=32, json_schema_extra=WHERE)
+    """At each held-out measurement the student answers so many held-out prompts: their mean length
+    and stop rate; 0 = not."""
+    reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "sequence_mean"
+    """How token losses become one number; ``sequence_mean`` is the released code's."""
+
+    @model_validator(mode="after")
+    def _possible(self):
+        dense, control = self.objective.startswith("topk"), self.objective == "sft"
+        if dense and self.importance in ("token", "sequence"):
+            raise ValueError(
+                f"importance = {self.importance!r} has no meaning for objective = "
+                f"{self.objective!r}, which sums over actions; use 'none' or 'prefix'"
+            )
+        if control and (self.importance != "none" or self.kl_to_reference > 0):
+            raise ValueError("objective = 'sft' takes neither importance nor kl_to_reference")
+        if self.importance_cap is not None and self.importance == "none":
+            raise ValueError("importance_cap is set but importance = 'none'")
+        if self.top_k and not dense:
+            raise ValueError(f"top_k has no effect for objective = {self.objective!r}")
+        if self.refresh_every and control:
+            raise ValueError("objective = 'sft' learns teacher answers; refresh_every must be 0")
+        if self.refresh_every and self.importance != "none":
+            raise ValueError(
+                f"importance = {self.importance!r} corrects stored rollouts towards the student; "
+                "with refresh_every > 0 they are the student's own"
+            )
+        return self
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether the arm trains on the sealed store of scored rollouts."""
+        return self.objective != "sft" and not self.refresh_every
+
+
+class Distill(Objective):
+    """``[distill]`` holds what arms share; each ``[distill.arms.NAME]`` overrides some of it."""
+
+    arms: dict[Name, dict[str, Any]] = Field(default={})
+    """Named overrides; without any there is one arm, named after the objective."""
+
+    def resolved_arms(self) -> dict[str, Objective]:
+        """Arm name -> its complete settings."""
+        shared = self.model_dump(exclude={"arms"})
+        arms = self.arms or {self.objective: {}}
+        return {name: _resolve_arm(name, shared | override) for name, override in arms.items()}
+
+    @model_validator(mode="after")
+    def _arms_are_valid(self):
+        self.resolved_arms()
+        return self
+
+
+def _resolve_arm(name: str, settings: dict[str, Any]) -> Objective:
+    try:
+        return Objective.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["arms", name, *map(str, first["loc"])])
+        if first["type"] == "value_error":
+            raise ValueError(f"{key}: {first['ctx']['error']}") from error
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(first["loc"][-1]), Objective.model_fields, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{key} = {first['input']!r}: unknown key{meant}") from error
+        raise ValueError(f"{key} = {first['input']!r}: {first['msg']}") from error

@@ -1,0 +1,1 @@
+"""Measurements of work as it goes on, kept in plain files."""
