@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from leyden.data.tables import read_rows
+from leyden.data.sources import read_rows
 from leyden.evals.grading import Answer, grade_answers, num_graders
 from leyden.evals.problems import Problem, read_problems
 from leyden.evals.verdict import RIGHT

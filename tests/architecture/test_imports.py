@@ -64,7 +64,7 @@ HOMES = {
     "rich": {"cli/screen.py"},
     "tyro": {"cli/main.py", "cli/commands.py"},
     "jinja2": {"report/page.py"},
-    "pyarrow": {"store", "data/tables.py"},
+    "pyarrow": {"store", "data/sources.py"},
     "pebble": {"evals/grading.py"},
     "math_verify": {"evals/maths.py"},
 }

@@ -172,7 +172,7 @@ MISTAKES = [
     ),
     Mistake(
         "two teachers, and nobody noticed",
-        "provenance/records.py",
+        "provenance/one_teacher.py",
         "if wrote.digest == scores.digest:",
         "if True:",
         RUNS + "test_tampering.py::test_another_teacher_may_not_score",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, needs_bubblewrap
-from leyden.data.tables import read_rows
+from leyden.data.sources import read_rows
 from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.overlap import ProblemIndex
 from leyden.evals.problems import read_problems

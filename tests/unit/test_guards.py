@@ -11,7 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from conftest import MODELS, random_model, write_small_recipe
 from leyden.cli.main import run
-from leyden.data.prompts import read_prompts
+from leyden.data.sources import read_prompts
 from leyden.engines.transformers import GenerateRequest, TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import MODELS
-from leyden.data.prompts import read_prompts
-from leyden.data.render import Renderer, check_same_vocabulary, load_tokenizer
+from leyden.data.render import Renderer
+from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
+from leyden.models.vocabulary import check_same_vocabulary, load_tokenizer
 from leyden.recipe.schema import PromptFile, Template
 
 

@@ -9,7 +9,7 @@ import tyro
 
 from leyden.cli import screen
 from leyden.errors import ConfigError
-from leyden.evals.check_overlap import check_overlap
+from leyden.evals.overlap import check_overlap
 from leyden.evals.problems import benchmark_values
 from leyden.evals.results import compare_folders, read_scores
 from leyden.models.hub import model_folder

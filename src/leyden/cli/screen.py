@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from leyden.evals.results import SCORES
-from leyden.run.run import Advance, Run
+from leyden.run.run import Run
+from leyden.telemetry.progress import Advance
 
 
 class RateColumn(ProgressColumn):

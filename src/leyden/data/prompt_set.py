@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.data.prompts import Prompt
+from leyden.data.sources import Prompt
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
-from leyden.run.run import RENDERED, Progress, check_prompt_set
+from leyden.run.run import RENDERED, check_prompt_set
+from leyden.telemetry.progress import Progress
 
 
 @dataclass(frozen=True)

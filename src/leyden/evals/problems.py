@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.data.prompts import Prompt, scalar, take, written
-from leyden.data.tables import read_rows
+from leyden.data.sources import Prompt, read_rows, scalar, take, written
 from leyden.errors import ConfigError
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files

@@ -14,11 +14,12 @@ from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 from leyden.run.artifacts import open_prompts, stop_ids, vocab_size
 from leyden.run.fits import check_limits
-from leyden.run.run import PROMPTS, Progress, Run
+from leyden.run.run import PROMPTS, Run
 from leyden.store.plan import make_plan
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import COMPLETIONS
 from leyden.store.writer import open_writer
+from leyden.telemetry.progress import Progress
 
 
 @dataclass(frozen=True)

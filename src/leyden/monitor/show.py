@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from leyden.data.render import load_tokenizer
 from leyden.data.scored import check_pair
 from leyden.errors import ConfigError
+from leyden.models.vocabulary import load_tokenizer
 from leyden.run.artifacts import open_artifact, tokenizer_folder
 from leyden.run.run import ROLLOUT, SCORE, TEACH, Run
 from leyden.store.reader import Row, Store

@@ -4,14 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.errors import ConsistencyError, StoreError
-from leyden.provenance.records import (
-    INTENT,
-    Intent,
-    check_drift,
-    check_numerics,
-    check_one_teacher,
-    read_intent,
-)
+from leyden.provenance.one_teacher import check_one_teacher
+from leyden.provenance.records import INTENT, Intent, check_drift, check_numerics, read_intent
 from leyden.run.run import PROMPTS, SCORE, TEACH, Run
 
 RENDERING = ("tokenizer", "template", "stop tokens")  # parts of a model that decide prompt ids

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
-from leyden.data.render import Renderer, load_sizes, load_tokenizer
+from leyden.data.render import Renderer
 from leyden.errors import ConfigError, LeydenError
 from leyden.evals.grading import check_graders
 from leyden.evals.problems import read_problems
@@ -12,6 +12,7 @@ from leyden.evals.results import SCORES, read_scores
 from leyden.files import disk_errors, write_json
 from leyden.inference.sample import Sampler
 from leyden.models.hub import model_folder
+from leyden.models.vocabulary import load_sizes, load_tokenizer
 from leyden.pipeline.pipeline import environment_of, lock
 from leyden.provenance.identity import fingerprint, hash_file, identify_model
 from leyden.provenance.records import (
@@ -24,15 +25,9 @@ from leyden.provenance.records import (
 )
 from leyden.recipe.schema import Evaluation
 from leyden.run.fits import check_length
-from leyden.run.run import (
-    BENCHMARK,
-    PROBLEMS,
-    Progress,
-    grader_files,
-    numerics_of,
-    problem_files,
-)
+from leyden.run.run import BENCHMARK, PROBLEMS, grader_files, numerics_of, problem_files
 from leyden.stages.evaluate import answer_benchmarks
+from leyden.telemetry.progress import Progress
 from leyden.train.save import use_threads
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.data.render import load_tokenizer
+from leyden.models.vocabulary import load_tokenizer
 from leyden.monitor.diagnosis import best_step
 from leyden.monitor.show import describe
 from leyden.monitor.status import REFERENCE, run_status

@@ -4,8 +4,8 @@ stage that reads them: caps and models may change between."""
 from collections.abc import Iterable
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.data.render import load_sizes, load_tokenizer, vocabulary_digest
 from leyden.errors import AlignmentError, ConfigError
+from leyden.models.vocabulary import load_sizes, load_tokenizer, vocabulary_digest
 from leyden.run.artifacts import prompt_counts
 from leyden.run.run import BENCHMARK, Run
 

@@ -6,10 +6,9 @@ anything.
 """
 
 import importlib.metadata
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from leyden.errors import EngineError, StoreError
 from leyden.models.hub import model_folder
@@ -19,28 +18,13 @@ from leyden.recipe.benchmarks import Evaluate
 from leyden.recipe.schema import Execution, Recipe
 from leyden.recipe.toml import load_recipe
 from leyden.recipe.training import Objective
+from leyden.telemetry.progress import Progress, silent
 
 RECIPE, RENDERED = "recipe.toml", "rendered.jsonl"
 PROMPTS, PROBLEMS = "prompts", "problems"
 TEACH, SFT, ROLLOUT, SCORE = "teach", "sft", "rollout", "score"
 DISTILL, EVALUATE = "distill", "evaluate"
 BENCHMARK = "bench-"  # a benchmark's prompts are the split bench-NAME
-
-
-class Advance(Protocol):
-    """Tells that ``amount`` more is done; ``note`` is shown beside it, such as the score so far."""
-
-    def __call__(self, amount: int, note: str = "", /) -> None: ...
-
-
-class Progress(Protocol):
-    """Shows how far a stage is; ``unit`` is what the callback counts."""
-
-    def __call__(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]: ...
-
-
-def silent(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
-    return nullcontext(lambda amount, note="": None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.data.render import load_tokenizer
 from leyden.data.scored import sequence_of
 from leyden.evals.divergence import measure_divergence
 from leyden.evals.grading import Answer, digest, grade_answers
@@ -17,6 +16,7 @@ from leyden.evals.summary import summarise
 from leyden.files import write_atomic, write_json
 from leyden.inference.sample import Sampler, sample_store
 from leyden.models.load import load_model
+from leyden.models.vocabulary import load_tokenizer
 from leyden.provenance.identity import fingerprint, hash_file
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.benchmarks import Benchmark, Evaluate

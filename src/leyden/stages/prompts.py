@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
-from leyden.data.prompts import read_prompts
-from leyden.data.render import (
-    Renderer,
+from leyden.data.render import Renderer
+from leyden.data.sources import read_prompts
+from leyden.errors import AlignmentError, ConfigError
+from leyden.evals.grading import check_graders
+from leyden.evals.overlap import ProblemIndex
+from leyden.evals.problems import Problem, read_problems
+from leyden.models.vocabulary import (
     check_same_vocabulary,
     load_sizes,
     load_tokenizer,
     vocabulary_digest,
 )
-from leyden.errors import AlignmentError, ConfigError
-from leyden.evals.grading import check_graders
-from leyden.evals.overlap import ProblemIndex
-from leyden.evals.problems import Problem, read_problems
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.sampling import PromptFile
 from leyden.run.artifacts import open_prompts

@@ -14,8 +14,8 @@ from leyden.models.load import DTYPES, load_model
 from leyden.provenance.identity import TOKENIZER_FILES
 from leyden.recipe.schema import Execution
 from leyden.recipe.training import Optimisation
-from leyden.run.run import Progress
 from leyden.telemetry.clock import Clock
+from leyden.telemetry.progress import Progress
 from leyden.train.checkpoint import ResumePoint
 from leyden.train.loop import Sequences, Source, Training
 from leyden.train.student import StudentLM

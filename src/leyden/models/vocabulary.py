@@ -1,0 +1,53 @@
+"""Tokenizers and sizes of models: token ids cross between models that number them alike."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from leyden.errors import AlignmentError, EngineError, first_line
+from leyden.provenance.identity import fingerprint
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers, json and transformers each have errors of their own
+        raise EngineError(
+            f"{folder}: its tokenizer cannot be loaded: {first_line(error)}",
+            hint="the folder needs tokenizer.json and tokenizer_config.json",
+        ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def load_sizes(folder: Path) -> tuple[int, int]:
+    """(rows of the embedding, longest context) of a model, from its config."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+        return int(config.vocab_size), int(config.max_position_embeddings)
+    except Exception as error:  # transformers validates a config with errors of its own
+        raise EngineError(
+            f"{folder}: its config.json cannot be used: {first_line(error)}",
+            hint="the folder must hold a causal language model that Transformers knows",
+        ) from error
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of the token -> id map: models may share ids only if this is equal."""
+    return fingerprint(tokenizer.get_vocab())
+
+
+def check_same_vocabulary(
+    first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, *, names: Sequence[str]
+) -> None:
+    """Raise AlignmentError with the first token that two tokenizers number differently."""
+    left, right = first.get_vocab(), second.get_vocab()
+    differ = [t for t in left.keys() | right.keys() if left.get(t) != right.get(t)]
+    if differ:
+        token = min(differ, key=lambda t: left.get(t, right.get(t, 0)))
+        raise AlignmentError(
+            f"{names[0]} and {names[1]} have different tokenizers: {len(differ)} tokens differ, "
+            f"first {token!r}, which is {left.get(token)} and {right.get(token)}",
+            hint="teacher and student must share one vocabulary; choose models of one family",
+        )

@@ -1,0 +1,20 @@
+"""How far a stage is: two protocols, and the progress that shows nothing."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Tells that ``amount`` more is done; ``note`` is shown beside it, such as the score so far."""
+
+    def __call__(self, amount: int, note: str = "", /) -> None: ...
+
+
+class Progress(Protocol):
+    """Shows how far a stage is; ``unit`` is what the callback counts."""
+
+    def __call__(self, name: str, total: int, unit: str) -> AbstractContextManager[Advance]: ...
+
+
+def silent(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda amount, note="": None)
