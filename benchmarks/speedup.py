@@ -28,15 +28,20 @@ import torch  # noqa: E402
 
 import experiment  # noqa: E402
 from demo import models as demo  # noqa: E402
-from experiment import quiet  # noqa: E402
-from leyden.engines.transformers import GenerateRequest, TransformersEngine  # noqa: E402
+from leyden.engines.base import GenerateRequest  # noqa: E402
+from leyden.engines.transformers import TransformersEngine  # noqa: E402
 from leyden.evals.statistics import accuracy_interval  # noqa: E402
 from leyden.models.load import load_model  # noqa: E402
-from leyden.monitor.costs import arm_costs  # noqa: E402
+from leyden.monitor.costs import ArmCost, arm_costs  # noqa: E402
 from leyden.pipeline.pipeline import run_jobs  # noqa: E402
-from leyden.recipe.schema import Execution, Sampling  # noqa: E402
+from leyden.recipe.sampling import Sampling  # noqa: E402
+from leyden.recipe.schema import Execution  # noqa: E402
 from leyden.recipe.toml import validate_recipe, write_recipe  # noqa: E402
-from leyden.run.run import RECIPE, Run  # noqa: E402
+from leyden.run.graph import resolve  # noqa: E402
+from leyden.run.layout import RECIPE  # noqa: E402
+from leyden.run.run import REFERENCE, TEACHER, Run  # noqa: E402
+from leyden.run.stage import Job  # noqa: E402
+from leyden.run.table import PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, distill  # noqa: E402
 from models import make_models  # noqa: E402
 from tasks import CHARACTERS, TASKS  # noqa: E402
 
@@ -53,9 +58,9 @@ def lightning(run: Run, threads: int, *, steps: int | None = None, students: int
     rates = {f"s{i}": DENSE | {"learning_rate": RATE * 0.9**i} for i in range(students)}
     run = variant(run, threads, rates, steps)
     forget(run)
-    walls = [seconds_of(run, ["rollout", "score", "distill/s0"])]
-    walls += [seconds_of(run, [f"distill/{arm}"]) for arm in list(rates)[1:]]
-    found = phases(next(iter(arm_costs(run).values())))
+    walls = [seconds_of(run, [ROLLOUT, SCORE, distill("s0")])]
+    walls += [seconds_of(run, [distill(arm)]) for arm in list(rates)[1:]]
+    found = phases(next(iter(arm_costs(resolve(run)).values())))
     return found | {
         "wall": walls[0], "further": statistics.median(walls[1:]), "all": sum(walls)
     }  # fmt: skip
@@ -65,9 +70,9 @@ def online(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
     """Standard OPD in this program: fresh rollouts and a live teacher at every step."""
     run = variant(run, threads, {"s0": DENSE | {"refresh_every": 1}}, steps)
     forget(run)
-    run_jobs(run, ["rollout", "score"], announce=quiet)  # held-out prompts alone: not counted
-    wall = seconds_of(run, ["distill/s0"])
-    return phases(next(iter(arm_costs(run).values()))) | {"wall": wall}
+    run_jobs(run, [ROLLOUT, SCORE])  # held-out prompts alone: not counted
+    wall = seconds_of(run, [distill("s0")])
+    return phases(next(iter(arm_costs(resolve(run)).values()))) | {"wall": wall}
 
 
 def forget(run: Run) -> None:
@@ -75,10 +80,10 @@ def forget(run: Run) -> None:
         shutil.rmtree(run.root / job, ignore_errors=True)
 
 
-def seconds_of(run: Run, jobs: list[str]) -> float:
+def seconds_of(run: Run, jobs: list[Job]) -> float:
     """Wall time, with loading models, storing, checkpoints and saving."""
     began = time.monotonic()
-    run_jobs(run, jobs, announce=quiet)
+    run_jobs(run, jobs)
     return time.monotonic() - began
 
 
@@ -93,7 +98,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
     settings = run.recipe.distill
     prompts = read_prompts(run.recipe.prompts.opd.file)
     prompts = prompts[: len(prompts) - run.recipe.prompts.heldout]
-    reference = run.place("reference")
+    reference = run.place(REFERENCE)
     arguments = DistillationConfig(
         output_dir=str(run.root / "trl"), max_steps=steps or settings.steps, beta=1.0,
         per_device_train_batch_size=settings.batch_size, learning_rate=RATE,
@@ -105,7 +110,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
     )  # fmt: skip
     trainer = DistillationTrainer(
         model=AutoModelForCausalLM.from_pretrained(reference, dtype=torch.float32),
-        teacher_model=AutoModelForCausalLM.from_pretrained(run.place("teacher")),
+        teacher_model=AutoModelForCausalLM.from_pretrained(run.place(TEACHER)),
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=AutoTokenizer.from_pretrained(reference),
@@ -155,8 +160,8 @@ def changed(run: Run, **sections: dict[str, Any]) -> Run:
     return Run(run.root, recipe)
 
 
-def phases(cost: Seconds) -> Seconds:
-    return {name: cost[name] for name in ("sampling", "scoring", "training")}
+def phases(cost: ArmCost) -> Seconds:
+    return {name: cost.phases[name] for name in ("sampling", "scoring", "training")}
 
 
 def accuracy(run: Run, folder: Path) -> str:
@@ -165,12 +170,13 @@ def accuracy(run: Run, folder: Path) -> str:
     prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file)
     tokenizer = demo.make_tokenizer(CHARACTERS)
     model = load_model(folder, device="cpu", dtype="float32")
-    engine = TransformersEngine(model, Execution(device="cpu", generate_batch_size=512))
+    engine = TransformersEngine.around(model, Execution(device="cpu", generate_batch_size=512))
     requests = [GenerateRequest(tokenizer(p)["input_ids"], i) for i, p in enumerate(prompts)]
-    answers = engine.generate(requests, Sampling(max_new_tokens=task.max_new_tokens), [1])
+    sampling = Sampling(max_new_tokens=task.max_new_tokens)
     right = [
-        a.finish_reason == "stop" and task.grade(p, tokenizer.decode(a.ids[:-1].tolist()))
-        for p, a in zip(prompts, answers, strict=True)
+        made.finish_reason == "stop"
+        and task.grade(prompts[i], tokenizer.decode(made.ids[:-1].tolist()))
+        for i, made in engine.generate(requests, sampling, [1])
     ]
     share, (low, high) = accuracy_interval([[verdict] for verdict in right])
     return f"{100 * share:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
@@ -215,7 +221,7 @@ def beginning(out: Path, task: str, epochs: int) -> Run:
     experiment.make_prompts(task, SEED, home / "prompts" / task / str(SEED), epochs=epochs)
     run = experiment.make_run(home, task, SEED, "one", home / "run", {"s0": DENSE}, sharp=False)
     run = changed(run, teach={"answer_opd_prompts": False})  # no control here
-    run_jobs(run, ["prompts", "problems", "teach", "sft"], announce=quiet)
+    run_jobs(run, [PROMPTS, PROBLEMS, TEACH, SFT])
     return run
 
 

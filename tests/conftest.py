@@ -1,6 +1,7 @@
 """Shared fixtures: the shipped tiny models, small random models, and one finished small run."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from leyden.data.sequences import TokenSequence
+from leyden.engines.base import ScoreRequest
 from leyden.sandbox.backends import bubblewrap
 
 BACKEND = bubblewrap()
@@ -51,6 +53,19 @@ def random_sequences(count: int, seed: int = 0, *, longest: int = 12) -> list[To
         )
         for p, c in lengths
     ]
+
+
+def scored_by_engine(engine, sequences: Sequence[TokenSequence], top_k: int = 0):
+    """An engine's scores of every sequence, in order."""
+    requests = [ScoreRequest(s.prompt_ids, s.completion_ids, top_k) for s in sequences]
+    by_index = dict(engine.score(requests))
+    return [by_index[i] for i in range(len(sequences))]
+
+
+def sampled_by_engine(engine, requests, sampling, stop_ids):
+    """An engine's completion of every request, in order."""
+    by_index = dict(engine.generate(requests, sampling, stop_ids))
+    return [by_index[i] for i in range(len(requests))]
 
 
 SMALL = """

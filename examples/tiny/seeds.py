@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from task import make_prompt_files
 
-from leyden.monitor.status import scores
+from leyden.monitor.status import model_results
+from leyden.run.graph import resolve
 from leyden.run.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,8 @@ def run_seed(out: Path, seed: int, condition: str) -> dict[str, float]:
     with open(folder.parent / f"{seed}.log", "w") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     print(f"{condition}, seed {seed}: done", file=sys.stderr, flush=True)
-    return {model: s["sums"]["accuracy"] for model, s in scores(Run.open(folder)).items()}
+    results = model_results(resolve(Run.open(folder)))
+    return {model: benchmarks["sums"].result.accuracy for model, benchmarks in results.items()}
 
 
 def mean_and_error(values: list[float], *, signed: bool = False) -> str:

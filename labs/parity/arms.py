@@ -1,11 +1,9 @@
 """The arms that are compared, and the two mistakes that the package itself cannot make."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from leyden.data.sequences import TokenSequence
 from leyden.stages import distill
@@ -76,7 +74,7 @@ class WithoutStop:
         whole = self.pair[index]
         if whole.completion_ids[-1] != self.stop_id or len(whole.completion_ids) == 1:
             return whole
-        columns = {name: column[:-1] for name, column in whole.columns.items()}
+        columns = whole.columns.map(lambda column: column[:-1])
         return TokenSequence(whole.prompt_ids, whole.completion_ids[:-1], columns)
 
 
@@ -88,15 +86,22 @@ def mistake(arm: str) -> Iterator[None]:
         with _patched(distill, "open_pair", lambda *a, **k: WithoutStop(open_pair(*a, **k))):
             yield
     elif arm.startswith("frozen"):
-        with _patched(objective, "_match", _frozen):
+        with _patched(objective, "_distillation_loss", _frozen(objective._distillation_loss)):
             yield
     else:
         yield
 
 
-def _frozen(logp_N, topk_NK, columns, settings, *, model: str) -> torch.Tensor:
-    advantage_N = columns["logp_teacher"] - columns["logp_reference"]
-    return -advantage_N.clamp(-settings.advantage_clip, settings.advantage_clip) * logp_N
+def _frozen(real: Callable) -> Callable:
+    """The distillation loss with the advantage of the reference in place of the live one."""
+
+    def loss(student, batch, settings, measuring):
+        columns, clip = batch.columns, settings.advantage_clip
+        advantage_N = (columns.teacher.logp - columns.reference.logp).clamp(-clip, clip)
+        with _patched(objective, "_match", lambda logp_N, *others: -advantage_N * logp_N):
+            return real(student, batch, settings, measuring)
+
+    return loss
 
 
 @contextmanager

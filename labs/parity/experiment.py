@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from arms import MAIN, RATES, SHARP, VOCAB, WHY, WHY_RATE, mistake
 from leyden.monitor.costs import arm_costs
-from leyden.monitor.status import divergences, scores
+from leyden.monitor.status import divergences, model_results
 from leyden.pipeline.pipeline import run_jobs
 from leyden.recipe.toml import validate_recipe, write_recipe
-from leyden.run.run import RECIPE, SCORE, Run
+from leyden.run.graph import resolve
+from leyden.run.layout import METRICS, RECIPE
+from leyden.run.run import Run
+from leyden.run.table import DISTILL, EVALUATE, SCORE, distill, evaluate
 from leyden.telemetry.metrics import read_metrics
 from models import make_models
 from tasks import TASKS
@@ -161,37 +165,33 @@ def share_beginning(source: Path, target: Path) -> None:
 def do_arms(run: Run, *, models: tuple[str, ...]) -> None:
     """Every job of the run, each arm under its mistake if it is one; evaluations of ``models`` and
     of the arms."""
-    jobs = [job for job in run.jobs() if not job.startswith(("distill/", "evaluate/"))]
-    run_jobs(run, jobs, announce=quiet)
+    run_jobs(run, [job for job in resolve(run).jobs if job.stage not in (DISTILL, EVALUATE)])
     for arm in run.arms():
         with mistake(arm):
-            run_jobs(run, [f"distill/{arm}"], announce=quiet)
-    run_jobs(run, [f"evaluate/{m}" for m in (*models, *run.arms())], announce=quiet)
-
-
-def quiet(job: str, state: str) -> None:
-    """The pool's own lines say enough."""
+            run_jobs(run, [distill(arm)])
+    run_jobs(run, [evaluate(m) for m in (*models, *run.arms())])
 
 
 def numbers(run: Run) -> dict[str, dict[str, Any]]:
     """Model -> accuracy and length; for arms their costs and all that warnings are made from."""
-    costs, kl = arm_costs(run), divergences(run)
-    surprisal = run.record(SCORE).counts["surprisal_over_entropy"]
+    graph = resolve(run)
+    costs, kl = arm_costs(graph), divergences(graph)
+    surprisal = graph.require(SCORE).counts["surprisal_over_entropy"]
     result = {}
-    for model, score in scores(run).items():
-        about = score["problems"]
+    for model, results in model_results(graph).items():
+        about = results["problems"].result
         result[model] = {
-            "accuracy": about["accuracy"],
-            "mean_tokens": about["mean_tokens"],
-            "truncated": about["truncated"] / about["samples"],
+            "accuracy": about.accuracy,
+            "mean_tokens": about.mean_tokens,
+            "truncated": about.truncated / about.samples,
         }
         if model in run.arms():
-            lines = read_metrics(run.folder(f"distill/{model}") / "metrics.jsonl")
+            lines = read_metrics(run.folder(distill(model)) / METRICS)
             heldout = [line for line in lines if line["split"] == "heldout"]
             result[model] |= {
                 "settings": run.arms()[model].model_dump(exclude_defaults=True),
-                "costs": costs[model],
+                "costs": asdict(costs[model]),
                 "surprisal_over_entropy": surprisal,
                 "heldout": heldout,
             }
-    return result | ({"divergence": kl} if kl else {})
+    return result | ({"divergence": {m: asdict(d) for m, d in kl.items()}} if kl else {})

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo import models as demo
-from leyden.run.run import TEACH, Run
+from leyden.run.run import Run
+from leyden.run.table import TEACH
 from leyden.store.reader import Row, open_store
 from tasks import CHARACTERS, TASKS
 

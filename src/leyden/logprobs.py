@@ -9,7 +9,6 @@ Shapes: N tokens, D hidden width, V vocabulary, K ids per token. ``hidden_ND[n]`
 predicts token n, that is the model's output at the position before it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,29 +26,21 @@ class Head:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopKTensors:
     """K ids per token, their log-probs, and the log of the mass outside them."""
 
     ids_NK: Tensor
     logp_NK: Tensor
     tail_N: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "TopK":
-        return TopK(change(self.ids_NK), change(self.logp_NK), change(self.tail_N))
-
 
 @dataclass(frozen=True)
-class TokenScores:
-    """What a scorer knows about N given tokens; nats, float32, no gradient."""
+class ScoreTensors:
+    """The scores of N given tokens, in nats, float32, without gradient."""
 
     logp_N: Tensor
     entropy_N: Tensor
-    top_k: TopK | None = None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "TokenScores":
-        """The same with ``change`` applied to every tensor (a slice, a move)."""
-        top_k = self.top_k and self.top_k.map(change)
-        return TokenScores(change(self.logp_N), change(self.entropy_N), top_k)
+    top_k: TopKTensors | None = None
 
 
 def token_logprobs(
@@ -110,9 +101,9 @@ def score_tokens(
     top_k: int = 0,
     at_ids_NK: Tensor | None = None,
     chunk: int = DEFAULT_CHUNK,
-) -> TokenScores:
+) -> ScoreTensors:
     """Score given tokens, without gradient; and the ``top_k`` likeliest, or ``at_ids_NK``."""
-    parts: list[TokenScores] = []
+    parts: list[ScoreTensors] = []
     for part in _chunks(len(ids_N), chunk):
         logits_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V)
         logp_CV = logits_CV.log_softmax(-1)
@@ -120,19 +111,19 @@ def score_tokens(
         if top_k or at_ids_NK is not None:
             ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
             rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)
-            block = TopK(ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1))
+            block = TopKTensors(ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1))
         logp_C = logp_CV.gather(-1, ids_N[part, None])[:, 0]
-        parts.append(TokenScores(logp_C, _entropy(logp_CV), block))
+        parts.append(ScoreTensors(logp_C, _entropy(logp_CV), block))
     return _concatenate(parts)
 
 
-def _concatenate(parts: list[TokenScores]) -> TokenScores:
+def _concatenate(parts: list[ScoreTensors]) -> ScoreTensors:
     blocks = [part.top_k for part in parts if part.top_k is not None]
     block = None
     if blocks:
         columns = zip(*((b.ids_NK, b.logp_NK, b.tail_N) for b in blocks), strict=True)
-        block = TopK(*(torch.cat(column) for column in columns))
-    return TokenScores(
+        block = TopKTensors(*(torch.cat(column) for column in columns))
+    return ScoreTensors(
         torch.cat([part.logp_N for part in parts]),
         torch.cat([part.entropy_N for part in parts]),
         block,

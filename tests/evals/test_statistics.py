@@ -115,24 +115,24 @@ def test_sizes_of_pass_at_k():
 
 
 def test_a_summary_counts_what_is_not_right_apart():
-    found = summarise(
+    tally = summarise(
         {
             "bench/1": [Verdict(RIGHT, "4"), Verdict(WRONG, "5"), Verdict(WRONG, "5")],
             "bench/2": [Verdict(RIGHT, "1/2"), Verdict(RIGHT, "0.5"), Verdict(TRUNCATED)],
             "bench/3": [Verdict(UNPARSED), Verdict(UNPARSED), Verdict(RIGHT, "x")],
         }
     )
-    assert found["accuracy"] == pytest.approx((1 / 3 + 2 / 3 + 1 / 3) / 3)
-    counts = (found["right"], found["wrong"], found["unparsed"], found["truncated"])
+    assert tally.accuracy == pytest.approx((1 / 3 + 2 / 3 + 1 / 3) / 3)
+    counts = (tally.right, tally.wrong, tally.unparsed, tally.truncated)
     assert counts == (4, 2, 2, 1)
-    assert (found["problems"], found["samples"], found["samples_per_problem"]) == (3, 9, 3)
-    assert list(found["pass_at"]) == ["1", "2", "3"]
-    assert found["pass_at"]["3"][0] == 1.0
-    assert found["pass_at"]["1"][0] == pytest.approx(found["accuracy"])
-    assert found["majority"][0] == pytest.approx(2 / 3)  # 5 beats 4; 1/2 is 0.5; x alone voted
-    assert found["outcomes"] == {"bench/1": "rww", "bench/2": "rrt", "bench/3": "uur"}
+    assert (tally.problems, tally.samples, tally.samples_per_problem) == (3, 9, 3)
+    assert list(tally.pass_at) == ["1", "2", "3"]
+    assert tally.pass_at["3"][0] == 1.0
+    assert tally.pass_at["1"][0] == pytest.approx(tally.accuracy)
+    assert tally.majority[0] == pytest.approx(2 / 3)  # 5 beats 4; 1/2 is 0.5; x alone voted
+    assert tally.outcomes == {"bench/1": "rww", "bench/2": "rrt", "bench/3": "uur"}
 
 
 def test_programs_have_no_majority():
-    found = summarise({"bench/1": [Verdict(RIGHT), Verdict(WRONG)]})
-    assert found["majority"] is None
+    tally = summarise({"bench/1": [Verdict(RIGHT), Verdict(WRONG)]})
+    assert tally.majority is None

@@ -43,7 +43,7 @@ def test_a_model_folder_is_evaluated_alone(sums, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "sums" in shown
     assert "report.html" in shown
-    scores = json.loads((out / "scores.json").read_text())["benchmarks"]["sums"]
+    scores = json.loads((out / "results.json").read_text())["benchmarks"]["sums"]
     assert (scores["problems"], scores["samples"], scores["samples_per_problem"]) == (24, 96, 4)
     assert sum(scores[o] for o in ("right", "wrong", "unparsed", "truncated")) == 96
     assert (
@@ -123,7 +123,7 @@ def test_killed_while_sampling_or_grading_the_result_is_the_same(sums, tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run([*command, *arguments, "--out", str(broken)], check=True, capture_output=True)
-    for name in ("scores.json", "grades/sums.jsonl", "samples/sums/SEALED.json"):
+    for name in ("results.json", "grades/sums.jsonl", "samples/sums/SEALED.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -182,14 +182,14 @@ def test_the_models_of_a_run_can_be_compared(finished, capsys):
 def test_scores_of_an_older_version_are_refused_in_a_sentence(copied, capsys):
     """They kept no outcome of every problem, which comparisons and heat maps are made of."""
     folder = copied / "run" / "evaluate" / "base"
-    scores = json.loads((folder / "scores.json").read_text())
+    scores = json.loads((folder / "results.json").read_text())
     del scores["benchmarks"]["sums"]["questions"]
-    (folder / "scores.json").write_text(json.dumps(scores))
+    (folder / "results.json").write_text(json.dumps(scores))
     write_record(folder, replace(read_record(folder), fingerprint=fingerprint(scores)))
     for command in ("status", "report"):
         assert run([command, str(copied / "run")]) == 1
         error = capsys.readouterr().err
-        assert "sums was scored by an older version of leyden" in error
+        assert "sums was evaluated by another version of leyden" in error
         assert "--redo evaluate" in error
 
 

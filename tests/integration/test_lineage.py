@@ -80,7 +80,7 @@ def test_another_version_of_a_library_is_said(copied, caplog, monkeypatch):
     break_off_scoring(copied)
     real = __import__("importlib.metadata").metadata.version
     newer = lambda name: "99.0" if name == "transformers" else real(name)  # noqa: E731
-    monkeypatch.setattr("leyden.run.run.importlib.metadata.version", newer)
+    monkeypatch.setattr("leyden.provenance.records.importlib.metadata.version", newer)
     assert again(copied, "--until", "score") == 0
     assert "going on with 99.0: later rows may round otherwise" in caplog.text
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import MODELS, ROOT
-from leyden.data.completions import select_answers
+from leyden.data.completions import select_completions
 from leyden.data.scored import open_pair
 from leyden.models.load import load_model
 from leyden.recipe.schema import Execution
@@ -36,14 +36,13 @@ def real_losses(folder, start, data, settings) -> list[float]:
     """Losses of three real optimizer steps."""
     model = load_model(start, device="cpu", dtype="float32")
     Training(
-        student=StudentLM(model, chunk=64),
         data=data,
         heldout=[],
         settings=settings,
         seed=4,
         folder=folder,
         execution=Execution(),
-    ).run()
+    ).run(StudentLM(model, chunk=64))
     return [m["loss"] for m in read_metrics(folder / "metrics.jsonl") if m["split"] == "train"]
 
 
@@ -76,14 +75,16 @@ def page_losses(page, start, data, settings, token_loss) -> list[float]:
 
 def rollout_of(page, sequence):
     ids = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.completion_ids])).long()
-    c = {name: torch.from_numpy(value) for name, value in sequence.columns.items()}
+    if sequence.columns is None:
+        return page.Rollout(ids, len(sequence.prompt_ids))
+    columns = sequence.columns.map(torch.from_numpy)
     return page.Rollout(
         ids,
         len(sequence.prompt_ids),
-        teacher_logp=c.get("logp_teacher"),
-        topk_ids=c.get("topk_ids"),
-        topk_logp=c.get("teacher_topk_logp"),
-        tail_logp=c.get("teacher_tail_logp"),
+        teacher_logp=columns.teacher.logp,
+        topk_ids=columns.topk_ids,
+        topk_logp=columns.teacher.topk_logp,
+        tail_logp=columns.teacher.tail_logp,
     )
 
 
@@ -101,7 +102,7 @@ def test_distillation_losses_agree(page, finished, tmp_path, objective):
 
 
 def test_sft_losses_agree(page, finished, tmp_path):
-    data = select_answers(open_store(finished / "run/teach"), "sft", vocab_size=48)
+    data = select_completions(open_store(finished / "run/teach"), "sft", vocab_size=48)
     settings = Sft(steps=3, batch_size=8, learning_rate=3e-4, schedule="constant")
     real = real_losses(tmp_path, MODELS / "base", data, settings)
     mine = page_losses(page, MODELS / "base", data, settings, page.sft_loss)

@@ -11,22 +11,30 @@ import torch
 from test_variants import QUICK, redistil
 from transformers import AutoModelForCausalLM
 
+from conftest import VOCAB, sampled_by_engine, scored_by_engine
 from leyden.cli.main import run
 from leyden.data.batches import rows_of_step
-from leyden.data.completions import select_answers
-from leyden.distributed.ranks import Ranks
-from leyden.engines.transformers import GenerateRequest, TransformersEngine
+from leyden.data.completions import select_completions
+from leyden.distributed.ranks import Alone
+from leyden.engines.base import GenerateRequest
+from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConsistencyError, StoreError
 from leyden.inference.refresh import Refresher
+from leyden.monitor.costs import arm_costs
 from leyden.monitor.status import run_status
 from leyden.pipeline.pipeline import do_job
 from leyden.provenance.records import read_record
-from leyden.recipe.schema import Execution, Sampling
-from leyden.run.artifacts import open_prompts, vocab_size
+from leyden.recipe.sampling import Sampling
+from leyden.recipe.schema import Execution
+from leyden.run.artifacts import open_prompts
+from leyden.run.graph import resolve
 from leyden.run.run import Run
+from leyden.run.table import ROLLOUT, distill
 from leyden.store.reader import open_store
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import read_metrics
+
+LIVE = distill("live")
 
 
 @pytest.fixture
@@ -35,12 +43,16 @@ def live(copied) -> Run:
     return Run.open(copied / "run")
 
 
-def refresher(run: Run, student, **changes) -> Refresher:
-    settings = run.arms()["live"]
-    given = {"kept_steps": lambda: [], "ranks": Ranks(), "clock": Clock(), "seed": 7}
-    folder = run.folder("distill/live")
+def refresher(run: Run, student) -> Refresher:
     return Refresher(
-        run=run, student=student, settings=settings, folder=folder, origin="x", **given | changes
+        graph=resolve(run),
+        student=TransformersEngine.around(student, run.recipe.execution, VOCAB),
+        settings=run.arms()["live"],
+        seed=7,
+        folder=run.folder(LIVE),
+        origin="x",
+        clock=Clock(),
+        ranks=Alone(),
     )
 
 
@@ -61,39 +73,38 @@ def test_each_refresh_samples_the_student_as_it_is_now(live):
     """The sampler's log-probs are the current student's by its own forward, not the reference's."""
     student = student_of(live)
     fresh = refresher(live, student)
-    fresh(0)
+    fresh.source(0, [])
     shaken(student)
-    pair, _ = fresh(3)
-    own = TransformersEngine(student, live.recipe.execution, vocab_size(live))
-    old = TransformersEngine(student_of(live), live.recipe.execution, vocab_size(live))
+    pair, _ = fresh.source(3, [])
+    own = TransformersEngine.around(student, live.recipe.execution, VOCAB)
+    old = TransformersEngine.around(student_of(live), live.recipe.execution, VOCAB)
     sequences = [pair[i] for i in range(len(pair))]
     drawn = np.concatenate([row["logp_sampler"] for row in pair.rollouts])
-    now = np.concatenate([s.logp_N.numpy() for s in own.score(sequences)])
-    before = np.concatenate([s.logp_N.numpy() for s in old.score(sequences)])
+    now = np.concatenate([s.logp for s in scored_by_engine(own, sequences)])
+    before = np.concatenate([s.logp for s in scored_by_engine(old, sequences)])
     np.testing.assert_allclose(drawn, now, atol=2e-4)
     assert np.abs(drawn - before).max() > 0.1
 
 
 def test_the_live_teacher_scores_every_fresh_token(live):
     fresh = refresher(live, student_of(live))
-    fresh(0)
-    pair, rows = fresh(1)
+    fresh.source(0, [])
+    pair, rows = fresh.source(1, [])
     assert rows == range(8, 16) and len(pair) == 24
     teacher = AutoModelForCausalLM.from_pretrained(live.place("teacher")).eval()
-    engine = TransformersEngine(teacher, Execution(device="cpu"), vocab_size(live))
+    engine = TransformersEngine.around(teacher, Execution(device="cpu"), VOCAB)
     for index in rows:
-        stored = pair[index]
-        (again,) = engine.score([stored])
-        np.testing.assert_allclose(stored.columns["logp_teacher"], again.logp_N, atol=1e-4)
+        (again,) = scored_by_engine(engine, [pair[index]])
+        np.testing.assert_allclose(pair[index].columns.teacher.logp, again.logp, atol=1e-4)
 
 
 def test_prompts_come_in_the_order_of_an_offline_arm(live):
     fresh = refresher(live, student_of(live))
-    stored = open_store(live.folder("rollout"))
+    stored = open_store(live.folder(ROLLOUT))
     keys = zip(stored.values("prompt_id"), stored.values("split"), strict=True)
     prompts = [prompt for prompt, split in keys if split == "opd"]
     for step in range(live.arms()["live"].steps):
-        pair, rows = fresh(step)
+        pair, rows = fresh.source(step, [])
         mine = [pair.rollouts[i]["prompt_id"] for i in rows]
         order = rows_of_step(step, batch_size=8, num_rows=len(prompts), seed=7)
         assert mine == [prompts[row] for row in order]
@@ -101,28 +112,27 @@ def test_prompts_come_in_the_order_of_an_offline_arm(live):
 
 def test_a_refresh_resumes_to_the_same_bytes_and_forgets_later_ones(live):
     student = student_of(live)
-    first, _ = refresher(live, student)(0)
+    first, _ = refresher(live, student).source(0, [])
     expected = [first.rollouts.fingerprint, first.scores.fingerprint]
-    folder = live.folder("distill/live") / "refresh"
+    folder = live.folder(LIVE) / "refresh"
     shutil.copytree(folder / "000000", folder / "000003")  # as if killed after another refresh
     for name in ("rollout", "score"):
         (folder / "000000" / name / "SEALED.json").unlink()
         next((folder / "000000" / name / "commits").iterdir()).unlink()
-    again, _ = refresher(live, student)(0)
+    again, _ = refresher(live, student).source(0, [])
     assert [again.rollouts.fingerprint, again.scores.fingerprint] == expected
     assert not (folder / "000003").exists()
 
 
 def test_steps_in_the_middle_of_a_refresh_that_is_gone_are_refused(live):
     with pytest.raises(StoreError, match="the rollouts of the steps from 1 on are gone"):
-        refresher(live, student_of(live))(2)
+        refresher(live, student_of(live)).source(2, [])
 
 
 def test_refreshes_that_no_checkpoint_needs_are_removed(live):
-    student = student_of(live)
-    fresh = refresher(live, student, kept_steps=lambda: [3, 4])
-    fresh(0)
-    fresh(3)
+    fresh = refresher(live, student_of(live))
+    fresh.source(0, [3, 4])
+    fresh.source(3, [3, 4])
     assert [p.name for p in (fresh.folder / "refresh").iterdir()] == ["000003"]
 
 
@@ -133,7 +143,7 @@ def test_a_prompt_that_comes_twice_is_answered_twice(copied):
     assert redistil(copied, arm, *flags) == 0
     shutil.rmtree(copied / "run/distill/live")
     run_ = Run.open(copied / "run")
-    pair, _ = refresher(run_, student_of(run_))(0)
+    pair, _ = refresher(run_, student_of(run_)).source(0, [])
     keys = [(row["prompt_id"], row["sample"]) for row in pair.rollouts]
     assert len(set(keys)) == 16 and {key[1] for key in keys} == set(range(16))
     assert len({row["completion_ids"].tobytes() for row in pair.rollouts}) > 1
@@ -141,20 +151,19 @@ def test_a_prompt_that_comes_twice_is_answered_twice(copied):
 
 def test_sampling_scoring_training_and_measuring_are_told_apart(finished):
     root = finished / "run"
-    status = run_status(Run.open(root))
+    costs = arm_costs(resolve(Run.open(root)))
     record = read_record(root / "distill/live")
     assert set(record.phases) == {"sampling", "scoring", "training", "measuring"}
     assert sum(record.phases.values()) == pytest.approx(record.device_seconds)
-    costs = status["costs"]
-    assert costs["live"]["shared_by"] == 1
-    assert costs["sampled"]["shared_by"] == costs["tail"]["shared_by"] == 2
+    assert costs["live"].shared_by == 1
+    assert costs["sampled"].shared_by == costs["tail"].shared_by == 2
     rollout = read_record(root / "rollout")
     part = rollout.counts["split_tokens"]["opd"] / rollout.counts["tokens"]
     assert 0 < part < 1
-    assert costs["tail"]["sampling"] == pytest.approx(part * rollout.device_seconds)
+    assert costs["tail"].sampling == pytest.approx(part * rollout.device_seconds)
     score = read_record(root / "score")
-    assert costs["tail"]["scoring"] == pytest.approx(part * score.device_seconds)
-    assert costs["control"]["scoring"] == 0 < costs["control"]["sampling"]
+    assert costs["tail"].scoring == pytest.approx(part * score.device_seconds)
+    assert costs["control"].scoring == 0 < costs["control"].sampling
 
 
 def test_without_an_offline_arm_only_what_is_measured_is_rolled_out(copied):
@@ -263,8 +272,8 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
     arm = "[distill.arms.a]\nlearning_rate = 3e-2\n"
     assert redistil(copied, arm) == 0
     assert any("distill/a, step" in record.message for record in caplog.records)
-    status = run_status(Run.open(copied / "run"))
-    found = {finding["name"] for finding in status["warnings"]["a"]}
+    status = run_status(resolve(Run.open(copied / "run")))
+    found = {finding.name for finding in status.warnings["a"]}
     assert "leaving_teacher" in found
     assert run(["status", str(copied / "run")]) == 0
     assert "warning: a, step" in capsys.readouterr().out
@@ -275,11 +284,11 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
 def test_a_float32_student_samples_in_bfloat16_where_it_trains_in_it(live):
     """Backbone by autocast, logits and log-probs in float32: within bfloat16's error, and not 0."""
     student = student_of(live)
-    requests = [GenerateRequest(p.ids, 3) for p in list(open_prompts(live).values())[:8]]
+    requests = [GenerateRequest(p.ids, 3) for p in list(open_prompts(resolve(live)).values())[:8]]
     drawn = {}
     for dtype in ("float32", "bfloat16"):
-        engine = TransformersEngine(student, Execution(device="cpu", dtype=dtype), 48)
-        (drawn[dtype],) = [engine.generate(requests, Sampling(max_new_tokens=1), [1])]
+        engine = TransformersEngine.around(student, Execution(device="cpu", dtype=dtype), VOCAB)
+        drawn[dtype] = sampled_by_engine(engine, requests, Sampling(max_new_tokens=1), [1])
     gaps = [abs(a.logp[0] - b.logp[0]) for a, b in zip(*drawn.values(), strict=True)
             if a.ids[0] == b.ids[0]]  # fmt: skip
     assert gaps and 0 < max(gaps) < 0.1
@@ -287,10 +296,10 @@ def test_a_float32_student_samples_in_bfloat16_where_it_trains_in_it(live):
 
 def test_what_a_kill_left_of_an_old_refresh_harms_nothing(live):
     fresh = refresher(live, student_of(live))
-    fresh(0)
+    fresh.source(0, [])
     home = fresh.folder / "refresh"
     (home / "000000").rename(home / ".tmp-000000")  # killed while it was being removed
-    again, _ = refresher(live, student_of(live))(0)
+    again, _ = refresher(live, student_of(live)).source(0, [])
     assert len(again) == 24
     assert [p.name for p in home.iterdir()] == ["000000"]
 
@@ -299,9 +308,8 @@ def test_a_teacher_changed_between_scoring_and_a_live_arm_is_refused(live, capsy
     """Within one command, where nothing compares the score stage again."""
     config = live.place("teacher") / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 1e-5}))
-    live.identities.clear()
     with pytest.raises(ConsistencyError, match="its config changed since it scored"):
-        do_job(live, "distill/live")
+        do_job(live, LIVE)
 
 
 def test_a_stored_arm_taken_away_leaves_the_rollouts_as_they_are(copied):
@@ -311,18 +319,18 @@ def test_a_stored_arm_taken_away_leaves_the_rollouts_as_they_are(copied):
 
 
 def test_a_sampled_live_arm_asks_for_no_more_than_it_reads(live):
-    pair, _ = refresher(live, student_of(live))(0)
+    pair, _ = refresher(live, student_of(live)).source(0, [])
     assert "topk_ids" not in pair.scores.schema.names
 
 
 def test_patience_without_heldout_answers_is_refused(copied, capsys):
     """The control's held-out answers are all cut at the cap, so there is nothing to wait for."""
     arm = '[distill.arms.a]\nobjective = "sft"\npatience = 1\n'
-    with patch("leyden.stages.distill.select_answers", without_heldout):
+    with patch("leyden.stages.distill.select_completions", without_heldout):
         assert redistil(copied, arm) == 1
-    assert "patience needs held-out answers" in capsys.readouterr().err
+    assert "patience needs held-out completions" in capsys.readouterr().err
 
 
 def without_heldout(store, split, **choose):
-    found = select_answers(store, split, **choose)
+    found = select_completions(store, split, **choose)
     return replace(found, rows=()) if split == "heldout" else found

@@ -27,7 +27,7 @@ def content(folder) -> dict[str, bytes]:
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
         for p in files
-        if set(SAME) & set(p.parts) or p.name in ("SEALED.json", "scores.json", "rendered.jsonl")
+        if set(SAME) & set(p.parts) or p.name in ("SEALED.json", "results.json", "rendered.jsonl")
     }
 
 

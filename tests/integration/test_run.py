@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from conftest import write_small_recipe
 from leyden.cli.main import run
 from leyden.provenance.records import read_record
+from leyden.run.table import STAGES
 from leyden.store.reader import open_store
 from leyden.telemetry.metrics import read_metrics
 
@@ -28,18 +29,18 @@ def status(folder, capsys) -> dict:
 def test_status_tells_stages_scores_and_consistency(finished, capsys):
     found = status(finished / "run", capsys)
     stages = {stage["name"]: stage for stage in found["stages"]}
-    assert list(stages) == ["prompts", "teach", "sft", "rollout", "score", "distill", "evaluate"]
+    assert list(stages) == list(STAGES)
     assert {stage["state"] for stage in stages.values()} == {"done"}
     assert (stages["teach"]["rows"], stages["rollout"]["rows"]) == (24 + 8, 40)
     assert stages["score"]["tokens"] == stages["rollout"]["tokens"] > 0
-    assert all(stages[name]["device_seconds"] > 0 for name in list(stages)[1:])
-    assert list(found["scores"]) == MODELS
-    for benchmarks in found["scores"].values():
+    assert all(stages[name]["device_seconds"] > 0 for name in list(stages)[2:])
+    assert list(found["results"]) == MODELS
+    for benchmarks in found["results"].values():
         score = benchmarks["sums"]
         low, high = score["interval"]
         assert 0 <= low <= score["accuracy"] <= high <= 1
         assert (score["problems"], score["samples"]) == (8, 8)
-    assert found["scores"]["teacher"]["sums"]["accuracy"] > 0.7
+    assert found["results"]["teacher"]["sums"]["accuracy"] > 0.7
     assert found["teacher_consistency"] == "verified"
 
 
@@ -143,7 +144,7 @@ def test_another_arm_is_added_to_a_finished_run(copied, capsys):
     arm = '{objective = "topk", learning_rate = 1e-4, steps = 2}'
     flags = ["--distill.arms.extra", arm]
     assert run(["run", str(copied / "small.toml"), "--out", str(copied / "run"), *flags]) == 0
-    assert "extra" in status(copied / "run", capsys)["scores"]
+    assert "extra" in status(copied / "run", capsys)["results"]
 
 
 def test_two_ranks_train_the_same_student(copied):

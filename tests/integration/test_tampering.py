@@ -16,7 +16,9 @@ from leyden.errors import StoreError
 from leyden.pipeline.drift import check_run
 from leyden.pipeline.pipeline import run_jobs
 from leyden.recipe.toml import load_recipe, parse_overrides
+from leyden.run.graph import resolve
 from leyden.run.run import Run
+from leyden.run.table import PROMPTS
 from leyden.store.reader import open_store
 from leyden.store.writer import sealed_content
 
@@ -146,15 +148,15 @@ def test_an_edited_prompt_file_is_refused(tmp_path, capsys):
     fields = parse_overrides(["--prompts.opd", f'{{file = "{prompts}"}}'])
     opened = Run(tmp_path / "run", load_recipe(recipe, fields))
     opened.root.mkdir()
-    run_jobs(opened, ["prompts"], announce=lambda job, state: None)
+    run_jobs(opened, [PROMPTS])
     shutil.move(prompts, tmp_path / "moved.jsonl")
     moved = parse_overrides(["--prompts.opd", f'{{file = "{tmp_path}/moved.jsonl"}}'])
     opened = Run(tmp_path / "run", load_recipe(recipe, moved))
-    check_run(opened, opened.jobs())  # where it lies is not what it is
+    check_run(resolve(opened), [])  # where it lies is not what it is
     text = (tmp_path / "moved.jsonl").read_text()
     (tmp_path / "moved.jsonl").write_text(text.replace("3+1", "3+2"))
     with pytest.raises(StoreError, match=r"made from prompts\.opd"):
-        check_run(opened, opened.jobs())
+        check_run(resolve(opened), [])
 
 
 def test_the_teacher_may_not_change_while_it_answers(copied, monkeypatch, capsys):
@@ -162,17 +164,14 @@ def test_the_teacher_may_not_change_while_it_answers(copied, monkeypatch, capsys
     from leyden.pipeline import pipeline
 
     forget(copied, "teach", "sft", "rollout", "score", "distill", "evaluate")
-    real = pipeline.stage_function
+    real = pipeline.call_stage
 
-    def tampering(stage):
-        def work(run, intent):
-            record = real(stage)(run, intent)
-            one_weight(copied / "models")
-            return record
+    def tampering(graph, intent):
+        record = real(graph, intent)
+        one_weight(copied / "models")
+        return record
 
-        return work
-
-    monkeypatch.setattr(pipeline, "stage_function", tampering)
+    monkeypatch.setattr(pipeline, "call_stage", tampering)
     assert again(copied) == 1
     assert "its weights changed while teach was running" in capsys.readouterr().err
     assert not (copied / "run/teach/record.json").exists()
@@ -186,8 +185,8 @@ def test_a_teacher_changed_between_two_stages_of_one_process_is_noticed(
     forget(copied, "rollout", "score", "distill", "evaluate")
     real = pipeline.finish
 
-    def tampering(run, record):
-        real(run, record)
+    def tampering(graph, record):
+        real(graph, record)
         if record.intent.stage == "rollout":
             one_weight(copied / "models")
 
@@ -443,11 +442,11 @@ def test_rendered_prompts_may_not_change_before_any_stage(copied, capsys, job):
 
 
 def test_scores_that_were_edited_are_not_shown(copied, capsys):
-    path = copied / "run/evaluate/tail/scores.json"
+    path = copied / "run/evaluate/tail/results.json"
     path.write_text(path.read_text().replace('"accuracy": 0.', '"accuracy": 7.'))
     for command in ("status", "report"):
         assert run([command, str(copied / "run")]) == 1
-        assert "evaluate/tail/scores.json: its content is" in capsys.readouterr().err
+        assert "evaluate/tail/results.json: its content is" in capsys.readouterr().err
 
 
 def test_what_a_kill_left_beside_a_finished_job_is_removed(copied):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from transformers import AutoModelForCausalLM
 from conftest import MODELS, write_small_recipe
 from leyden.cli.main import run
 from leyden.data.scored import open_pair, sequence_of
+from leyden.engines.base import ScoreRequest
+from leyden.engines.open import open_reference
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
-from leyden.run.run import Run
+from leyden.run.graph import resolve
+from leyden.run.run import REFERENCE, TEACHER, Run
+from leyden.run.table import SCORE
 from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS, scores_schema
@@ -259,23 +264,20 @@ def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
 
 def test_resumed_scoring_notices_another_model(copied, monkeypatch):
     """The probe: the first stored row is scored again, by what is loaded now."""
-    from leyden.engines.transformers import TransformersEngine
     from leyden.stages.score import run_score
 
-    opened = Run.open(copied / "run")
+    graph = resolve(Run.open(copied / "run"))
     last = sorted((copied / "run/score/commits").iterdir())[-1]
     last.unlink()
     (copied / "run/score/SEALED.json").unlink()
-    intent = opened.intent("score")
-    run_score(opened, intent)
+    intent = graph.intent(SCORE)
+    run_score(graph, intent)
     last.unlink()
     (copied / "run/score/SEALED.json").unlink()
-    real = TransformersEngine.load
-    monkeypatch.setattr(
-        TransformersEngine, "load", lambda folder, *a, **k: real(MODELS / "base", *a, **k)
-    )
+    other = lambda spec: TransformersEngine(replace(spec, model=str(MODELS / "base")))  # noqa: E731
+    graph = resolve(replace(graph.run, open_engine=other))
     with pytest.raises(ConsistencyError, match="row 0 now scores"):
-        run_score(opened, intent)
+        run_score(graph, intent)
 
 
 def test_every_user_error_has_a_hint():
@@ -288,18 +290,20 @@ def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
     rollouts, scores = open_store(copied / "run/rollout"), open_store(copied / "run/score")
     cut = open_pair(rollouts, scores, split="opd", vocab_size=48, top_k=2)
     run_ = Run.open(copied / "run")
-    models = (run_.place("teacher"), run_.place("reference"))
     teacher, reference = (
-        TransformersEngine.load(place, run_.recipe.execution, 48, as_trained=True)
-        for place in models
+        open_reference(run_.spec("reference", model, 48)) for model in (TEACHER, REFERENCE)
     )
     for i in (0, 5):
-        (by_teacher,) = teacher.score([sequence_of(rollouts[cut.rows[i]])], top_k=2)
-        block = by_teacher.top_k
-        np.testing.assert_array_equal(cut[i].columns["topk_ids"], block.ids_NK)
-        np.testing.assert_allclose(cut[i].columns["teacher_topk_logp"], block.logp_NK, atol=1e-5)
-        tail = cut[i].columns["teacher_tail_logp"]
-        np.testing.assert_allclose(np.exp(tail), block.tail_N.exp(), atol=1e-6)
-        (at_ids,) = reference.score([cut[i]])
-        tail = cut[i].columns["reference_tail_logp"]
-        np.testing.assert_allclose(np.exp(tail), at_ids.top_k.tail_N.exp(), atol=1e-6)
+        s, columns = sequence_of(rollouts[cut.rows[i]]), cut[i].columns
+        request = ScoreRequest(s.prompt_ids, s.completion_ids, top_k=2)
+        ((_, by_teacher),) = teacher.score([request])
+        np.testing.assert_array_equal(columns.topk_ids, by_teacher.top_k.ids)
+        np.testing.assert_allclose(columns.teacher.topk_logp, by_teacher.top_k.logp, atol=1e-5)
+        np.testing.assert_allclose(
+            np.exp(columns.teacher.tail_logp), np.exp(by_teacher.top_k.tail), atol=1e-6
+        )
+        request = ScoreRequest(s.prompt_ids, s.completion_ids, at_ids=columns.topk_ids)
+        ((_, at_ids),) = reference.score([request])
+        np.testing.assert_allclose(
+            np.exp(columns.reference.tail_logp), np.exp(at_ids.top_k.tail), atol=1e-6
+        )

@@ -1,15 +1,19 @@
 """The off-by-one, EOS and what is trained: on real Transformers models in float64."""
 
+import operator
+
 import numpy as np
 import pytest
 import torch
 
-from conftest import random_model, random_sequences
+from conftest import random_model, random_sequences, sampled_by_engine, scored_by_engine
 from leyden.data.batches import collate
-from leyden.data.sequences import TokenSequence
+from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
+from leyden.engines.base import GenerateRequest
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import EngineError
 from leyden.models.load import hidden_states
+from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 from leyden.recipe.training import Objective, Optimisation
 from leyden.train.loop import Training
@@ -28,13 +32,21 @@ def oracle_logprobs(model, sequence: TokenSequence) -> np.ndarray:
     return np.array(found)
 
 
-def scored(model, sequences, **columns):
-    """The sequences with ``model``'s own scores as both teacher and reference."""
+def scored(model, sequences, *, teacher: int | None = None, shift: float = 0.0):
+    """The sequences with ``model``'s own scores as both teacher and reference.
+
+    ``teacher`` seeds a top k; ``shift`` (nats) is taken from the teacher's log-probs.
+    """
     result = []
     for s in sequences:
         logp = oracle_logprobs(model, s)
-        own = {"logp_teacher": logp, "logp_reference": logp} | {k: v(s) for k, v in columns.items()}
-        result.append(TokenSequence(s.prompt_ids, s.completion_ids, own))
+        own = ModelScores(logp - shift), ModelScores(logp), None
+        if teacher is not None:
+            rng, count = np.random.default_rng([teacher, len(s)]), len(s.completion_ids)
+            mass = np.log(rng.dirichlet(np.ones(5), count))
+            top = ModelScores(logp - shift, mass[:, :4], mass[:, 4])
+            own = top, own[1], np.tile(np.arange(4, 8), (count, 1))
+        result.append(TokenSequence(s.prompt_ids, s.completion_ids, TeacherColumns(*own)))
     return result
 
 
@@ -64,19 +76,16 @@ def test_log_probs_are_those_of_the_prefix_alone(layout):
 
 def test_the_engine_scores_what_it_sampled():
     """Left-padded cached sampling and right-padded scoring give the same log-probs."""
-    from leyden.engines.transformers import GenerateRequest
-    from leyden.recipe.schema import Sampling
-
     model = random_model(2)
-    engine = TransformersEngine(model, Execution(generate_batch_size=3, batch_tokens=40))
+    engine = TransformersEngine.around(model, Execution(generate_batch_size=3, batch_tokens=40))
     prompts = [s.prompt_ids.tolist() for s in random_sequences(8, seed=2)]
     requests = [GenerateRequest(p, seed) for seed, p in enumerate(prompts)]
-    done = engine.generate(requests, Sampling(max_new_tokens=20), stop_ids=[5])
+    done = sampled_by_engine(engine, requests, Sampling(max_new_tokens=20), [5])
     sequences = [
         TokenSequence(np.array(p, np.int32), c.ids) for p, c in zip(prompts, done, strict=True)
     ]
-    for completion, scores in zip(done, engine.score(sequences), strict=True):
-        np.testing.assert_allclose(completion.logp, scores.logp_N.numpy(), atol=1e-5)
+    for completion, scores in zip(done, scored_by_engine(engine, sequences), strict=True):
+        np.testing.assert_allclose(completion.logp, scores.logp, atol=1e-5)
         ended = completion.ids[-1] == 5
         assert completion.finish_reason == ("stop" if ended else "length")
         assert (completion.ids[:-1] != 5).all()
@@ -95,13 +104,11 @@ def test_the_stop_token_is_trained(objective):
             TokenSequence(s.prompt_ids, np.append(s.completion_ids, STOP).astype(np.int32))
             for s in random_sequences(4, seed=3)
         ]
-        sequences = scored(model, whole, **topk_columns(0))
-        for s in sequences:
-            s.columns["logp_teacher"] = s.columns["logp_teacher"] - 1.0
+        sequences = scored(model, whole, teacher=0, shift=1.0)
         cut = slice(None, None if ends else -1)
         kept = [
             TokenSequence(
-                s.prompt_ids, s.completion_ids[cut], {k: v[cut] for k, v in s.columns.items()}
+                s.prompt_ids, s.completion_ids[cut], s.columns.map(operator.itemgetter(cut))
             )
             for s in sequences
         ]
@@ -118,30 +125,13 @@ def gradient(model, batch, settings) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def topk_columns(teacher):
-    def ids(s):
-        return np.tile(np.arange(4, 8), (len(s.completion_ids), 1))
-
-    def logp(s):
-        rng = np.random.default_rng([teacher, len(s)])
-        return np.log(rng.dirichlet(np.ones(5), len(s.completion_ids)))
-
-    return {
-        "topk_ids": ids,
-        "teacher_topk_logp": lambda s: logp(s)[:, :4],
-        "teacher_tail_logp": lambda s: logp(s)[:, 4],
-    }
-
-
 @pytest.mark.parametrize("objective", ["sampled", "topk", "topk_tail"])
 def test_changing_the_teachers_scores_changes_the_gradient(objective):
     model = random_model(4)
     settings = Objective(objective=objective)
     found = []
     for teacher in (0, 1):
-        sequences = scored(model, random_sequences(4, seed=4), **topk_columns(teacher))
-        for s in sequences:
-            s.columns["logp_teacher"] = s.columns["logp_teacher"] - teacher
+        sequences = scored(model, random_sequences(4, seed=4), teacher=teacher, shift=teacher)
         found.append(gradient(model, collate(sequences), settings))
     assert (found[0] - found[1]).abs().max() > 1e-3
 
@@ -149,19 +139,18 @@ def test_changing_the_teachers_scores_changes_the_gradient(objective):
 def test_every_step_is_one_forward(monkeypatch, tmp_path):
     """No old-policy or reference forward: one backbone call per micro-batch of the real loop."""
     model = random_model(5)
-    sequences = scored(model, random_sequences(4, seed=5), **topk_columns(0))
+    sequences = scored(model, random_sequences(4, seed=5), teacher=0)
     calls = []
     real = model.model.forward
     monkeypatch.setattr(model.model, "forward", lambda **k: calls.append(1) or real(**k))
     Training(
-        student=StudentLM(model, chunk=4),
         data=sequences,
         heldout=[],
         settings=Objective(objective="topk_tail", steps=3, batch_size=4, importance="prefix"),
         seed=0,
         folder=tmp_path,
         execution=Execution(batch_tokens=1),
-    ).run()
+    ).run(StudentLM(model, chunk=4))
     assert len(calls) == 3 * 4
 
 
@@ -171,14 +160,13 @@ def test_a_gradient_that_is_not_finite_stops_training(tmp_path):
         model.model.norm.weight[0] = torch.nan
     with pytest.raises(EngineError, match="gradient of step 1 is nan"):
         Training(
-            student=StudentLM(model, chunk=4),
             data=random_sequences(4),
             heldout=[],
             settings=Optimisation(steps=1, batch_size=4),
             seed=0,
             folder=tmp_path,
             execution=Execution(),
-        ).run()
+        ).run(StudentLM(model, chunk=4))
 
 
 def test_log_probs_over_a_smaller_vocabulary_are_renormalised():

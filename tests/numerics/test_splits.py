@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conftest import random_model, random_sequences
 from leyden.data.batches import collate, permutation, rows_of_step, split_by_tokens
-from leyden.data.sequences import TokenSequence
+from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
 from leyden.recipe.schema import Execution
 from leyden.recipe.training import Objective
 from leyden.telemetry.metrics import read_metrics
@@ -24,13 +24,11 @@ def scored_sequences(count: int) -> list[TokenSequence]:
     for s in random_sequences(count, seed=9):
         n = len(s.completion_ids)
         mass = np.log(rng.dirichlet(np.ones(5), n))
-        columns = {
-            "logp_teacher": rng.normal(-2, 1, n),
-            "logp_reference": rng.normal(-2, 1, n),
-            "topk_ids": np.stack([rng.permutation(40)[:4] for _ in range(n)]),
-            "teacher_topk_logp": mass[:, :4],
-            "teacher_tail_logp": mass[:, 4],
-        }
+        columns = TeacherColumns(
+            ModelScores(rng.normal(-2, 1, n), mass[:, :4], mass[:, 4]),
+            ModelScores(rng.normal(-2, 1, n)),
+            np.stack([rng.permutation(40)[:4] for _ in range(n)]),
+        )
         found.append(TokenSequence(s.prompt_ids, s.completion_ids, columns))
     return found
 
@@ -41,7 +39,6 @@ def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
     order = range(9) if order is None else order
     model = random_model(6)
     training = Training(
-        student=StudentLM(model, chunk=7),
         data=[sequences[i] for i in order],
         heldout=[],
         settings=settings,
@@ -49,7 +46,7 @@ def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
         folder=tmp_path,
         execution=Execution(batch_tokens=budget, layout=layout),
     )
-    training.run()
+    training.run(StudentLM(model, chunk=7))
     (metrics,) = read_metrics(tmp_path / "metrics.jsonl")
     return metrics, torch.cat([p.grad.flatten() for p in model.parameters()])
 

@@ -12,7 +12,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from conftest import MODELS, random_model, write_small_recipe
 from leyden.cli.main import run
 from leyden.data.sources import read_prompts
-from leyden.engines.transformers import GenerateRequest, TransformersEngine
+from leyden.distributed.ranks import Alone
+from leyden.engines.base import GenerateRequest
+from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader
 from leyden.models.load import load_model
@@ -20,8 +22,8 @@ from leyden.recipe.benchmarks import Benchmark, Problems
 from leyden.recipe.sampling import PromptFile, Sampling
 from leyden.recipe.training import Optimisation
 from leyden.telemetry.metrics import read_metrics
-from leyden.train.checkpoint import ResumePoint, load_latest, save_checkpoint
-from leyden.train.optimizer import make_optimizer
+from leyden.train.checkpoint import Checkpoint, ResumePoint, load_latest, save_checkpoint
+from leyden.train.optimizer import make_optimizer, optimizer_tensors
 
 
 @pytest.fixture
@@ -54,30 +56,34 @@ def test_a_model_that_gives_nan_samples_nothing():
         model.model.norm.weight.fill_(torch.nan)
     from leyden.recipe.schema import Execution
 
-    engine = TransformersEngine(model, Execution())
+    engine = TransformersEngine.around(model, Execution())
     with pytest.raises(EngineError, match="log-probs are not finite"):
-        engine.generate([GenerateRequest([5, 6], 0)], Sampling(max_new_tokens=4), [1])
+        list(engine.generate([GenerateRequest([5, 6], 0)], Sampling(max_new_tokens=4), [1]))
+
+
+def checkpoint(step: int) -> Checkpoint:
+    model = random_model()
+    state = optimizer_tensors(model, make_optimizer(model, Optimisation()))
+    return Checkpoint(ResumePoint(step, {"training": 1.0}), Alone().gather(model), state)
 
 
 def test_a_damaged_checkpoint_is_refused_and_an_incomplete_one_ignored(tmp_path):
-    model = random_model()
-    optimizer = make_optimizer(model, Optimisation())
     for step in (2, 4):
-        save_checkpoint(tmp_path, model, optimizer, ResumePoint(step, {"training": 1.0}))
+        save_checkpoint(tmp_path, checkpoint(step))
     (tmp_path / "step-000006").mkdir()
-    assert load_latest(tmp_path, model, optimizer).step == 4
+    newest = load_latest(tmp_path)
+    assert newest is not None and newest.point == ResumePoint(4, {"training": 1.0})
     path = tmp_path / "step-000004" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(StoreError, match=r"step-000004/model\.safetensors: damaged"):
-        load_latest(tmp_path, model, optimizer)
+        load_latest(tmp_path)
 
 
 def test_old_checkpoints_are_dropped(tmp_path):
-    model = random_model()
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, model, make_optimizer(model, Optimisation()), ResumePoint(step))
+        save_checkpoint(tmp_path, checkpoint(step))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002", "step-000003"]
 
 
@@ -139,7 +145,7 @@ BROKEN_RUNS = {
     "teach/SEALED.json": "{}",
     "teach/store.json": "[]",
     "teach/intent.json": '{"models": []}',
-    "evaluate/base/scores.json": "{}",
+    "evaluate/base/results.json": "{}",
     "sft/metrics.jsonl": "{bad\n",
     "score/record.json": "{",
 }
@@ -168,13 +174,11 @@ def test_a_writers_temporary_files_are_not_counted(copied, capsys):
 
 @pytest.mark.parametrize("change", [{"step": 5}, {"sha256": {}}, {"step": "x"}])
 def test_an_edited_checkpoint_state_is_refused(tmp_path, change):
-    model = random_model()
-    optimizer = make_optimizer(model, Optimisation())
-    save_checkpoint(tmp_path, model, optimizer, ResumePoint(4))
+    save_checkpoint(tmp_path, checkpoint(4))
     state = tmp_path / "step-000004" / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | change))
     with pytest.raises(StoreError, match=r"state\.json: was edited"):
-        load_latest(tmp_path, model, optimizer)
+        load_latest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,13 @@ def test_wrong_answers_hold_a_marked_slip(lab, name):
 
 
 def test_the_stop_token_alone_is_what_eos_unscored_leaves_out(lab):
-    from leyden.data.sequences import TokenSequence
+    from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
 
     ids = np.array([5, 6, 1], dtype=np.int32)
-    whole = TokenSequence(ids[:1], ids, {"logp_teacher": np.zeros(3, dtype=np.float32)})
+    whole = TokenSequence(ids[:1], ids, TeacherColumns(ModelScores(np.zeros(3))))
     cut = lab["arms"].WithoutStop([whole])[0]
     assert cut.completion_ids.tolist() == [5, 6]
-    assert len(cut.columns["logp_teacher"]) == 2
+    assert len(cut.columns.teacher.logp) == 2
 
 
 def test_intervals_of_eight_seeds_cover_what_they_say(lab):

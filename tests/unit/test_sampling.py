@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import random_model, random_sequences
+from conftest import random_model, random_sequences, sampled_by_engine
+from leyden.engines.base import GenerateRequest
 from leyden.engines.sampling import sample, uniforms
-from leyden.engines.transformers import GenerateRequest, TransformersEngine
-from leyden.recipe.schema import Execution, Sampling
+from leyden.engines.transformers import TransformersEngine
+from leyden.recipe.sampling import Sampling
+from leyden.recipe.schema import Execution
 
 
 @given(
@@ -39,8 +41,8 @@ def test_a_row_does_not_depend_on_its_batch():
     requests = [GenerateRequest(p, 100 + i) for i, p in enumerate(prompts)]
     found = []
     for size in (1, 4, 9):
-        engine = TransformersEngine(model, Execution(generate_batch_size=size))
-        found.append(engine.generate(requests, Sampling(max_new_tokens=15), stop_ids=[5, 6]))
+        engine = TransformersEngine.around(model, Execution(generate_batch_size=size))
+        found.append(sampled_by_engine(engine, requests, Sampling(max_new_tokens=15), [5, 6]))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a.ids, b.ids)

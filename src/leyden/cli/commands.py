@@ -1,7 +1,7 @@
 """The commands, one dataclass each: fields are arguments, ``run`` does it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from leyden.cli import screen
 from leyden.errors import ConfigError
 from leyden.evals.overlap import check_overlap
 from leyden.evals.problems import benchmark_values
-from leyden.evals.results import compare_folders, read_scores
+from leyden.evals.results import compare_folders, read_results
 from leyden.models.hub import model_folder
 from leyden.monitor.status import run_status
 from leyden.pipeline.pipeline import planned, run_jobs, run_recipe
@@ -19,14 +19,19 @@ from leyden.pipeline.verify import verify_run
 from leyden.provenance.identity import fingerprint, identify_model
 from leyden.recipe.schema import Recipe
 from leyden.recipe.toml import load_evaluation, load_recipe, parse_overrides
-from leyden.run.run import EVALUATE, PROBLEMS, PROMPTS, RECIPE, Run
+from leyden.run.graph import resolve
+from leyden.run.layout import RECIPE, RUNS
+from leyden.run.run import Run
+from leyden.run.stage import Artifact
+from leyden.run.table import EVALUATE, STAGES
 
 Place = Annotated[Path, tyro.conf.Positional]
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclass(frozen=True)
 class RunRecipe:
-    """Run a whole recipe: skip what is done, resume what is not. Recipe fields are set with
+    """Run a whole recipe: skip finished jobs, resume broken ones. Recipe fields are set with
     ``--section.field VALUE``."""
 
     recipe: Place
@@ -34,8 +39,8 @@ class RunRecipe:
     out: Path | None = None
     """The run's folder; runs/NAME by default."""
     redo: tuple[str, ...] = ()
-    """Jobs (distill/NAME) or stages (distill) to make again, with all that follows; what was there
-    moves to superseded/."""
+    """Jobs (distill/NAME) or stages (distill) to make again, with all that follows; their old
+    artifacts move to superseded/."""
     until: str | None = None
     """Stop after this stage or job."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -43,66 +48,49 @@ class RunRecipe:
 
     def run(self, fields: list[str]) -> None:
         recipe = load_recipe(self.recipe, parse_overrides(fields))
-        run = Run(self.out or Path("runs") / recipe.name, recipe, screen.progress)
-        known = {name for job in run.jobs() for name in (job, job.partition("/")[0])}
-        for name in (*self.redo, *([self.until] if self.until else [])):
-            if name not in known:
-                raise ConfigError(
-                    f"{name}: no such stage or job", hint=f"one of {', '.join(sorted(known))}"
-                )
+        run = Run(self.out or RUNS / recipe.name, recipe, screen.progress)
         if self.dry_run:
             screen.print_plan(planned(run, redo=self.redo, until=self.until))
             return
         run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)
-        screen.print_status(run_status(run))
+        screen.print_status(run_status(resolve(run)))
         if self.until is None:
             screen.write_report([run.root], None)
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _StageOfRun:
     """One stage of a run folder."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """The folder that `leyden run` made."""
 
     def run(self) -> None:
-        run_stage(self.run_folder, type(self).__name__.lower())
+        run_stage(self.run_folder, type(self).__name__)
+
+
+def stage_command(name: str) -> type:
+    """The command that runs the stage ``name`` of a run folder."""
+    command = make_dataclass(name, [], bases=(_StageOfRun,), frozen=True)
+    command.__doc__ = STAGES[name].title
+    return command
 
 
 def run_stage(folder: Path, name: str) -> None:
-    """All jobs of one stage of the run in ``folder``."""
+    """All jobs of one stage of the run in ``folder``, and the prompts that they need."""
     run = Run.open(folder, screen.progress)
-    jobs = [job for job in run.jobs() if job.partition("/")[0] == name]
+    graph = resolve(run)
+    jobs = graph.of_stage(name)
     if not jobs:
         raise ConfigError(f"{run.root}: its recipe has no stage {name}", hint="see its recipe.toml")
-    first = [PROMPTS] + [job for job in run.jobs() if job == PROBLEMS and name == EVALUATE]
+    rendered = {
+        parent
+        for job in jobs
+        for parent in graph.parents(job)
+        if graph.stage(parent).artifact == Artifact.PROMPTS
+    }
+    first = [job for job in graph.jobs if job in rendered]
     run_jobs(run, [*first, *jobs], announce=screen.announce)
-
-
-@dataclass(frozen=True)
-class Teach(_Stage):
-    """Stage 1: the teacher answers the SFT prompts."""
-
-
-@dataclass(frozen=True)
-class Sft(_Stage):
-    """Stage 2: the base model learns the teacher's answers."""
-
-
-@dataclass(frozen=True)
-class Rollout(_Stage):
-    """Stage 3: the student answers the OPD prompts."""
-
-
-@dataclass(frozen=True)
-class Score(_Stage):
-    """Stage 4: teacher and reference score every token, once."""
-
-
-@dataclass(frozen=True)
-class Distill(_Stage):
-    """Stage 5: a student per arm trains on the stored scores."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +106,13 @@ class Evaluate:
     samples: int | None = None
     """For a model: samples of each problem, instead of each benchmark's own number."""
     limit: int | None = None
-    """For a model: the first so many problems of each benchmark."""
+    """For a model: the first n problems of each benchmark."""
     max_new_tokens: int | None = None
     """For a model: length cap, instead of each benchmark's own."""
     temperature: float | None = None
     """For a model: softmax temperature, 0.6 by default."""
     out: Path | None = None
-    """For a model: where to keep samples, grades and scores; evaluations/... by default."""
+    """For a model: where to keep samples, grades and results; evaluations/... by default."""
 
     def run(self, fields: list[str]) -> None:
         if (Path(self.place) / RECIPE).is_file():
@@ -138,8 +126,8 @@ class Evaluate:
 
         settings = load_evaluation(values, parse_overrides(fields))
         folder = evaluate_model(settings, self.out, screen.progress)
-        screen.print_scores(read_scores(folder))
-        screen.print_line(f"samples, grades and scores: {folder}")
+        screen.print_results(read_results(folder))
+        screen.print_line(f"samples, grades and results: {folder}")
         screen.write_report([folder], None)
 
     def _run_stage(self, fields: list[str]) -> None:
@@ -176,11 +164,11 @@ class Compare:
     """Machine-readable."""
 
     def run(self) -> None:
-        found = compare_folders(self.first, self.second)
+        comparisons = compare_folders(self.first, self.second)
         if self.json:
-            screen.print_json(found)
+            screen.print_json({name: asdict(one) for name, one in comparisons.items()})
         else:
-            screen.print_comparison(found, str(self.first), str(self.second))
+            screen.print_comparison(comparisons, str(self.first), str(self.second))
 
 
 @dataclass(frozen=True)
@@ -199,35 +187,35 @@ class CheckOverlap:
     """Machine-readable, with every overlap."""
 
     def run(self) -> None:
-        found = check_overlap(list(self.prompts), list(self.benchmarks), self.prompt_field)
+        sources = check_overlap(self.prompts, self.benchmarks, self.prompt_field)
         if self.json:
-            screen.print_json(found)
+            screen.print_json([asdict(source) for source in sources])
         else:
-            screen.print_overlaps(found)
+            screen.print_overlaps(sources)
 
 
 @dataclass(frozen=True)
 class Status:
-    """Stages, rows, tokens, device time and scores of a run."""
+    """Stages, rows, tokens, device time and results of a run."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """The folder that `leyden run` made."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Machine-readable."""
 
     def run(self) -> None:
-        status = run_status(Run.open(self.run_folder))
+        status = run_status(resolve(Run.open(self.run_folder)))
         if self.json:
-            screen.print_json(status)
+            screen.print_json(status.as_json())
         else:
             screen.print_status(status)
 
 
 @dataclass(frozen=True)
 class Show:
-    """One completion, its tokens and what the teacher thought of each."""
+    """One completion, its tokens, and the teacher's judgement of each."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """The folder that `leyden run` made."""
     stage: Annotated[str, tyro.conf.Positional]
     """teach, rollout or score."""
@@ -237,14 +225,14 @@ class Show:
     def run(self) -> None:
         from leyden.monitor.show import show_row
 
-        screen.print_row(show_row(Run.open(self.run_folder), self.stage, self.row))
+        screen.print_row(show_row(resolve(Run.open(self.run_folder)), self.stage, self.row))
 
 
 @dataclass(frozen=True)
 class Verify:
     """Check hashes, alignment, lineage and the one-teacher rule of a run."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run_folder: RunFolder
     """The folder that `leyden run` made."""
 
     def run(self) -> None:

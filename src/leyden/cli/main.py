@@ -1,52 +1,61 @@
-"""``leyden``: parse the command, run it, turn what went wrong into an exit code.
+"""``leyden``: parse the command, run it, turn errors into an exit code.
 
 Exit codes: 0 done; 1 a LeydenError, one sentence and a hint; 2 usage; 130 interrupted.
 """
 
 import os
 import sys
-from typing import Annotated
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
 import tyro
 
 from leyden.cli import commands as c
 from leyden.errors import LeydenError
+from leyden.provenance.records import package_versions
+from leyden.run.stage import Artifact
+from leyden.run.table import EVALUATE, STAGES
 
-Sub = tyro.conf.subcommand
-Command = (
-    Annotated[c.RunRecipe, Sub("run")]
-    | Annotated[c.Teach, Sub("teach")]
-    | Annotated[c.Sft, Sub("sft")]
-    | Annotated[c.Rollout, Sub("rollout")]
-    | Annotated[c.Score, Sub("score")]
-    | Annotated[c.Distill, Sub("distill")]
-    | Annotated[c.Evaluate, Sub("evaluate")]
-    | Annotated[c.Compare, Sub("compare")]
-    | Annotated[c.CheckOverlap, Sub("check-overlap")]
-    | Annotated[c.Status, Sub("status")]
-    | Annotated[c.Show, Sub("show")]
-    | Annotated[c.Verify, Sub("verify")]
-    | Annotated[c.Report, Sub("report")]
-    | Annotated[c.Identify, Sub("identify")]
-    | Annotated[c.Config, Sub("config")]
-)
+OF_STAGES = {
+    name: c.Evaluate if name == EVALUATE else c.stage_command(name)
+    for name, stage in STAGES.items()
+    if stage.artifact != Artifact.PROMPTS  # rendered when a stage needs them
+}
+COMMANDS: dict[str, type] = {
+    "run": c.RunRecipe,
+    **OF_STAGES,
+    "compare": c.Compare,
+    "check-overlap": c.CheckOverlap,
+    "status": c.Status,
+    "show": c.Show,
+    "verify": c.Verify,
+    "report": c.Report,
+    "identify": c.Identify,
+    "config": c.Config,
+}
 TAKES_FIELDS = (c.RunRecipe, c.Config, c.Evaluate)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console entry point."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as error:  # the parser has printed help, or a mistake in the arguments
+        code = error.code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whatever read our output, such as head, has seen enough
+        _drop_output()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    command, rest = tyro.cli(
-        Command,
-        prog="leyden",
-        description="Distil a language model on its own outputs, with no teacher running.",
-        args=arguments,
-        return_unknown_args=True,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
+    """Parse and do one command; its exit code."""
+    if arguments == ["--version"]:
+        print(f"leyden {package_versions('leyden')['leyden']}")
+        return 0
+    command, rest = _parse(arguments)
     if rest and not isinstance(command, TAKES_FIELDS):
         print(f"leyden: unknown arguments: {' '.join(rest)}", file=sys.stderr)
         return 2
@@ -55,16 +64,16 @@ def run(arguments: list[str]) -> int:
             command.run(rest)
         else:
             command.run()
-        sys.stdout.flush()
+        sys.stdout.flush()  # an error of the disk that is written to is reported below
     except LeydenError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _drop_output()
     except OSError as error:
         print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         print("hint: check the disk and the permissions of that place", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         print(
@@ -73,6 +82,24 @@ def run(arguments: list[str]) -> int:
         )
         return 130
     return 0
+
+
+def _parse(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The command and the arguments that it does not know, which may be fields of a recipe."""
+    named = [Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()]
+    return tyro.cli(
+        reduce(or_, named),
+        prog="leyden",
+        description="Distil a language model on its own outputs, with no teacher running.",
+        args=arguments,
+        return_unknown_args=True,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that Python does not complain on exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

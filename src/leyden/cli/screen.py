@@ -1,9 +1,9 @@
-"""What people see: progress and notices on stderr, data on stdout."""
+"""The screen: progress and notices on stderr, data on stdout."""
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from leyden.evals.results import SCORES
+from leyden.evals.overlap import SourceOverlap
+from leyden.evals.results import BenchmarkResult, Comparison, Divergence, Estimate, Results
+from leyden.monitor.costs import ArmCost
+from leyden.monitor.show import ShownRow
+from leyden.monitor.status import RunStatus
+from leyden.run.layout import results_file
 from leyden.run.run import Run
+from leyden.run.stage import Job
 from leyden.telemetry.progress import Advance
 
 
@@ -56,13 +62,13 @@ def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
 
 def tenths(name: str, total: int, unit: str) -> Advance:
     """Prints a line whenever another tenth is done, not faster than every ten seconds."""
-    done, said, began = 0, time.monotonic(), time.monotonic()
+    done, printed, began = 0, time.monotonic(), time.monotonic()
 
     def advance(amount: int, note: str = "") -> None:
-        nonlocal done, said
+        nonlocal done, printed
         before, done, now = done, done + amount, time.monotonic()
-        if 10 * done // total > 10 * before // total and now - said >= 10:
-            said = now
+        if 10 * done // total > 10 * before // total and now - printed >= 10:
+            printed = now
             line = f"{name:22} {done}/{total} {unit}, {now - began:.0f} s"
             line += f", {note}" if note else ""
             print(line, file=sys.stderr, flush=True)
@@ -70,9 +76,10 @@ def tenths(name: str, total: int, unit: str) -> Advance:
     return advance
 
 
-def announce(job: str, state: str) -> None:
+def announce(job: Job, state: str) -> None:
+    """Tell what happens to a job, a line each."""
     marks = {"done": "[green]done[/]", "done before": "[dim]done before[/]", "running": "..."}
-    Console(stderr=True, highlight=False).print(f"{job:22} {marks.get(state, state)}")
+    Console(stderr=True, highlight=False).print(f"{job!s:22} {marks.get(state, state)}")
 
 
 def print_line(sentence: str) -> None:
@@ -83,159 +90,159 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_plan(plan: list[tuple[str, str]]) -> None:
+def print_plan(plan: Sequence[tuple[Job, str]]) -> None:
     for job, what in plan:
-        print(f"{job:22} {what}")
+        print(f"{job!s:22} {what}")
 
 
-def print_status(status: dict[str, Any]) -> None:
-    """Stages, then models."""
+def print_status(status: RunStatus) -> None:
+    """Jobs, costs, results, then warnings."""
     console = Console(highlight=False)
-    console.print(_stages(status))
-    if status["costs"]:
-        console.print(_costs(status["costs"]))
-    if status["scores"]:
-        console.print(_scores(status))
-    console.print(f"one teacher: {status['teacher_consistency']}")
-    for name, splits in status["overlap"].items():
+    console.print(_jobs(status))
+    if status.costs:
+        console.print(_costs(status.costs))
+    if status.results:
+        console.print(_results(status))
+    console.print(f"one teacher: {status.teacher_consistency}")
+    for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
         console.print(f"warning: the benchmark {name} is trained on: {counts} hold its problems")
-    for arm, findings in status["warnings"].items():
-        for found in findings:
-            where = f"warning: {arm}, step {found['step']}"
-            console.print(f"{where}: {found['sentence']}; {found['advice']}", markup=False)
+    for arm, findings in status.warnings.items():
+        for finding in findings:
+            where = f"warning: {arm}, step {finding.step}"
+            console.print(f"{where}: {finding.sentence}; {finding.advice}", markup=False)
 
 
-def _stages(status: dict[str, Any]) -> Table:
-    table = Table(title=f"run {status['name']}", title_justify="left")
+def _jobs(status: RunStatus) -> Table:
+    table = Table(title=f"run {status.name}", title_justify="left")
     table.add_column("stage")
     table.add_column("state")
     for name in ("rows", "tokens", "device-seconds"):
         table.add_column(name, justify="right")
-    for job in status["jobs"]:
-        numbers = (f"{job['rows']:,}", f"{job['tokens']:,}", f"{job['device_seconds']:.1f}")
-        table.add_row(job["name"], job["state"], *numbers)
+    for job in status.jobs:
+        numbers = (f"{job.rows:,}", f"{job.tokens:,}", f"{job.device_seconds:.1f}")
+        table.add_row(job.name, job.state, *numbers)
     return table
 
 
-def _costs(costs: dict[str, dict[str, float]]) -> Table:
-    phases = [name for name in next(iter(costs.values())) if name != "shared_by"]
+def _costs(costs: Mapping[str, ArmCost]) -> Table:
     table = Table(title="device-seconds of each arm", title_justify="left")
     table.add_column("arm", min_width=max(map(len, costs)))
-    for name in (*phases, "total", "shared by"):
+    for name in (*next(iter(costs.values())).phases, "total", "shared by"):
         table.add_column(name, justify="right")
     for arm, cost in costs.items():
-        seconds = [cost[name] for name in phases]
-        cells = (f"{value:.1f}" for value in (*seconds, sum(seconds)))
-        table.add_row(arm, *cells, f"{cost['shared_by']:.0f}")
+        cells = (f"{value:.1f}" for value in (*cost.phases.values(), cost.total))
+        table.add_row(arm, *cells, str(cost.shared_by))
     return table
 
 
-def _scores(status: dict[str, Any]) -> Table:
-    benchmarks = list(next(iter(status["scores"].values())))
+def _results(status: RunStatus) -> Table:
+    benchmarks = list(next(iter(status.results.values())))
     table = Table(title="accuracy, 95% interval", title_justify="left")
     table.add_column("model")
     for name in benchmarks:
         table.add_column(name, justify="right")
-    if status["divergence"]:
+    if status.divergence:
         table.add_column("reverse KL to teacher, nats/token", justify="right")
-    for model, scores in status["scores"].items():
-        cells = [_accuracy(scores[name]) for name in benchmarks]
-        if status["divergence"]:
-            cells.append(_divergence(status["divergence"].get(model)))
+    for model, results in status.results.items():
+        cells = [_accuracy(results[name].result) for name in benchmarks]
+        if status.divergence:
+            cells.append(_divergence(status.divergence.get(model)))
         table.add_row(model, *cells)
     return table
 
 
-def _accuracy(score: dict[str, Any]) -> str:
-    low, high = score["interval"]
-    return f"{100 * score['accuracy']:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def print_scores(scores: dict[str, Any]) -> None:
-    """One model's benchmarks, a row each."""
-    table = Table(title="95% intervals over problems", title_justify="left")
-    table.add_column("benchmark")
-    for name in ("problems", "k", "avg@k", "pass@k", "maj@k", " / ".join(NOT_RIGHT), "tokens"):
-        table.add_column(name, justify="right")
-    for name, score in scores["benchmarks"].items():
-        k = score["samples_per_problem"]
-        table.add_row(
-            name,
-            f"{score['problems']:,}",
-            str(k),
-            _accuracy(score),
-            _share(score["pass_at"][str(k)]),
-            _share(score["majority"]) if score["majority"] else "-",
-            " / ".join(f"{score[outcome]:,}" for outcome in NOT_RIGHT),
-            f"{score['mean_tokens']:.0f}",
-        )
-    Console(highlight=False).print(table)
+def _accuracy(result: BenchmarkResult) -> str:
+    low, high = result.interval
+    return f"{100 * result.accuracy:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 NOT_RIGHT = ("wrong", "unparsed", "truncated")
 
 
-def _share(found: list[float]) -> str:
-    return f"{100 * found[0]:.1f}%"
+def print_results(results: Results) -> None:
+    """One model's benchmarks, a row each."""
+    table = Table(title="95% intervals over problems", title_justify="left")
+    table.add_column("benchmark")
+    for name in ("problems", "k", "avg@k", "pass@k", "maj@k", " / ".join(NOT_RIGHT), "tokens"):
+        table.add_column(name, justify="right")
+    for name, result in results.benchmarks.items():
+        k = str(result.samples_per_problem)
+        table.add_row(
+            name,
+            f"{result.problems:,}",
+            k,
+            _accuracy(result),
+            _share(result.pass_at[k]),
+            _share(result.majority) if result.majority else "-",
+            " / ".join(f"{count:,}" for count in (result.wrong, result.unparsed, result.truncated)),
+            f"{result.mean_tokens:.0f}",
+        )
+    Console(highlight=False).print(table)
 
 
-def print_comparison(found: dict[str, dict[str, Any]], first: str, second: str) -> None:
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f}%"
+
+
+def print_comparison(comparisons: Mapping[str, Comparison], first: str, second: str) -> None:
     """Differences in points, first minus second."""
     table = Table(title=f"{first} minus {second}, points, 95%", title_justify="left")
     table.add_column("benchmark")
     for name in ("problems", "first", "second", "difference"):
         table.add_column(name, justify="right")
-    for name, pair in found.items():
-        value, low, high = (100 * x for x in pair["difference"])
+    for name, pair in comparisons.items():
+        value, low, high = (100 * x for x in pair.difference)
         table.add_row(
             name,
-            f"{pair['problems']:,}",
-            f"{100 * pair['first']:.1f}%",
-            f"{100 * pair['second']:.1f}%",
+            f"{pair.problems:,}",
+            f"{100 * pair.first:.1f}%",
+            f"{100 * pair.second:.1f}%",
             f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
         )
     Console(highlight=False).print(table)
 
 
-def print_overlaps(found: list[dict[str, Any]]) -> None:
-    """A line per benchmark and source, then the first overlaps of each."""
-    for one in found:
-        counts = f"{one['exact']} exact, {one['grams']} with 13 words in a row"
-        print(f"{one['benchmark']} in {one['source']}: {counts}, of {one['prompts']:,} prompts")
-        for overlap in one["overlaps"][:MOST_SHOWN]:
-            shared = overlap["shared"][:80]
-            print(f"  {overlap['prompt']} holds {overlap['problem']} ({overlap['kind']}): {shared}")
-
-
 MOST_SHOWN = 5
 
 
-def _divergence(found: dict[str, Any] | None) -> str:
-    if found is None:
+def print_overlaps(sources: Sequence[SourceOverlap]) -> None:
+    """A line per benchmark and source, then the first overlaps of each."""
+    for source in sources:
+        counts = f"{source.exact} exact, {source.grams} with 13 words in a row"
+        print(f"{source.benchmark} in {source.source}: {counts}, of {source.prompts:,} prompts")
+        for overlap in source.overlaps[:MOST_SHOWN]:
+            shared = overlap.shared[:80]
+            print(f"  {overlap.prompt} holds {overlap.problem} ({overlap.kind}): {shared}")
+
+
+def _divergence(measured: Divergence | None) -> str:
+    if measured is None:
         return "-"
-    low, high = found["interval"]
-    return f"{found['reverse_kl']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = measured.interval
+    return f"{measured.reverse_kl:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def print_row(row: dict[str, Any]) -> None:
+def print_row(row: ShownRow) -> None:
     """One completion: its prompt, its text, a table of tokens."""
     console = Console(highlight=False, markup=False)
-    console.print(f"{row['prompt_id']}  sample {row['sample']}  {row['finish_reason']}")
-    console.print(f"prompt: {row['prompt']!r}\ncompletion: {row['completion']!r}")
-    columns = [name for name in row["tokens"][0] if name != "text"]
-    table = Table(*columns)
-    for token in row["tokens"]:
-        cells = (token[name] for name in columns)
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells))
+    console.print(f"{row.prompt_id}  sample {row.sample}  {row.finish_reason}")
+    console.print(f"prompt: {row.prompt!r}\ncompletion: {row.completion!r}")
+    numbers = ("sampler", "teacher", "reference", "advantage", "teacher_entropy")
+    shown = [name for name in numbers if getattr(row.tokens[0], name) is not None]
+    table = Table("token", "id", *(name.replace("_", " ") for name in shown))
+    for token in row.tokens:
+        cells = (f"{getattr(token, name):.3f}" for name in shown)
+        table.add_row(token.token, str(token.id), *cells)
     console.print(table)
 
 
 def write_report(roots: list[Path], out: Path | None) -> None:
+    """Write the page about runs, or about evaluations, and print where it is."""
     from leyden.report.page import write_evaluation_report
     from leyden.report.page import write_report as write
 
-    if all((root / SCORES).is_file() for root in roots):
+    if all(results_file(root).is_file() for root in roots):
         print(f"report: {write_evaluation_report(roots, out)}")
     else:
         print(f"report: {write([Run.open(root) for root in roots], out)}")

@@ -1,9 +1,8 @@
 """Batches of sequences: which rows, in which order, cut how, and laid out for a model.
 
-The tokens of a batch that carry loss are its N completion tokens, packed in sequence order
-whatever the layout; a stored column is aligned with them. Token n is predicted by the model's
-output one position earlier, and ``predict_N`` holds that position: the off-by-one lives here and
-nowhere else.
+The tokens of a batch that carry loss are its N completion tokens, in sequence order whatever the
+layout; a stored column is aligned with them. Token n is predicted by the model's output one
+position earlier, and ``predict_N`` holds that position: the off-by-one lives here and nowhere else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leyden.data.sequences import TokenSequence
+from leyden.data.sequences import TeacherColumns, TokenSequence, join_columns
 
 
 @dataclass(frozen=True)
 class TokenBatch:
     """B rows of T positions holding S sequences with N completion tokens in all.
 
-    ``attention_mask_BT`` is None where sequences are packed into one row: then ``position_ids_BT``
-    starts anew at each sequence and attention keeps to its own.
+    ``attention_mask_BT`` is None where sequences are packed into one row. ``position_ids_BT`` then
+    starts anew at each sequence, and attention keeps to its own sequence.
     """
 
     ids_BT: Tensor
@@ -35,11 +34,12 @@ class TokenBatch:
     """int64, 0..S-1, nondecreasing."""
     lengths_N: Tensor
     """int64, completion tokens of the token's sequence."""
-    columns: dict[str, Tensor]
+    columns: TeacherColumns[Tensor] | None = None
+    """The stored scores, where the sequences were scored."""
 
     def to(self, device: torch.device) -> "TokenBatch":
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        columns = {name: column.to(device) for name, column in self.columns.items()}
+        columns = self.columns and self.columns.map(lambda column: column.to(device))
         return replace(self, **tensors, columns=columns)
 
 
@@ -73,13 +73,14 @@ def collate(sequences: Sequence[TokenSequence], *, layout: str = "padded") -> To
         target_N=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         sequence_N=torch.arange(len(sequences)).repeat_interleave(counts),
         lengths_N=counts.repeat_interleave(counts),
-        columns=_stack_columns(sequences),
+        columns=_columns(sequences),
     )
 
 
-def _stack_columns(sequences: Sequence[TokenSequence]) -> dict[str, Tensor]:
-    names = sequences[0].columns
-    return {n: torch.from_numpy(np.concatenate([s.columns[n] for s in sequences])) for n in names}
+def _columns(sequences: Sequence[TokenSequence]) -> TeacherColumns[Tensor] | None:
+    scored = [s.columns for s in sequences if s.columns is not None]
+    assert len(scored) in (0, len(sequences)), "some sequences of the batch were not scored"
+    return join_columns(scored).map(torch.from_numpy) if scored else None
 
 
 def split_by_tokens(
@@ -102,16 +103,15 @@ def split_by_tokens(
 
 
 def rows_of_step(step: int, *, batch_size: int, num_rows: int, seed: int) -> list[int]:
-    """The rows of optimizer step ``step`` (from 0): epoch after epoch of permutations, cut in
-    batches.
+    """The rows of optimizer step ``step`` (from 0): permutation after permutation, cut in batches.
 
-    A function of its arguments alone, so that resuming needs only (seed, step) and no split over
-    ranks or micro-batches changes what a step sees.
+    A function of its arguments alone. Resuming needs only (seed, step), and no split over ranks or
+    micro-batches changes the sequences of a step.
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
-    orders = {p // num_rows: None for p in positions}
-    permuted = {epoch: permutation(num_rows, seed=seed, epoch=epoch) for epoch in orders}
-    return [int(permuted[p // num_rows][p % num_rows]) for p in positions]
+    epochs = {position // num_rows for position in positions}
+    orders = {epoch: permutation(num_rows, seed=seed, epoch=epoch) for epoch in epochs}
+    return [int(orders[p // num_rows][p % num_rows]) for p in positions]
 
 
 def permutation(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:

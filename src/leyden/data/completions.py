@@ -1,7 +1,8 @@
-"""Teacher answers as SFT sequences; those cut at the length cap are dropped, and counted."""
+"""Stored completions as SFT sequences; those cut at the length cap are dropped, and counted."""
 
 from dataclasses import dataclass
 
+from leyden.data.prompt_set import HELDOUT
 from leyden.data.scored import check_ids, sequence_of
 from leyden.data.sequences import TokenSequence
 from leyden.errors import StoreError
@@ -9,8 +10,8 @@ from leyden.store.reader import Store
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The finished answers of ``rows``; ``num_dropped`` had no stop token."""
+class Completions:
+    """The completions ``rows`` of a store, to be learnt. ``num_dropped`` had no stop token."""
 
     store: Store
     rows: tuple[int, ...]
@@ -27,19 +28,19 @@ class Answers:
         return sequence_of(row)
 
 
-def select_answers(
+def select_completions(
     store: Store, split: str, *, vocab_size: int, keep_truncated: bool = False
-) -> Answers:
-    """Answers of ``split``; those without a stop token are dropped unless ``keep_truncated``.
+) -> Completions:
+    """The completions of ``split``; those without a stop token are dropped unless kept on request.
 
-    Held-out answers are only measured, so there may be none; what is trained on must hold one.
+    Raises StoreError where all were dropped, but of held-out ones, which are only measured.
     """
     reasons = store.values("finish_reason")
     rows = [i for i, s in enumerate(store.values("split")) if s == split]
     kept = tuple(i for i in rows if keep_truncated or reasons[i] == "stop")
-    if rows and not kept and split != "heldout":
+    if rows and not kept and split != HELDOUT:
         raise StoreError(
-            f"{store.folder}: all {len(rows)} answers of {split} were cut at the length cap",
+            f"{store.folder}: all {len(rows)} completions of {split} were cut at the length cap",
             hint="raise teach.max_new_tokens, or check template.stop_tokens, or sft.keep_truncated",
         )
-    return Answers(store, kept, len(rows) - len(kept), vocab_size)
+    return Completions(store, kept, len(rows) - len(kept), vocab_size)

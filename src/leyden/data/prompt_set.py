@@ -6,16 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.data.sources import Prompt
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
-from leyden.run.run import RENDERED, check_prompt_set
-from leyden.telemetry.progress import Progress
+
+# Splits: which set a prompt is from. The problems of a benchmark are the split bench-NAME.
+SFT_SPLIT, OPD_SPLIT, HELDOUT, BENCHMARK = "sft", "opd", "heldout", "bench-"
 
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """``id`` is unique in the run: ``split/id-in-file``. ``ids`` are what the model is given."""
+    """A prompt as token ids. ``id`` is unique in the run: ``split/id-in-file``.
+
+    ``row`` keeps the fields of the prompt file's row, for graders.
+    """
 
     id: str
     split: str
@@ -25,29 +28,39 @@ class RenderedPrompt:
     row: dict[str, Any]
 
 
-def render_all(
-    renderer: Any, prompts: Sequence[Prompt], split: str, progress: Progress
-) -> list[RenderedPrompt]:
-    """``prompts`` as token ids, by a ``Renderer``; the split goes before their ids."""
-    rendered = []
-    with progress(f"prompts, {split}", len(prompts), "rows") as advance:
-        for p in prompts:
-            ids = tuple(renderer.render(p.text))
-            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
-            advance(1)
-    return rendered
+@dataclass(frozen=True)
+class PromptFacts:
+    """What rendering fixed for every later stage."""
+
+    stop_ids: tuple[int, ...]
+    """The tokens that end a completion."""
+    vocab_size: int
+    """Ids below this exist in every model of the run; log-probs are over these ids alone."""
+    vocabulary: str
+    """Hash of the tokenizer's map from tokens to ids."""
+    template: tuple[str, str]
+    """The rendered text before and after a prompt."""
+
+    @classmethod
+    def read(cls, facts: dict[str, Any]) -> "PromptFacts":
+        """From a record's JSON values, in which tuples are lists."""
+        return cls(
+            tuple(facts["stop_ids"]),
+            facts["vocab_size"],
+            facts["vocabulary"],
+            tuple(facts["template"]),
+        )
 
 
-def write_prompt_set(folder: Path, prompts: list[RenderedPrompt]) -> str:
+def write_prompt_set(path: Path, prompts: Sequence[RenderedPrompt]) -> str:
     """Write them all and return the file's sha256."""
     lines = [json.dumps(asdict(p), ensure_ascii=True) for p in prompts]
-    write_atomic(folder / RENDERED, ("\n".join(lines) + "\n").encode())
-    return hash_file(folder / RENDERED)
+    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    return hash_file(path)
 
 
-def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]:
-    """By id, in order. Raises StoreError when the file is not the one recorded as ``expected``."""
-    path = check_prompt_set(folder, expected)
+def read_prompt_set(path: Path) -> dict[str, RenderedPrompt]:
+    """Read them by id, in order. Whether the file is as recorded is for the caller to check."""
     prompts = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)

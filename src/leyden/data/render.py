@@ -5,14 +5,18 @@ with special tokens, the prompt itself without.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from leyden.data.prompt_set import RenderedPrompt
+from leyden.data.sources import Prompt
 from leyden.errors import ConfigError, first_line
 from leyden.files import read_object
 from leyden.recipe.schema import Template
+from leyden.telemetry.progress import Progress
 
 SENTINEL = "\x02leyden-prompt\x03"
 
@@ -80,6 +84,19 @@ class Renderer:
                 hint="remove them from the prompt",
             )
         return ids
+
+
+def render_all(
+    renderer: Renderer, prompts: Sequence[Prompt], split: str, progress: Progress
+) -> list[RenderedPrompt]:
+    """Render ``prompts`` to token ids; their ids get the split in front."""
+    rendered = []
+    with progress(f"prompts, {split}", len(prompts), "rows") as advance:
+        for p in prompts:
+            ids = tuple(renderer.render(p.text))
+            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
+            advance(1)
+    return rendered
 
 
 def _control_tokens(tokenizer: Any) -> dict[str, int]:

@@ -5,20 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leyden.data.sequences import TokenSequence
+from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
 from leyden.errors import AlignmentError, StoreError
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM
 
-ROUNDING = 1e-4  # a log-prob may exceed zero by this much, in nats
+ROUNDING = 1e-4  # nats by which a log-prob may exceed zero
 MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
-CERTAIN_TOKENS = 4  # so many exact zeros in a row are a missing score, unless the model was
-CERTAIN = 1e-3  # certain: of an entropy below this, in nats
-PER_TOKEN = (
-    "logp_teacher", "logp_reference", "teacher_entropy", "reference_entropy",
-    "teacher_tail_logp", "reference_tail_logp",
-)  # fmt: skip
-PER_TOKEN_K = ("topk_ids", "teacher_topk_logp", "reference_topk_logp")
+CERTAIN_TOKENS = 4  # this many exact zeros and no others are a missing score, unless ...
+CERTAIN = 1e-3  # ... the model was certain: of an entropy below this, in nats
+HINT = "score again; these are not a model's log-probs"
 
 
 def check_scores(
@@ -48,9 +44,7 @@ def check_scores(
         problem = f"every score is -ln {vocab_size}, as from a model without weights"
     else:
         return
-    raise AlignmentError(
-        f"{where}: {problem}", hint="score again; these are not a model's log-probs"
-    )
+    raise AlignmentError(f"{where}: {problem}", hint=HINT)
 
 
 def check_ids(row: Row, *, vocab_size: int, where: str) -> None:
@@ -68,7 +62,7 @@ def check_ids(row: Row, *, vocab_size: int, where: str) -> None:
 
 
 def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
-    """Raise AlignmentError where the optional block is not k masses and their rest, per token."""
+    """Raise AlignmentError where the top-k columns are not k masses and their rest, per token."""
     if "topk_ids" not in score:
         return
     k, odd = divmod(len(score["topk_ids"]), max(1, num_tokens))
@@ -84,14 +78,11 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
             if not (off > MASS_TOLERANCE).any():
                 continue
             problem = f"token {int(off.argmax())} has a mass of {mass[off.argmax()]:.4g}, not 1"
-        raise AlignmentError(
-            f"{where}, {model}_topk_logp: {problem}",
-            hint="score again; these are not a model's log-probs",
-        )
+        raise AlignmentError(f"{where}, {model}_topk_logp: {problem}", hint=HINT)
 
 
 def models_of(score: Row) -> list[str]:
-    """Whose scores a row holds; refreshed rollouts may do without the reference's."""
+    """The models whose scores a row holds; refreshed rollouts may do without the reference's."""
     return [model for model in ("teacher", "reference") if f"logp_{model}" in score]
 
 
@@ -103,24 +94,29 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
             num_tokens=num_tokens,
             vocab_size=vocab_size,
             where=f"{where}, logp_{model}",
-            entropy_N=score[f"{model}_entropy"],
+            entropy_N=score.get(f"{model}_entropy"),
         )
     check_ids(score, vocab_size=vocab_size, where=where)
     check_top_k(score, num_tokens=num_tokens, where=where)
 
 
 def check_some_doubt(scores: Store, vocab_size: int) -> None:
-    """Raise AlignmentError where every score of a whole store is 0 (though the model was not
-    certain), a column that was never set, or -ln V, a model without weights."""
+    """Raise AlignmentError where a whole column cannot be a model's.
+
+    All zeros is a column that was never set, unless the model was certain everywhere. All -ln V is
+    a model without weights.
+    """
     for name in {"logp_teacher", "logp_reference"} & set(scores.schema.names):
         doubt = f"{name.removeprefix('logp_')}_entropy"
-        certain = all(float(np.max(row[doubt], initial=0.0)) < CERTAIN for row in scores)
+        certain = doubt in scores.schema.names and all(
+            float(np.max(row[doubt], initial=0.0)) < CERTAIN for row in scores
+        )
         for value in (-math.log(vocab_size),) if certain else (0.0, -math.log(vocab_size)):
             near = 1e-4 if value else 0.0
             if all(np.allclose(row[name], value, rtol=0, atol=near) for row in scores):
                 raise AlignmentError(
                     f"{scores.folder}: every {name} is {value:.6g}, as from no model at all",
-                    hint="score again; these are not a model's log-probs",
+                    hint=HINT,
                 )
 
 
@@ -128,7 +124,7 @@ def check_some_doubt(scores: Store, vocab_size: int) -> None:
 class ScoredRollouts:
     """The rollouts ``rows`` with their scores, aligned and checked at every read.
 
-    ``top_k`` of the stored ids are given out, all of them by 0.
+    Of the stored ids the likeliest ``top_k`` are given out, or with 0 all of them.
     """
 
     rollouts: Store
@@ -148,11 +144,11 @@ class ScoredRollouts:
         num_tokens = len(rollout["completion_ids"])
         check_ids(rollout, vocab_size=self.vocab_size, where=where)
         check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
-        return sequence_of(rollout, columns=_columns(score, num_tokens, self.top_k))
+        return sequence_of(rollout, columns_of(score, num_tokens, self.top_k))
 
 
 def check_pair(rollout: Row, score: Row, where: str) -> None:
-    """A score row must belong to the very completion it stands beside."""
+    """Raise AlignmentError unless ``score`` belongs to the completion that it stands beside."""
     same = all(rollout[key] == score[key] for key in ("prompt_id", "sample"))
     if not same or rollout[CHECKSUM] != score["completion_crc32"]:
         raise AlignmentError(
@@ -165,6 +161,7 @@ def check_pair(rollout: Row, score: Row, where: str) -> None:
 def open_pair(
     rollouts: Store, scores: Store, *, split: str, vocab_size: int, top_k: int = 0
 ) -> ScoredRollouts:
+    """The rollouts of ``split`` with their scores. Raises StoreError where they are no pair."""
     if len(rollouts) != len(scores):
         raise StoreError(
             f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
@@ -175,26 +172,37 @@ def open_pair(
     return ScoredRollouts(rollouts, scores, rows, vocab_size, top_k)
 
 
-def sequence_of(row: Row, columns: dict[str, np.ndarray] | None = None) -> TokenSequence:
-    return TokenSequence(row["prompt_ids"], row["completion_ids"], columns or {})
+def sequence_of(row: Row, columns: TeacherColumns[np.ndarray] | None = None) -> TokenSequence:
+    """The token ids of a stored completion, exactly as they were sampled."""
+    return TokenSequence(row["prompt_ids"], row["completion_ids"], columns)
 
 
-def _columns(score: Row, num_tokens: int, top_k: int = 0) -> dict[str, np.ndarray]:
-    """Score columns as training reads them: float32 [T] or [T, K], ids int64."""
-    found = {n: score[n].astype(np.float32) for n in PER_TOKEN if n in score}
-    for name in PER_TOKEN_K:
-        if name in score:
-            dtype = np.int64 if name == "topk_ids" else np.float32
-            found[name] = score[name].reshape(num_tokens, -1).astype(dtype)
-    return _likeliest(found, top_k) if top_k and "topk_ids" in found else found
+def columns_of(score: Row, num_tokens: int, top_k: int = 0) -> TeacherColumns[np.ndarray]:
+    """A row of the score store as training reads it; of the ids the likeliest ``top_k``, or all."""
+    ids = score.get("topk_ids")
+    both = {model: _model_scores(score, model, num_tokens, top_k) for model in models_of(score)}
+    return TeacherColumns(
+        both["teacher"],
+        both.get("reference"),
+        None if ids is None else _cut(_per_token(ids, num_tokens), top_k).astype(np.int64),
+    )
 
 
-def _likeliest(columns: dict[str, np.ndarray], top_k: int) -> dict[str, np.ndarray]:
-    """The first ``top_k`` ids (they are stored likeliest first); the others join the tail."""
-    cut = {name: columns[name][:, :top_k] for name in PER_TOKEN_K if name in columns}
-    for model in ("teacher", "reference"):
-        if f"{model}_topk_logp" in columns:
-            rest_TK = columns[f"{model}_topk_logp"][:, top_k:]
-            parts = np.concatenate([rest_TK, columns[f"{model}_tail_logp"][:, None]], axis=1)
-            cut[f"{model}_tail_logp"] = np.logaddexp.reduce(parts, axis=1)
-    return columns | cut
+def _model_scores(score: Row, model: str, num_tokens: int, top_k: int) -> ModelScores[np.ndarray]:
+    logp = score[f"logp_{model}"].astype(np.float32)
+    if f"{model}_topk_logp" not in score:
+        return ModelScores(logp)
+    topk_logp = _per_token(score[f"{model}_topk_logp"], num_tokens).astype(np.float32)
+    tail = score[f"{model}_tail_logp"].astype(np.float32)
+    if top_k:  # ids are stored likeliest first; those beyond top_k join the tail
+        rest = np.concatenate([topk_logp[:, top_k:], tail[:, None]], axis=1)
+        topk_logp, tail = _cut(topk_logp, top_k), np.logaddexp.reduce(rest, axis=1)
+    return ModelScores(logp, topk_logp, tail)
+
+
+def _per_token(flat: np.ndarray, num_tokens: int) -> np.ndarray:
+    return flat.reshape(num_tokens, -1)
+
+
+def _cut(columns: np.ndarray, top_k: int) -> np.ndarray:
+    return columns[:, :top_k] if top_k else columns

@@ -1,7 +1,13 @@
-"""Data parallelism over processes; with launch.py the only file that knows torch.distributed."""
+"""The processes that train one model together: one interface, and a body for each way to do it.
+
+``Alone`` is one process, ``Replicated`` keeps a whole copy of the model in each of several. The
+training loop knows the interface alone.
+"""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -9,58 +15,135 @@ from torch import Tensor, nn
 
 from leyden.models.load import pick_device
 
+Sums = dict[str, Tensor]
+
+
+class Ranks(Protocol):
+    """This process among ``world``. Every rank calls each method, in the same order."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world(self) -> int: ...
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank is the one that writes files and prints."""
+        ...
+
+    def wrap(self, module: nn.Module) -> None:
+        """Prepare the module in place, before its optimizer is made."""
+        ...
+
+    def sum_number(self, value: int) -> int:
+        """The sum over ranks."""
+        ...
+
+    def reduce(self, sums: Sums) -> Sums:
+        """Sums over ranks; entries named ``min_`` or ``max_`` keep the extreme."""
+        ...
+
+    def reduce_gradients(self, module: nn.Module) -> None:
+        """Sum every parameter's gradient over ranks. The loss was divided by global counts."""
+        ...
+
+    def clip(self, module: nn.Module, max_norm: float) -> Tensor:
+        """Scale the summed gradient down to the norm ``max_norm``; its norm before that."""
+        ...
+
+    def gather(self, module: nn.Module) -> Sums:
+        """The whole parameters by name, copied to the CPU."""
+        ...
+
+    def load(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put whole parameters into the module."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        ...
+
+
+class Whole:
+    """What the bodies share that hold the whole model in each process."""
+
+    def wrap(self, module: nn.Module) -> None:
+        pass
+
+    def clip(self, module: nn.Module, max_norm: float) -> Tensor:
+        return torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+
+    def gather(self, module: nn.Module) -> Sums:
+        return {name: p.detach().cpu().clone() for name, p in module.named_parameters()}
+
+    def load(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in module.named_parameters():
+            parameter.data.copy_(tensors[name])
+
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among ``world``; with one, every method does nothing."""
+class Alone(Whole):
+    """One process."""
 
     rank: int = 0
     world: int = 1
-    device: str = "cpu"
+    leads: bool = True
 
-    @classmethod
-    def join(cls, device: str) -> "Ranks":
-        """Join the group that torchrun describes in the environment, or be alone."""
-        world, place = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
-        if world == 1:
-            return cls()
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), world, str(place))
+    def sum_number(self, value: int) -> int:
+        return value
+
+    def reduce(self, sums: Sums) -> Sums:
+        return sums
+
+    def reduce_gradients(self, module: nn.Module) -> None:
+        pass
+
+    def barrier(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Replicated(Whole):
+    """A whole copy of the model in each of ``world`` processes."""
+
+    rank: int
+    world: int
+    device: torch.device
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
 
-    def barrier(self) -> None:
-        if self.world > 1:
-            dist.barrier()
-
     def sum_number(self, value: int) -> int:
-        if self.world == 1:
-            return value
         total = torch.tensor(value, dtype=torch.int64, device=self.device)
         dist.all_reduce(total)
         return int(total)
 
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Add every parameter's gradient over ranks, one flat bucket per dtype."""
-        if self.world == 1:
-            return
-        parameters = [p for p in model.parameters() if p.requires_grad]
+    def reduce(self, sums: Sums) -> Sums:
+        return {name: _reduce(name, value.clone()) for name, value in sorted(sums.items())}
+
+    def reduce_gradients(self, module: nn.Module) -> None:
+        parameters = [p for p in module.parameters() if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([g.flatten() for g in gradients])
+        flat = torch.cat([g.flatten() for g in gradients])  # one message instead of hundreds
         dist.all_reduce(flat)
-        for parameter, part in zip(
-            parameters, flat.split([p.numel() for p in parameters]), strict=True
-        ):
+        parts = flat.split([p.numel() for p in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter).clone()
 
-    def merge(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sums add over ranks; ``min_`` and ``max_`` entries keep the extreme."""
-        if self.world == 1:
-            return sums
-        return {name: _reduce(name, value.clone()) for name, value in sorted(sums.items())}
+    def barrier(self) -> None:
+        dist.barrier()
+
+
+def join(device: str) -> Ranks:
+    """Join the group that torchrun describes in the environment, or be alone."""
+    world, place = int(os.environ.get("WORLD_SIZE", "1")), pick_device(device)
+    if world == 1:
+        return Alone()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return Replicated(dist.get_rank(), world, place)
 
 
 def _reduce(name: str, value: Tensor) -> Tensor:

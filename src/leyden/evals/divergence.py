@@ -1,32 +1,23 @@
-"""How far a student is from the teacher on its own completions: exact reverse KL per token."""
+"""Measure the distance of a student from the teacher: exact reverse KL on its own completions."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from leyden.data.batches import collate, split_by_tokens
 from leyden.data.sequences import TokenSequence
+from leyden.evals.results import Divergence
 from leyden.evals.statistics import RESAMPLES
 from leyden.logprobs import reverse_kl
 from leyden.models.load import head_of, hidden_states
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """Nats per token; ``interval`` is a 95% bootstrap over sequences of the ratio of sums."""
-
-    reverse_kl: float
-    interval: tuple[float, float]
-    sequences: int
-    tokens: int
-
-
 @torch.inference_mode()
 def measure_divergence(
-    student,
-    teacher,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
     sequences: Sequence[TokenSequence],
     *,
     vocab_size: int,
@@ -34,7 +25,7 @@ def measure_divergence(
     chunk: int,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Divergence:
-    """KL(student || teacher), full vocabulary, at every completion token of ``sequences``."""
+    """KL(student || teacher) over the whole vocabulary, at every completion token."""
     sums, counts = [], []
     for group in split_by_tokens([len(s) for s in sequences], budget=batch_tokens):
         batch = collate([sequences[i] for i in group]).to(student.device)
@@ -53,6 +44,7 @@ def measure_divergence(
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray) -> Divergence:
+    """The ratio of sums, bootstrapped over sequences, whose tokens are not independent."""
     rng = np.random.default_rng(0)
     draws = (rng.integers(0, len(sums), len(sums)) for _ in range(RESAMPLES))
     ratios = [sums[draw].sum() / counts[draw].sum() for draw in draws]

@@ -1,31 +1,31 @@
-"""Do training prompts hold benchmark problems? The same text, or 13 words in a row.
+"""Find training prompts that hold benchmark problems: the same text, or 13 words in a row.
 
-Thirteen words is what GPT-3 used (arXiv 2005.14165, appendix C). Case, punctuation and spacing do
-not count. Words in a row that three or more problems of one benchmark share are its turns of phrase
-("where m and n are relatively prime positive integers, find m + n") and betray nothing.
+Thirteen words is the length that GPT-3 used (arXiv 2005.14165, appendix C). Case, punctuation and
+spacing do not count. Thirteen words that three or more problems of one benchmark share are its way
+of speaking ("where m and n are relatively prime positive integers, find m + n") and prove nothing.
 """
 
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from leyden.data.sources import Prompt, read_prompts, read_rows
 from leyden.errors import ConfigError
-from leyden.evals.problems import benchmark_values, read_problems
+from leyden.evals.problems import Problem, benchmark_values, read_problems
 from leyden.recipe.benchmarks import Benchmark
 from leyden.recipe.sampling import PromptFile
 from leyden.recipe.toml import load_recipe, validate
 
 GRAM = 13
-PHRASE = 3  # problems that share a phrase; more hold it because the benchmark speaks like that
+PHRASE = 3  # from this many problems on, a shared gram is how the benchmark speaks
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """``prompt`` holds (a part of) ``problem``: ``kind`` is "exact" or "13-gram"; ``shared`` is the
-    words, cut after some."""
+    """``prompt`` holds (a part of) ``problem``. ``kind`` is "exact" or "13-gram"; ``shared`` is the
+    beginning of the shared words."""
 
     problem: str
     prompt: str
@@ -59,9 +59,33 @@ class ProblemIndex:
             if whole in self.whole:
                 yield Overlap(self.whole[whole], name, "exact", _short(whole))
                 continue
-            found = next((gram for gram in _grams(words) if gram in self.grams), None)
-            if found is not None:
-                yield Overlap(self.grams[found], name, f"{GRAM}-gram", found)
+            shared = next((gram for gram in _grams(words) if gram in self.grams), None)
+            if shared is not None:
+                yield Overlap(self.grams[shared], name, f"{GRAM}-gram", shared)
+
+
+def warn_of_overlap(
+    name: str, problems: Sequence[Problem], trained: Mapping[str, Sequence[tuple[str, str]]]
+) -> dict[str, int]:
+    """Split -> the number of its prompts, (id, text), that hold something of a problem of the
+    benchmark ``name``; a warning is logged where any do."""
+    index, counts = ProblemIndex({p.id: p.question for p in problems}), {}
+    for split, prompts in trained.items():
+        overlaps = list(index.find(prompts))
+        counts[split] = len(overlaps)
+        if overlaps:
+            logging.getLogger(__name__).warning(
+                "%d of %d %s prompts hold problems of the benchmark %s (%d of them exactly), first "
+                "%s: %r",
+                len(overlaps),
+                len(prompts),
+                split,
+                name,
+                sum(o.kind == "exact" for o in overlaps),
+                overlaps[0].prompt,
+                overlaps[0].shared[:80],
+            )
+    return counts
 
 
 def _grams(words: list[str]) -> Iterator[str]:
@@ -72,8 +96,23 @@ def _short(text: str) -> str:
     return text if len(text) < 160 else text[:160] + "..."
 
 
-def check_overlap(places: list[str], benchmarks: list[str], prompt_field: str) -> list[dict]:
-    """Per benchmark and source of prompts: how many prompts hold something of its problems.
+@dataclass(frozen=True)
+class SourceOverlap:
+    """The overlaps of one source of prompts with one benchmark. ``exact`` and ``grams`` count
+    them by kind."""
+
+    benchmark: str
+    source: str
+    prompts: int
+    exact: int
+    grams: int
+    overlaps: list[Overlap]
+
+
+def check_overlap(
+    places: Sequence[str], benchmarks: Sequence[str], prompt_field: str
+) -> list[SourceOverlap]:
+    """The overlaps of every source of prompts with every benchmark.
 
     ``places`` is a recipe, whose prompts and benchmarks are taken, or files of prompts.
     """
@@ -94,12 +133,12 @@ def check_overlap(places: list[str], benchmarks: list[str], prompt_field: str) -
     ]
 
 
-def _sources(places: list[str], field: str) -> tuple[dict[str, list[Prompt]], list[Benchmark]]:
+def _sources(places: Sequence[str], field: str) -> tuple[dict[str, list[Prompt]], list[Benchmark]]:
     if len(places) == 1 and places[0].endswith(".toml"):
         recipe = load_recipe(Path(places[0]))
-        files = {"prompts.sft": recipe.prompts.sft, "prompts.opd": recipe.prompts.opd}
-        read = {name: read_prompts(file) for name, file in files.items()}
-        return read, list(recipe.evaluate.benchmarks)
+        of_recipe = {"prompts.sft": recipe.prompts.sft, "prompts.opd": recipe.prompts.opd}
+        prompts = {name: read_prompts(file) for name, file in of_recipe.items()}
+        return prompts, list(recipe.evaluate.benchmarks)
     files = {place: _prompt_file(place, field) for place in places}
     return {place: read_prompts(file, unique=False) for place, file in files.items()}, []
 
@@ -112,15 +151,8 @@ def _prompt_file(place: str, field: str) -> PromptFile:
 
 def _compare(
     name: str, index: ProblemIndex, source: str, prompts: Iterable[Prompt]
-) -> dict[str, Any]:
+) -> SourceOverlap:
     pairs = [(prompt.id, prompt.text) for prompt in prompts]
     overlaps = list(index.find(pairs))
     exact = sum(overlap.kind == "exact" for overlap in overlaps)
-    return {
-        "benchmark": name,
-        "source": source,
-        "prompts": len(pairs),
-        "exact": exact,
-        "grams": len(overlaps) - exact,
-        "overlaps": [asdict(overlap) for overlap in overlaps],
-    }
+    return SourceOverlap(name, source, len(pairs), exact, len(overlaps) - exact, overlaps)

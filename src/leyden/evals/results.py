@@ -1,73 +1,166 @@
-"""What evaluations found: read only as their record vouches for it, and two of them compared."""
+"""The results of evaluations: read only as their record vouches for them, and compared in pairs."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leyden.errors import ConfigError, StoreError
 from leyden.evals.statistics import paired_difference
 from leyden.evals.verdict import LETTERS, RIGHT
-from leyden.files import read_object
+from leyden.files import read_object, write_json
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_record, require_same
-
-SCORES = "scores.json"
-Scores = dict[str, Any]
+from leyden.run.layout import RESULTS, results_file
 
 
-def read_scores(folder: Path) -> Scores:
-    """``scores.json`` of a finished evaluation, which must be what its record says."""
-    record = require_record(folder, wanted_by="this command")
-    found = read_object(folder / SCORES, "benchmarks")
-    require_same(folder / SCORES, fingerprint(found), record.fingerprint)
-    for name, score in found["benchmarks"].items():
-        if "questions" not in score:
-            raise StoreError(
-                f"{folder / SCORES}: {name} was scored by an older version of leyden, which kept "
-                "no outcome of every problem",
-                hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
-            )
-    return found
+class Estimate(NamedTuple):
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
-def difference(first: Scores, second: Scores) -> list[float] | None:
-    """Of one benchmark's scores: [first minus second, low, high], paired over the problems that
-    both answered, the same question under the same name; None where they share none."""
-    shared = [p for p, asked in first["questions"].items() if second["questions"].get(p) == asked]
+@dataclass(frozen=True)
+class Tally:
+    """A benchmark's verdicts summed up. Shares are in [0, 1]."""
+
+    accuracy: float
+    """avg@k: the mean over problems of the share of their k samples that are right."""
+    interval: tuple[float, float]
+    problems: int
+    samples: int
+    samples_per_problem: int
+    right: int
+    wrong: int
+    unparsed: int
+    truncated: int
+    pass_at: dict[str, Estimate]
+    """k as text -> pass@k."""
+    majority: Estimate | None
+    """maj@k; None where answers cannot be compared, or k is 1."""
+    outcomes: dict[str, str]
+    """Problem -> a letter per sample (``verdict.LETTERS``)."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResult(Tally):
+    """One model on one benchmark, and the files that show it."""
+
+    questions: dict[str, str]
+    """Problem -> a hash of what was asked: only equal questions are compared."""
+    mean_tokens: float
+    store: str
+    """Fingerprint of the store of samples."""
+    grades: str
+    """sha256 of the file of grades."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Reverse KL to the teacher, in nats per token; ``interval`` is a 95% bootstrap over sequences
+    of the ratio of sums. ``store`` is the fingerprint of the store of sequences."""
+
+    reverse_kl: float
+    interval: tuple[float, float]
+    sequences: int
+    tokens: int
+    store: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that an evaluation of one model measured."""
+
+    benchmarks: dict[str, BenchmarkResult]
+    divergence: Divergence | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.divergence is None:
+            del values["divergence"]
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.as_json())
+
+
+def write_results(folder: Path, results: Results) -> None:
+    write_json(folder / RESULTS, results.as_json())
+
+
+def read_results(folder: Path) -> Results:
+    """Results of a finished evaluation. Raises StoreError unless its record vouches for them."""
+    record, path = require_record(folder, reader="this command"), results_file(folder)
+    values = read_object(path, "benchmarks")
+    require_same(path, fingerprint(values), record.fingerprint)
+    benchmarks = {name: _result(path, name, one) for name, one in values["benchmarks"].items()}
+    measured = values.get("divergence")
+    return Results(benchmarks, measured and Divergence(**_tuples(measured)))
+
+
+def _result(path: Path, name: str, values: dict[str, Any]) -> BenchmarkResult:
+    try:
+        typed: dict[str, Any] = _tuples(values)
+        typed["pass_at"] = {k: Estimate(*value) for k, value in values["pass_at"].items()}
+        typed["majority"] = values["majority"] and Estimate(*values["majority"])
+        return BenchmarkResult(**typed)
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: {name} was evaluated by another version of leyden, which kept other fields",
+            hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
+        ) from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return values | {"interval": tuple(values["interval"])}
+
+
+def difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate | None:
+    """Accuracy of ``first`` minus ``second``, paired over the problems that both answered, the same
+    question under the same name; None where they share none."""
+    shared = [p for p, asked in first.questions.items() if second.questions.get(p) == asked]
     try:
         value, (low, high) = paired_difference(_right(first, shared), _right(second, shared))
     except ValueError:
         return None
-    return [value, low, high]
+    return Estimate(value, low, high)
 
 
-def _right(score: Scores, problems: list[str]) -> Mapping[str, list[bool]]:
-    return {p: [letter == LETTERS[RIGHT] for letter in score["outcomes"][p]] for p in problems}
+def _right(result: BenchmarkResult, problems: list[str]) -> Mapping[str, list[bool]]:
+    return {p: [letter == LETTERS[RIGHT] for letter in result.outcomes[p]] for p in problems}
 
 
-def compare_folders(first: Path, second: Path) -> dict[str, dict[str, Any]]:
-    """Benchmark -> both accuracies and their paired difference, for what both folders evaluated."""
-    left, right = (read_scores(folder)["benchmarks"] for folder in (first, second))
-    shared = [name for name in left if name in right]
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on one benchmark: both accuracies, the shared problems, the paired difference."""
+
+    first: float
+    second: float
+    problems: int
+    difference: Estimate
+
+
+def compare_folders(first: Path, second: Path) -> dict[str, Comparison]:
+    """Benchmark -> comparison, of every benchmark that both folders evaluated."""
+    ours, theirs = (read_results(folder).benchmarks for folder in (first, second))
+    shared = [name for name in ours if name in theirs]
     if not shared:
         raise ConfigError(
             f"{first} and {second}: no benchmark in common; they have "
-            f"{', '.join(left) or 'none'} and {', '.join(right) or 'none'}",
+            f"{', '.join(ours) or 'none'} and {', '.join(theirs) or 'none'}",
             hint="give folders such as RUN/evaluate/MODEL, or what `leyden evaluate MODEL` made",
         )
-    differences = {name: difference(left[name], right[name]) for name in shared}
-    for name, found in differences.items():
-        if found is None:
+    comparisons = {}
+    for name in shared:
+        paired = difference(ours[name], theirs[name])
+        if paired is None:
             raise ConfigError(
                 f"{first} and {second}: {name} is not the same problems in both",
                 hint="evaluate both models on one file",
             )
-    return {
-        name: {
-            "first": left[name]["accuracy"],
-            "second": right[name]["accuracy"],
-            "problems": len(left[name]["questions"].items() & right[name]["questions"].items()),
-            "difference": differences[name],
-        }
-        for name in shared
-    }
+        problems = len(ours[name].questions.items() & theirs[name].questions.items())
+        comparisons[name] = Comparison(ours[name].accuracy, theirs[name].accuracy, problems, paired)
+    return comparisons

@@ -1,32 +1,29 @@
-"""What the student answers held-out prompts with, while it trains."""
+"""The student's completions of held-out prompts, measured while it trains."""
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel
-
-from leyden.engines.transformers import GenerateRequest, TransformersEngine
+from leyden.data.prompt_set import RenderedPrompt
+from leyden.engines.base import Engine, GenerateRequest
 from leyden.provenance.identity import derive_seed
-from leyden.run.artifacts import open_prompts, stop_ids, vocab_size
-from leyden.run.run import Run
+from leyden.recipe.sampling import Sampling
 
 
-def heldout_requests(run: Run, count: int) -> list[GenerateRequest]:
-    """The first ``count`` held-out prompts, with seeds that are the same every time."""
-    prompts = [p for p in open_prompts(run).values() if p.split == "heldout"][:count]
-    return [GenerateRequest(p.ids, derive_seed(run.recipe.seed, "probe", p.id)) for p in prompts]
+def probe_requests(
+    prompts: Sequence[RenderedPrompt], count: int, *, seed: int
+) -> list[GenerateRequest]:
+    """The first ``count`` prompts, with seeds that are the same every time."""
+    return [GenerateRequest(p.ids, derive_seed(seed, "probe", p.id)) for p in prompts[:count]]
 
 
-def measure_answers(
-    run: Run, student: PreTrainedModel, requests: Sequence[GenerateRequest]
+def measure_completions(
+    engine: Engine, requests: Sequence[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
 ) -> dict[str, float]:
-    """``length_mean``, in tokens with the stop token, and ``stop_rate`` of the student's answers,
-    sampled as rollouts are."""
+    """``length_mean``, in tokens with the stop token, and ``stop_rate`` of the completions."""
     if not requests:
         return {}
-    engine = TransformersEngine(student, run.recipe.execution, vocab_size(run))
-    answers = engine.generate(requests, run.recipe.rollout, stop_ids(run))
-    stopped = sum(answer.finish_reason == "stop" for answer in answers)
+    completions = [made for _, made in engine.generate(requests, sampling, stop_ids)]
+    stopped = sum(made.finish_reason == "stop" for made in completions)
     return {
-        "length_mean": sum(len(answer.ids) for answer in answers) / len(answers),
-        "stop_rate": stopped / len(answers),
+        "length_mean": sum(len(made.ids) for made in completions) / len(completions),
+        "stop_rate": stopped / len(completions),
     }

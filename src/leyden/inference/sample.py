@@ -1,4 +1,4 @@
-"""Prompts sampled into a store of its own: what teach, rollout and evaluate share."""
+"""Sample a model's completions into a store of its own: teach, rollout and evaluate share this."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.engines.transformers import TransformersEngine
+from leyden.engines.base import Engine, Role
 from leyden.inference.fill import fill_completions
 from leyden.provenance.records import Intent
 from leyden.recipe.sampling import Sampling
-from leyden.recipe.schema import Execution
-from leyden.run.artifacts import open_prompts, stop_ids, vocab_size
+from leyden.run.artifacts import open_prompts, prompt_facts
 from leyden.run.fits import check_limits
-from leyden.run.run import PROMPTS, Run
+from leyden.run.graph import Graph
+from leyden.run.table import PROMPTS
 from leyden.store.plan import make_plan
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import COMPLETIONS
@@ -24,28 +24,28 @@ from leyden.telemetry.progress import Progress
 
 @dataclass(frozen=True)
 class Sampler:
-    """A model that answers, and everything that decides its answers beside the prompts.
+    """A model behind an engine, and everything beside the prompts that decides its completions.
 
-    ``origin`` is the digest of the intent that its stores are made from; ``title`` is for screens.
+    ``origin`` is the digest of the intent that its stores are made from. ``title`` is for screens.
     """
 
-    model: Path
-    vocab_size: int
+    engine: Engine
     stop_ids: Sequence[int]
     seed: int
-    execution: Execution
+    rows_per_unit: int
     origin: str
     title: str
     progress: Progress
 
     @classmethod
-    def of_run(cls, run: Run, intent: Intent, model: Path) -> "Sampler":
+    def of_run(cls, graph: Graph, intent: Intent, role: Role, model: str) -> "Sampler":
+        """``model`` of the run, sampled by the engine that plays ``role``."""
+        run, facts = graph.run, prompt_facts(graph)
         return cls(
-            model,
-            vocab_size(run),
-            stop_ids(run),
+            run.engine(role, model, facts.vocab_size),
+            facts.stop_ids,
             run.recipe.seed,
-            run.recipe.execution,
+            run.recipe.execution.rows_per_unit,
             intent.digest,
             intent.stage,
             run.progress,
@@ -59,14 +59,14 @@ class Sampler:
         *,
         purpose: str,
     ) -> tuple[Store, float]:
-        """The sealed store of ``prompts`` answered, made or finished, and its device-seconds.
+        """Make or finish the store of completions of ``prompts``; the store, its device-seconds.
 
-        ``purpose`` goes into every row's seed: another one, other samples.
+        ``purpose`` goes into every row's seed: another purpose gets other samples.
         """
         units = make_plan(
             [prompt.id for prompt in prompts],
             samples=sampling.samples_per_prompt,
-            rows_per_unit=self.execution.rows_per_unit,
+            rows_per_unit=self.rows_per_unit,
             seed=self.seed,
             purpose=purpose,
         )
@@ -74,7 +74,7 @@ class Sampler:
         with self.progress(self.title, sum(len(u.rows) for u in units), "rows") as advance:
             fill_completions(
                 writer,
-                lambda: TransformersEngine.load(self.model, self.execution, self.vocab_size),
+                self.engine,
                 {prompt.id: prompt for prompt in prompts},
                 sampling,
                 self.stop_ids,
@@ -85,26 +85,25 @@ class Sampler:
 
 
 def sample_store(
-    run: Run,
+    graph: Graph,
     intent: Intent,
-    model: Path,
+    role: Role,
+    model: str,
     sampling: Sampling,
     splits: Sequence[str],
     *,
-    source: str = PROMPTS,
-    folder: Path | None = None,
+    folder: Path,
     limit: int | None = None,
     purpose: str = "",
 ) -> tuple[Store, float]:
     """Sample ``model`` on the prompts of ``splits``; the sealed store and its device-seconds."""
-    prompts = [p for p in open_prompts(run, source).values() if p.split in splits]
-    check_limits(run, prompts, vocab_size=vocab_size(run))
-    return Sampler.of_run(run, intent, model).fill(
-        folder or run.folder(intent.stage),
-        prompts[:limit],
-        sampling,
-        purpose=purpose or intent.stage,
-    )
+    prompts = [p for p in open_prompts(graph, PROMPTS).values() if p.split in splits]
+    check_limits(graph.run, prompts, vocab_size=prompt_facts(graph).vocab_size)
+    sampler = Sampler.of_run(graph, intent, role, model)
+    try:
+        return sampler.fill(folder, prompts[:limit], sampling, purpose=purpose or intent.stage)
+    finally:
+        sampler.engine.close()
 
 
 def sample_counts(store: Store) -> dict[str, Any]:

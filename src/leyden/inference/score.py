@@ -1,23 +1,28 @@
-"""A store of completions scored into a store of its own: what score and refreshes share."""
+"""Score a store of completions into a store of its own: the score stage and refreshes share this.
+
+The teacher's scores come as its engine makes them. When a unit's are whole, the reference policy
+scores the same rows, at the teacher's ids where these are stored, and the unit is committed.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leyden.data.scored import check_ids, check_score_row, sequence_of
-from leyden.data.sequences import TokenSequence
-from leyden.engines.transformers import TransformersEngine
-from leyden.errors import ConsistencyError
-from leyden.logprobs import TokenScores
-from leyden.run.artifacts import vocab_size
-from leyden.run.run import Run
+from leyden.data.scored import check_ids, check_score_row
+from leyden.engines.base import Engine, ScoreRequest, TokenScores
+from leyden.engines.open import open_reference
+from leyden.errors import ConfigError, ConsistencyError
+from leyden.inference.fill import Advance, counted, pending_units, unsound, whole_units
+from leyden.run.artifacts import prompt_facts
+from leyden.run.graph import Graph
+from leyden.run.run import REFERENCE, TEACHER
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Row, Store
-from leyden.store.schema import CHECKSUM
+from leyden.store.schema import CHECKSUM, Schema, scores_schema
 from leyden.store.unit import open_committed
 from leyden.store.writer import StoreWriter
 
@@ -28,135 +33,185 @@ PROBE_TOLERANCE = 0.05  # nats; beyond rounding of any engine, far below another
 class Scorer:
     """The teacher and, where its scores are wanted, the reference policy."""
 
-    teacher: TransformersEngine
-    reference: TransformersEngine | None
+    teacher: Engine
+    reference: Engine | None
     top_k: int
     vocab_size: int
 
     @classmethod
-    def load(cls, run: Run, *, top_k: int, with_reference: bool = True) -> "Scorer":
-        execution, size = run.recipe.execution, vocab_size(run)
-        teacher = TransformersEngine.load(run.place("teacher"), execution, size)
-        reference = None
-        if with_reference:
-            place = run.place("reference")
-            reference = TransformersEngine.load(place, execution, size, as_trained=True)
-        return cls(teacher, reference, top_k, size)
-
-    def score(
-        self,
-        rows: Sequence[Row],
-        *,
-        rollouts: Path,
-        scores: Path,
-        first_row: int = 0,
-        progress: Callable[[int], None] = lambda rows: None,
-    ) -> list[dict[str, Any]]:
-        """Score rows of the store ``rollouts``; refuses scores that no model gives.
-
-        ``first_row`` is the number of the first row, for error messages.
-        """
-        for number, row in enumerate(rows, first_row):
-            check_ids(row, vocab_size=self.vocab_size, where=f"{rollouts}: row {number}")
-        sequences = [sequence_of(row) for row in rows]
-        by_teacher = self.teacher.score(sequences, top_k=self.top_k, progress=progress)
-        by_reference = self._by_reference(sequences, by_teacher)
-        scored = []
-        for row, t, r in zip(rows, by_teacher, by_reference, strict=True):
-            scored.append(_row(row, t, r))
-            check_score_row(
-                scored[-1],
-                num_tokens=len(row["completion_ids"]),
-                vocab_size=self.vocab_size,
-                where=f"{scores}: row {first_row + len(scored) - 1}",
+    def open(cls, graph: Graph, *, top_k: int, with_reference: bool = True) -> "Scorer":
+        """Open both for a run. Raises ConfigError where the teacher's engine lacks a score."""
+        run, size = graph.run, prompt_facts(graph).vocab_size
+        teacher = run.engine("teacher", TEACHER, size)
+        if top_k and not teacher.offers.top_k:
+            raise ConfigError(
+                f"score.top_k = {top_k}, and the teacher's engine scores no top k",
+                hint="set score.top_k = 0, or choose another engine for the teacher",
             )
-        return scored
+        spec = run.spec("reference", REFERENCE, size)
+        return cls(teacher, open_reference(spec) if with_reference else None, top_k, size)
 
-    def _by_reference(
-        self, sequences: list[TokenSequence], by_teacher: list[TokenScores]
-    ) -> Sequence[TokenScores | None]:
-        """The reference's scores, at the teacher's top-k ids where those are stored."""
+    @property
+    def schema(self) -> Schema:
+        """The columns that the two engines fill."""
+        return scores_schema(
+            self.top_k,
+            with_reference=self.reference is not None,
+            with_entropy=self.teacher.offers.entropy,
+            teacher_tail=self.teacher.offers.tail,
+        )
+
+    def load(self) -> None:
+        self.teacher.load()
+        if self.reference is not None:
+            self.reference.load()
+
+    def close(self) -> None:
+        self.teacher.close()
+        if self.reference is not None:
+            self.reference.close()
+
+    def by_teacher(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, TokenScores]]:
+        """Score (group, completion row) as they come."""
+        requests = (_request(row, group, self.top_k) for group, row in rows)
+        for index, scores in self.teacher.score(requests):
+            self._check_offers(scores)
+            yield index, scores
+
+    def _check_offers(self, scores: TokenScores) -> None:
+        """The store's columns follow what the engine offers, so that is what it must give."""
+        offers, top_k = self.teacher.offers, scores.top_k
+        if (top_k is None) == bool(self.top_k) or (scores.entropy is None) == offers.entropy:
+            raise unsound("the teacher's scores lack what it offers, or hold what it does not")
+        if top_k is not None and top_k.tail_is != offers.tail:
+            raise unsound(f"it offers tails that are {offers.tail}, and gave {top_k.tail_is}")
+
+    def by_reference(
+        self, rows: Sequence[Row], by_teacher: Sequence[TokenScores]
+    ) -> list[TokenScores | None]:
+        """The reference's scores of ``rows``, at the ids of the teacher's top k."""
         if self.reference is None:
-            return [None] * len(sequences)
-        if self.top_k:
-            sequences = [
-                TokenSequence(s.prompt_ids, s.completion_ids, {"topk_ids": t.top_k.ids_NK.numpy()})
-                for s, t in zip(sequences, by_teacher, strict=True)
-                if t.top_k is not None
-            ]
-        return self.reference.score(sequences)
+            return [None] * len(rows)
+        requests = [
+            ScoreRequest(
+                row["prompt_ids"], row["completion_ids"], at_ids=t.top_k.ids if t.top_k else None
+            )
+            for row, t in zip(rows, by_teacher, strict=True)
+        ]
+        scores = dict(self.reference.score(requests))
+        return [scores[i] for i in range(len(rows))]
+
+    def columns(self, rows: Sequence[Row], by_teacher: Sequence[TokenScores]) -> list[Row]:
+        """Rows of the score store, the reference's scores joined to the teacher's."""
+        by_reference = self.by_reference(rows, by_teacher)
+        return [_row(*scored) for scored in zip(rows, by_teacher, by_reference, strict=True)]
 
 
-def units_like(rollouts: Store, rows_per_unit: int) -> list[Unit]:
-    """The rollout's rows in order; scoring draws nothing, so the seeds are zero."""
-    keys = zip(rollouts.values("prompt_id"), rollouts.values("sample"), strict=True)
+def _request(row: Row, group: int, top_k: int) -> ScoreRequest:
+    return ScoreRequest(row["prompt_ids"], row["completion_ids"], top_k, group=group)
+
+
+def units_like(completions: Store, rows_per_unit: int) -> list[Unit]:
+    """The rows of ``completions`` in order. Scoring draws nothing, so the seeds are zero."""
+    keys = zip(completions.values("prompt_id"), completions.values("sample"), strict=True)
     return cut_units([PlanRow(prompt_id, sample, 0) for prompt_id, sample in keys], rows_per_unit)
 
 
 def fill_scores(
     writer: StoreWriter,
-    rollouts: Store,
-    load_scorer: Callable[[], Scorer],
+    completions: Store,
+    scorer: Scorer,
     *,
     mine: Sequence[Unit] | None = None,
-    advance: Callable[[int], None] = lambda rows: None,
+    advance: Advance = lambda rows: None,
 ) -> None:
-    """Score every pending unit (of ``mine``); no model is loaded when none is.
+    """Score every pending unit (of ``mine``). Where none is pending, no model is loaded.
 
-    On resume the first row is scored again: the models must still say the same.
+    On resume the first row is scored again: the models must give it the same scores. Raises
+    AlignmentError on scores that no model gives.
     """
-    pending = {unit.name for unit in writer.pending()}
-    wanted = {unit.name for unit in (writer.units if mine is None else mine)}
-    if not pending & wanted:
+    pending = pending_units(writer, mine, advance)
+    if not pending:
         return
-    scorer, start = load_scorer(), 0
-    for unit in writer.units:
-        where = {"rollouts": rollouts.folder, "scores": writer.folder}
-        if unit.name in pending & wanted:
-            rows = [rollouts[i] for i in range(start, start + len(unit.rows))]
-            began = time.monotonic()
-            scored = scorer.score(rows, **where, first_row=start, progress=advance)
-            writer.commit(unit, scored, seconds=time.monotonic() - began)
-        elif unit.name not in pending:
-            advance(len(unit.rows))
-            if start == 0:
-                _probe(writer, scorer.score([rollouts[0]], **where)[0])
-        start += len(unit.rows)
+    scorer.load()
+    _probe(writer, completions, scorer)
+    starts = _starts(writer.units)
+    rows = (
+        (group, _checked(completions, index, scorer.vocab_size))
+        for group, unit in enumerate(pending)
+        for index in range(starts[unit.name], starts[unit.name] + len(unit.rows))
+    )
+    results = counted(scorer.by_teacher(rows), advance)
+    began = time.monotonic()
+    for unit, by_teacher in whole_units(pending, results):
+        start = starts[unit.name]
+        answered = [completions[start + i] for i in range(len(unit.rows))]
+        scored = scorer.columns(answered, by_teacher)
+        _check(scored, answered, writer.folder, start, scorer.vocab_size)
+        writer.commit(unit, scored, seconds=time.monotonic() - began)
+        began = time.monotonic()  # writing is not the device's time
+
+
+def _starts(units: Sequence[Unit]) -> dict[str, int]:
+    """Unit -> the number of its first row in the store."""
+    starts, total = {}, 0
+    for unit in units:
+        starts[unit.name] = total
+        total += len(unit.rows)
+    return starts
+
+
+def _checked(completions: Store, index: int, vocab_size: int) -> Row:
+    row = completions[index]
+    check_ids(row, vocab_size=vocab_size, where=f"{completions.folder}: row {index}")
+    return row
+
+
+def _check(
+    scored: Sequence[Row], answered: Sequence[Row], folder: Path, start: int, vocab_size: int
+) -> None:
+    for index, (score, row) in enumerate(zip(scored, answered, strict=True), start):
+        check_score_row(
+            score,
+            num_tokens=len(row["completion_ids"]),
+            vocab_size=vocab_size,
+            where=f"{folder}: row {index}",
+        )
 
 
 def _row(row: Row, teacher: TokenScores, reference: TokenScores | None) -> dict[str, Any]:
-    found = {
+    """A row of the score store, of one completion."""
+    columns = {
         "prompt_id": row["prompt_id"],
         "sample": row["sample"],
         "completion_crc32": row[CHECKSUM],
-        "logp_teacher": teacher.logp_N.numpy(),
-        "teacher_entropy": teacher.entropy_N.numpy(),
+        **_of_model("teacher", teacher),
     }
-    if reference is not None:
-        found |= {
-            "logp_reference": reference.logp_N.numpy(),
-            "reference_entropy": reference.entropy_N.numpy(),
-        }
     if teacher.top_k is not None:
-        found |= {
-            "topk_ids": teacher.top_k.ids_NK.flatten().numpy(),
-            "teacher_topk_logp": teacher.top_k.logp_NK.flatten().numpy(),
-            "teacher_tail_logp": teacher.top_k.tail_N.numpy(),
-        }
-    if reference is not None and reference.top_k is not None:
-        found |= {
-            "reference_topk_logp": reference.top_k.logp_NK.flatten().numpy(),
-            "reference_tail_logp": reference.top_k.tail_N.numpy(),
-        }
-    return found
+        columns["topk_ids"] = teacher.top_k.ids.ravel()
+    return columns if reference is None else columns | _of_model("reference", reference)
 
 
-def _probe(writer: StoreWriter, again: dict[str, Any]) -> None:
-    """Compare the first stored row with what the models say of it now."""
-    table = open_committed(writer.folder, writer.units[0])
-    for name in ("logp_teacher", "logp_reference"):
-        if name not in again:
-            continue
+def _of_model(model: str, scores: TokenScores) -> dict[str, Any]:
+    columns = {f"logp_{model}": scores.logp}
+    if scores.entropy is not None:
+        columns[f"{model}_entropy"] = scores.entropy
+    if scores.top_k is not None:
+        columns[f"{model}_topk_logp"] = scores.top_k.logp.ravel()
+        columns[f"{model}_tail_logp"] = scores.top_k.tail
+    return columns
+
+
+def _probe(writer: StoreWriter, completions: Store, scorer: Scorer) -> None:
+    """Score the first row again, if it is committed. Raises ConsistencyError where it differs."""
+    first = writer.units[0]
+    if first.name in {unit.name for unit in writer.pending()}:
+        return
+    row = completions[0]
+    ((_, by_teacher),) = scorer.by_teacher(iter([(0, row)]))
+    (again,) = scorer.columns([row], [by_teacher])
+    table = open_committed(writer.folder, first)
+    for name in {"logp_teacher", "logp_reference"} & again.keys():
         gap = float(np.abs(np.array(table[name][0].as_py()) - again[name]).max(initial=0.0))
         if not gap <= PROBE_TOLERANCE:
             raise ConsistencyError(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
@@ -16,9 +16,11 @@ from leyden.errors import EngineError, first_line
 from leyden.logprobs import Head, score_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+HEAD_GAP_FLOAT32, HEAD_GAP_LOW = 1e-3, 0.25  # nats that rounding may put between logits
 
 
 def pick_device(name: str) -> torch.device:
+    """The device named by ``execution.device``; of several GPUs this process's own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -28,7 +30,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
-    """A model in evaluation mode. Raises EngineError when it cannot be read or used."""
+    """A model in evaluation mode. Raises EngineError where it cannot be read or used."""
     logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -54,6 +56,11 @@ def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     return model
 
 
+def backbone(model: PreTrainedModel) -> nn.Module:
+    """The model without its head: token ids to hidden states."""
+    return model.base_model
+
+
 def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
     """The head over the ids below ``vocab_size``; models of one tokenizer pad it differently."""
     linear = model.get_output_embeddings()
@@ -63,7 +70,7 @@ def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
 
 
 def computing(model: PreTrainedModel, dtype: torch.dtype) -> torch.autocast:
-    """A float32 model computes in ``dtype`` by autocast; a bfloat16 model needs none."""
+    """A context in which a float32 model computes in ``dtype``; a bfloat16 model needs none."""
     low = dtype != model.dtype and model.dtype == torch.float32
     return torch.autocast(model.device.type, dtype, enabled=low)
 
@@ -73,7 +80,7 @@ def hidden_states(
 ) -> Tensor:
     """The N states that predict the batch's completion tokens, [N, D]."""
     with computing(model, compute_dtype):
-        output = model.base_model(
+        output = backbone(model)(
             input_ids=batch.ids_BT,
             attention_mask=batch.attention_mask_BT,
             position_ids=batch.position_ids_BT,
@@ -89,10 +96,10 @@ def check_head(model: PreTrainedModel, folder: Path) -> None:
         raise EngineError(f"{folder}: has no language-model head", hint="give a causal model")
     ids_1T = torch.arange(8, device=model.device)[None] % model.config.vocab_size
     expected = model(ids_1T).logits[0].float().log_softmax(-1)
-    hidden = model.base_model(ids_1T).last_hidden_state[0]
-    found = score_tokens(hidden, head_of(model), ids_1T[0]).logp_N.float()
-    gap = (found - expected.gather(-1, ids_1T[0, :, None])[:, 0]).abs().max().item()
-    if gap > (1e-3 if model.dtype == torch.float32 else 0.25):
+    hidden = backbone(model)(ids_1T).last_hidden_state[0]
+    ours = score_tokens(hidden, head_of(model), ids_1T[0]).logp_N.float()
+    gap = (ours - expected.gather(-1, ids_1T[0, :, None])[:, 0]).abs().max().item()
+    if gap > (HEAD_GAP_FLOAT32 if model.dtype == torch.float32 else HEAD_GAP_LOW):
         raise EngineError(
             f"{folder}: its logits are not hidden states times a head (off by {gap:.3g} nats)",
             hint="models with soft-capped or scaled logits are not supported",

@@ -1,47 +1,74 @@
-"""What each arm cost in device-seconds, by what they were spent on; read from records alone."""
+"""The device-seconds that each arm cost, by what they were spent on; read from records alone."""
 
+from dataclasses import dataclass
+
+from leyden.data.prompt_set import OPD_SPLIT, SFT_SPLIT
 from leyden.recipe.training import Objective
-from leyden.run.run import DISTILL, ROLLOUT, SCORE, TEACH, Run
-from leyden.telemetry.clock import MEASURING, SAMPLING, SCORING, TRAINING
+from leyden.run.graph import Graph
+from leyden.run.stage import Job
+from leyden.run.table import ROLLOUT, SCORE, TEACH, distill
 
-PHASES = (SAMPLING, SCORING, TRAINING, MEASURING)
 
+@dataclass(frozen=True)
+class ArmCost:
+    """Device-seconds of an arm by phase.
 
-def arm_costs(run: Run) -> dict[str, dict[str, float]]:
-    """Finished arm -> device-seconds per phase, and ``shared_by``.
-
-    An arm on stored data bears the sampling and scoring of the training prompts' part of its
-    store, by tokens. ``shared_by`` arms read that same store: a student more costs only training.
+    An arm on stored data bears the sampling and scoring of the training prompts' part of its store,
+    by tokens. ``shared_by`` arms read that same store: one more student costs only its training.
     """
-    found = {}
-    for name, arm in run.arms().items():
-        record = run.record(f"{DISTILL}/{name}")
+
+    sampling: float
+    scoring: float
+    training: float
+    measuring: float
+    shared_by: int
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Phase -> device-seconds."""
+        return {name: value for name, value in vars(self).items() if name != "shared_by"}
+
+    @property
+    def total(self) -> float:
+        return sum(self.phases.values())
+
+
+def arm_costs(graph: Graph) -> dict[str, ArmCost]:
+    """Finished arm -> its cost."""
+    costs, arms = {}, graph.run.arms()
+    for name, arm in arms.items():
+        record = graph.record(distill(name))
         if record is not None:
-            own = dict.fromkeys(PHASES, 0.0) | record.phases
-            stored = {} if arm.refresh_every else _stored(run, arm)
-            shared = sum(_same_store(arm, other) for other in run.arms().values())
-            found[name] = {**own, **stored, "shared_by": 1 if arm.refresh_every else shared}
-    return found
+            sampling, scoring = _stored(graph, arm)
+            shared = sum(_same_store(arm, other) for other in arms.values())
+            own = record.phases
+            costs[name] = ArmCost(
+                sampling=own.get("sampling", 0.0) + sampling,
+                scoring=own.get("scoring", 0.0) + scoring,
+                training=own.get("training", 0.0),
+                measuring=own.get("measuring", 0.0),
+                shared_by=1 if arm.refresh_every else shared,
+            )
+    return costs
 
 
 def _same_store(arm: Objective, other: Objective) -> bool:
     return not other.refresh_every and arm.reads_scores == other.reads_scores
 
 
-def _stored(run: Run, arm: Objective) -> dict[str, float]:
-    """Sampling and scoring of what a stored arm trains on."""
+def _stored(graph: Graph, arm: Objective) -> tuple[float, float]:
+    """Device-seconds of sampling and scoring the store that an arm trains on."""
+    if arm.refresh_every:
+        return 0.0, 0.0  # it samples and scores by itself
     if arm.objective == "sft":
-        split = "opd" if run.recipe.teach.answer_opd_prompts else "sft"
-        return {SAMPLING: _part(run, TEACH, TEACH, split)}
-    return {
-        SAMPLING: _part(run, ROLLOUT, ROLLOUT, "opd"),
-        SCORING: _part(run, SCORE, ROLLOUT, "opd"),
-    }
+        split = OPD_SPLIT if graph.run.recipe.teach.answer_opd_prompts else SFT_SPLIT
+        return _part(graph, TEACH, TEACH, split), 0.0
+    return _part(graph, ROLLOUT, ROLLOUT, OPD_SPLIT), _part(graph, SCORE, ROLLOUT, OPD_SPLIT)
 
 
-def _part(run: Run, job: str, sampled: str, split: str) -> float:
+def _part(graph: Graph, job: Job, sampled: Job, split: str) -> float:
     """The device-seconds of ``job`` that went to one split of the rows of ``sampled``."""
-    record, source = run.record(job), run.record(sampled)
+    record, source = graph.record(job), graph.record(sampled)
     if record is None or source is None or not source.counts["tokens"]:
         return 0.0
     share = source.counts.get("split_tokens", {}).get(split, 0) / source.counts["tokens"]

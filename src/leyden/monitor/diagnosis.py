@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from leyden.recipe.training import Objective
-from leyden.run.run import DISTILL, SCORE, Run
-from leyden.telemetry.metrics import METRICS, criterion, read_metrics
+from leyden.run.graph import Graph
+from leyden.run.layout import METRICS
+from leyden.run.table import SCORE, distill
+from leyden.telemetry.metrics import criterion, read_metrics
 
 LEAVING = 1.0  # held-out reverse KL by the stored top k, over what it was before training
 NOISE = 1e-3  # nats; below this two measurements are the same
@@ -42,12 +44,12 @@ class Finding:
     advice: str
 
 
-def diagnose_arm(run: Run, arm: str) -> list[Finding]:
-    """What is known of an arm so far, from its metrics and the scores it trains on."""
-    record = run.record(SCORE)
+def diagnose_arm(graph: Graph, arm: str) -> list[Finding]:
+    """The findings about an arm so far, from its metrics and the scores that it trains on."""
+    record = graph.record(SCORE)
     scores = record.counts if record else {}
-    metrics = read_metrics(run.folder(f"{DISTILL}/{arm}") / METRICS)
-    return diagnose(run.arms()[arm], metrics, scores)
+    metrics = read_metrics(graph.folder(distill(arm)) / METRICS)
+    return diagnose(graph.run.arms()[arm], metrics, scores)
 
 
 def diagnose(

@@ -1,133 +1,176 @@
-"""What a run holds, read from records, commits and metrics alone; no model, no torch."""
+"""The state of a run, read from records, commits and metrics alone; no model, no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from leyden.evals.results import difference, read_scores
+from leyden.evals.results import (
+    BenchmarkResult,
+    Divergence,
+    Estimate,
+    Results,
+    difference,
+    read_results,
+)
 from leyden.files import whole_files
-from leyden.monitor.costs import arm_costs
-from leyden.monitor.diagnosis import diagnose_arm
-from leyden.provenance.records import read_intent
-from leyden.run.run import DISTILL, EVALUATE, PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, Run
+from leyden.monitor.costs import ArmCost, arm_costs
+from leyden.monitor.diagnosis import Finding, diagnose_arm
+from leyden.run.graph import Graph
+from leyden.run.run import REFERENCE
+from leyden.run.stage import Artifact, Job
+from leyden.run.table import PROBLEMS, SCORE, STAGES, evaluate
 from leyden.store.unit import COMMITS, read_commit
-from leyden.store.writer import TIMINGS, device_seconds
+from leyden.store.writer import device_seconds
 
-STAGES = (PROMPTS, TEACH, SFT, ROLLOUT, SCORE, DISTILL, EVALUATE)
-REFERENCE = "reference"
-PER_PROBLEM = ("outcomes", "questions")  # of scores: too long for a table
-DONE, BROKEN, WAITING = "done", "unfinished", "waiting"
+DONE, BROKEN, WAITING, UNSCORED = "done", "unfinished", "waiting", "unscored"
+PER_PROBLEM = ("outcomes", "questions")  # of a result: too long for a table
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """``rows`` and ``tokens`` of what is committed so far."""
+    """A job, or all jobs of a stage. ``rows`` and ``tokens`` are of what is committed so far."""
 
     name: str
     state: str
-    rows: int
-    tokens: int
-    device_seconds: float
+    rows: int = 0
+    tokens: int = 0
+    device_seconds: float = 0.0
 
 
-def run_status(run: Run) -> dict[str, Any]:
-    """Everything ``leyden status --json`` prints."""
-    jobs = [job_status(run, job) for job in run.jobs()]
-    return {
-        "name": run.recipe.name,
-        "stages": [vars(_stage(name, jobs)) for name in STAGES if _of(name, jobs)],
-        "jobs": [vars(job) for job in jobs],
-        "scores": scores(run),
-        "divergence": divergences(run),
-        "overlap": overlaps(run),
-        "costs": arm_costs(run),
-        "warnings": warnings(run),
-        "teacher_consistency": consistency(run),
-    }
+@dataclass(frozen=True)
+class ModelResult:
+    """A model on a benchmark. ``difference`` is to the reference policy, paired over problems."""
+
+    result: BenchmarkResult
+    difference: Estimate | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers, without the outcome of every problem."""
+        values = {k: v for k, v in asdict(self.result).items() if k not in PER_PROBLEM}
+        return values if self.difference is None else values | {"difference": self.difference}
 
 
-def job_status(run: Run, job: str) -> JobStatus:
-    record = run.record(job)
-    if record is not None:
-        counts = record.counts
-        return JobStatus(
-            job, DONE, counts.get("rows", 0), counts.get("tokens", 0), record.device_seconds
-        )
-    folder = run.folder(job)
-    if read_intent(folder) is None:
-        return JobStatus(job, WAITING, 0, 0, 0.0)
-    if job.startswith(DISTILL):  # what a refresh holds is not what the arm will
-        return JobStatus(job, BROKEN, 0, 0, 0.0)
-    paths = whole_files(folder, f"**/{COMMITS}/*.json")
-    commits = [read_commit(path) for path in paths]
-    seconds = sum(device_seconds(timings) for timings in folder.glob(f"**/{TIMINGS}"))
-    rows, tokens = (sum(c[key] for c in commits) for key in ("rows", "tokens"))
-    return JobStatus(job, BROKEN, rows, tokens, seconds)
+@dataclass(frozen=True)
+class RunStatus:
+    """Everything that ``leyden status`` shows."""
+
+    name: str
+    stages: list[JobStatus]
+    jobs: list[JobStatus]
+    results: dict[str, dict[str, ModelResult]]
+    """Model -> benchmark -> result."""
+    divergence: dict[str, Divergence]
+    """Model -> reverse KL to the teacher, where it was measured."""
+    overlap: dict[str, dict[str, int]]
+    """Benchmark -> split -> training prompts that hold something of its problems, where any do."""
+    costs: dict[str, ArmCost]
+    warnings: dict[str, list[Finding]]
+    """Arm -> the findings of diagnosis, where there are any."""
+    teacher_consistency: str
+
+    def as_json(self) -> dict[str, Any]:
+        results = {
+            model: {name: one.as_json() for name, one in benchmarks.items()}
+            for model, benchmarks in self.results.items()
+        }
+        return asdict(self) | {"results": results}
 
 
-def _stage(name: str, jobs: list[JobStatus]) -> JobStatus:
-    """One line for all jobs of a stage."""
-    mine = _of(name, jobs)
-    states = {job.state for job in mine}
-    state = states.pop() if len(states) == 1 else BROKEN
-    return JobStatus(
-        name,
-        state,
-        sum(job.rows for job in mine),
-        sum(job.tokens for job in mine),
-        sum(job.device_seconds for job in mine),
+def run_status(graph: Graph) -> RunStatus:
+    """Read a run's status."""
+    jobs = {job: job_status(graph, job) for job in graph.jobs}
+    evaluations = _evaluations(graph)
+    return RunStatus(
+        name=graph.run.recipe.name,
+        stages=[
+            _together(name, [jobs[job] for job in graph.of_stage(name)])
+            for name in STAGES
+            if graph.of_stage(name)
+        ],
+        jobs=list(jobs.values()),
+        results=_model_results(evaluations),
+        divergence=_divergences(evaluations),
+        overlap=_overlaps(graph),
+        costs=arm_costs(graph),
+        warnings=_warnings(graph),
+        teacher_consistency=consistency(graph),
     )
 
 
-def _of(stage: str, jobs: list[JobStatus]) -> list[JobStatus]:
-    return [job for job in jobs if job.name.partition("/")[0] == stage]
+def job_status(graph: Graph, job: Job) -> JobStatus:
+    """The state of one job."""
+    record, folder, name = graph.record(job), graph.folder(job), str(job)
+    if record is not None:
+        rows, tokens = (record.counts.get(key, 0) for key in ("rows", "tokens"))
+        return JobStatus(name, DONE, rows, tokens, record.device_seconds)
+    if graph.begun(job) is None:
+        return JobStatus(name, WAITING)
+    if graph.stage(job).artifact == Artifact.MODEL:
+        return JobStatus(name, BROKEN)  # the rows of a refresh are not what the arm will hold
+    commits = [read_commit(path) for path in whole_files(folder, f"**/{COMMITS}/*.json")]
+    rows, tokens = (sum(c[key] for c in commits) for key in ("rows", "tokens"))
+    return JobStatus(name, BROKEN, rows, tokens, device_seconds(folder))
 
 
-def scores(run: Run) -> dict[str, dict[str, Any]]:
-    """Model -> benchmark -> accuracy, interval, pass_at, counts of outcomes, and ``difference``:
-    to the reference policy, paired over problems. Without the outcome of every sample."""
-    found = {model: s["benchmarks"] for model, s in _evaluations(run).items()}
-    return {model: _summaries(model, own, found.get(REFERENCE)) for model, own in found.items()}
+def _together(name: str, jobs: Sequence[JobStatus]) -> JobStatus:
+    """One line for all jobs of a stage."""
+    states = {job.state for job in jobs}
+    return JobStatus(
+        name,
+        states.pop() if len(states) == 1 else BROKEN,
+        sum(job.rows for job in jobs),
+        sum(job.tokens for job in jobs),
+        sum(job.device_seconds for job in jobs),
+    )
 
 
-def _summaries(model: str, own: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
-    summaries = {}
-    for name, score in own.items():
-        kept = {key: value for key, value in score.items() if key not in PER_PROBLEM}
-        if base is not None and model != REFERENCE:
-            kept["difference"] = difference(score, base[name])
-        summaries[name] = kept
-    return summaries
+def model_results(graph: Graph) -> dict[str, dict[str, ModelResult]]:
+    """Model -> benchmark -> result, of every finished evaluation."""
+    return _model_results(_evaluations(graph))
 
 
-def overlaps(run: Run) -> dict[str, dict[str, int]]:
-    """Benchmark -> split -> training prompts that hold something of its problems, where any do."""
-    record = run.record(PROBLEMS)
-    found = {} if record is None else record.counts.get("overlap", {})
-    return {name: splits for name, splits in found.items() if any(splits.values())}
-
-
-def divergences(run: Run) -> dict[str, Any]:
+def divergences(graph: Graph) -> dict[str, Divergence]:
     """Model -> reverse KL to the teacher, where it was measured."""
-    found = _evaluations(run)
-    return {model: s["divergence"] for model, s in found.items() if "divergence" in s}
+    return _divergences(_evaluations(graph))
 
 
-def _evaluations(run: Run) -> dict[str, dict[str, Any]]:
-    found = {}
-    for model in run.models():
-        record = run.record(f"{EVALUATE}/{model}")
-        if record is not None:
-            found[model] = read_scores(run.folder(f"{EVALUATE}/{model}"))
-    return found
+def _evaluations(graph: Graph) -> dict[str, Results]:
+    jobs = {model: evaluate(model) for model in graph.run.models()}
+    return {m: read_results(graph.folder(job)) for m, job in jobs.items() if graph.finished(job)}
 
 
-def warnings(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Arm -> what diagnosis found, where it found anything."""
-    found = {arm: [vars(finding) for finding in diagnose_arm(run, arm)] for arm in run.arms()}
-    return {arm: findings for arm, findings in found.items() if findings}
+def _divergences(evaluations: dict[str, Results]) -> dict[str, Divergence]:
+    return {model: r.divergence for model, r in evaluations.items() if r.divergence is not None}
 
 
-def consistency(run: Run) -> str:
+def _model_results(evaluations: dict[str, Results]) -> dict[str, dict[str, ModelResult]]:
+    base = evaluations.get(REFERENCE)
+    return {
+        model: {
+            name: ModelResult(
+                result,
+                difference(result, base.benchmarks[name])
+                if base is not None and model != REFERENCE
+                else None,
+            )
+            for name, result in results.benchmarks.items()
+        }
+        for model, results in evaluations.items()
+    }
+
+
+def _overlaps(graph: Graph) -> dict[str, dict[str, int]]:
+    record = graph.record(PROBLEMS)
+    counts = {} if record is None else record.counts.get("overlap", {})
+    return {name: splits for name, splits in counts.items() if any(splits.values())}
+
+
+def _warnings(graph: Graph) -> dict[str, list[Finding]]:
+    findings = {arm: diagnose_arm(graph, arm) for arm in graph.run.arms()}
+    return {arm: some for arm, some in findings.items() if some}
+
+
+def consistency(graph: Graph) -> str:
     """``verified``, ``declared`` or ``overridden`` once scored; ``unscored`` before."""
-    record = run.record(SCORE)
-    return record.teacher_consistency if record else "unscored"
+    record = graph.record(SCORE)
+    return record.teacher_consistency if record else UNSCORED

@@ -1,115 +1,92 @@
-"""What must hold before a job may run: nothing drifted, one teacher. No model is loaded."""
+"""Refuse to go on where a run is no longer what its recipe asks for. No model is loaded."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from leyden.errors import ConsistencyError, StoreError
-from leyden.provenance.one_teacher import check_one_teacher
-from leyden.provenance.records import INTENT, Intent, check_drift, check_numerics, read_intent
-from leyden.run.run import PROMPTS, SCORE, TEACH, Run
+from leyden.provenance.changes import check_drift, check_numerics
+from leyden.provenance.records import INTENT
+from leyden.run.graph import Graph, resolve
+from leyden.run.stage import Job
+from leyden.run.table import SCORE, TEACH
+from leyden.run.teachers import teacher_consistency
 
-RENDERING = ("tokenizer", "template", "stop tokens")  # parts of a model that decide prompt ids
-
-
-def check_run(run: Run, jobs: list[str]) -> None:
-    """Refuse missing models of ``jobs``, drift of any begun job, and a second teacher."""
-    run.identities.clear()
-    check_kept(run, run.jobs())
-    check_ready(run, [job for job in jobs if run.record(job) is None])
+# A unit committed, or a resume point reached: what an unfinished job holds that is worth keeping.
+WORK = ("**/commits/*.json", "checkpoints/*/state.json")
 
 
-def check_kept(run: Run, jobs: list[str]) -> None:
-    """What ``jobs`` have made or begun must not have drifted."""
+def check_run(graph: Graph, jobs: Collection[Job]) -> None:
+    """Refuse drift of any job that was begun, missing models of ``jobs``, and a second teacher."""
+    check_kept(graph, graph.jobs)
+    check_ready(graph, [job for job in jobs if not graph.finished(job)])
+
+
+def check_kept(graph: Graph, jobs: Iterable[Job]) -> None:
+    """Refuse where a job of ``jobs`` was made or begun from something else than is asked for."""
     for job in jobs:
-        if all(run.record(parent) is not None for parent in run.parents(job)):
-            check_job(run, job)
+        if all(graph.finished(parent) for parent in graph.parents(job)):
+            check_job(graph, job)
 
 
-def check_ready(run: Run, jobs: list[str]) -> None:
-    """The models that ``jobs`` will use are there, and those that must be one teacher are."""
+def check_ready(graph: Graph, jobs: Collection[Job]) -> None:
+    """Refuse where a model that ``jobs`` will use is missing, or two are not one teacher."""
     for job in jobs:
-        for role in run.outside_models(job):
-            run.identity(role)
+        for role in graph.outside_models(job):
+            graph.identity(role)
     if SCORE in jobs:
-        teacher_consistency(run, answers_stay=TEACH not in jobs)
+        teacher_consistency(graph, keep_completions=TEACH not in jobs)
 
 
-def check_job(run: Run, job: str) -> None:
-    """Refuse when ``job`` was begun from something else than the recipe and its parents are now."""
-    begun, record = read_intent(run.folder(job)), run.record(job)
-    working = record is None and holds_work(run.folder(job))
-    if record is None and not working:
+def check_job(graph: Graph, job: Job) -> None:
+    """Refuse where ``job`` was begun from something else than recipe and parents are now."""
+    folder, record, begun = graph.folder(job), graph.record(job), graph.begun(job)
+    unfinished = record is None and holds_work(folder)
+    if record is None and not unfinished:
         return
     if begun is None or (record is not None and record.intent.digest != begun.digest):
         raise StoreError(
-            f"{run.folder(job) / INTENT}: missing, or not of what was made here",
+            f"{folder / INTENT}: missing, or not of what was made here",
             hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
         )
-    # What a finished job used may be gone: nothing more will be made of it.
-    wanted = run.intent(job, finished=None if working else begun)
-    own_teacher = not (run.recipe.models.sft_teacher or run.recipe.models.reference)
-    if job in (PROMPTS, TEACH) and not working and own_teacher:
-        # A finished answer keeps its author; whether the author may score is the one-teacher rule.
-        wanted = replace(wanted, models=begun.models)
-    check_drift(run.folder(job), wanted, redo=", ".join(run.descendants(job)))
-    if working:
-        check_numerics(run.folder(job), begun, wanted)
+    # A finished job needs its models no more, so one that is gone counts as what it was.
+    now = graph.intent(job, finished=None if unfinished else begun)
+    if graph.stage(job).keeps_author and not unfinished and _own_teacher(graph):
+        now = replace(now, models=begun.models)
+    check_drift(folder, begun, now, hint=_redo_hint(graph, job))
+    if unfinished:
+        check_numerics(folder, begun, now)
+
+
+def _own_teacher(graph: Graph) -> bool:
+    """Whether ``models.teacher`` is also the model that writes the SFT data."""
+    models = graph.run.recipe.models
+    return not (models.sft_teacher or models.reference)
+
+
+def _redo_hint(graph: Graph, job: Job) -> str:
+    every = f" (or --redo {job.stage} for every {job.stage} job)" if job.name else ""
+    again = ", ".join(map(str, graph.descendants([job])))
+    return f"undo the change, or `leyden run RECIPE --redo {job}`{every} to make again: {again}"
 
 
 def holds_work(folder: Path) -> bool:
-    """Whether an unfinished job has committed anything that a changed recipe would waste."""
-    return any(
-        True for p in ("**/commits/*.json", "checkpoints/*/state.json") for _ in folder.glob(p)
-    )
+    """Whether an unfinished job has made anything that starting again would waste."""
+    return any(True for pattern in WORK for _ in folder.glob(pattern))
 
 
-def check_rendering(run: Run) -> None:
-    """The teacher that answers must read prompts as the one that rendered them did."""
-    record = run.record(PROMPTS)
-    assert record is not None, "teach needs the prompts"
-    rendered, now = record.intent.models["sft_teacher"], run.identity("sft_teacher")
-    differ = [part for part in rendered.differences(now) if part in RENDERING]
-    if differ:
-        raise ConsistencyError(
-            f"{run.folder(PROMPTS)}: rendered with a teacher whose "
-            f"{', '.join(differ)} changed since",
-            hint="undo the change, or `leyden run RECIPE --redo prompts`",
-        )
+def check_unchanged(graph: Graph, job: Job) -> None:
+    """Refuse where an outside model of ``job`` changed since its intent was written.
 
-
-def check_live_teacher(run: Run, intent: Intent) -> None:
-    """A live teacher must be the one that scored, which obeyed the one-teacher rule."""
-    scored, live = run.record(SCORE), intent.models.get("teacher")
-    if scored is None or live is None or live.digest == scored.intent.models["teacher"].digest:
-        return
-    parts = ", ".join(scored.intent.models["teacher"].differences(live))
-    raise ConsistencyError(
-        f"{run.place('teacher')}: its {parts} changed since it scored the rollouts",
-        hint=f"restore it, or `leyden run RECIPE --redo {SCORE}`",
-    )
-
-
-def teacher_consistency(run: Run, *, answers_stay: bool = True) -> str:
-    """The one-teacher rule as it stands now. While there are no answers, or they will not stay,
-    the teacher that is to write them counts."""
-    answers = run.record(TEACH) if answers_stay else None
-    return check_one_teacher(
-        answers.intent.models["sft_teacher"] if answers else run.identity("sft_teacher"),
-        run.identity("teacher"),
-        allowed=run.recipe.score.allow_inconsistent_teacher,
-        declared=run.recipe.models.reference is not None,
-    )
-
-
-def check_unchanged(run: Run, job: str) -> None:
-    """The outside models of ``job`` must be now what its intent said before it began."""
-    run.identities.clear()
-    begun = read_intent(run.folder(job))
+    The run is resolved anew, so that models are identified as they are now.
+    """
+    now = resolve(graph.run)
+    begun = now.begun(job)
     assert begun is not None, "a job writes its intent first"
     for role, identity in begun.models.items():
-        differ = identity.differences(run.identity(role))
+        differ = identity.differences(now.identity(role))
         if differ:
             raise ConsistencyError(
-                f"{run.place(role)}: its {', '.join(differ)} changed while {job} was running",
+                f"{graph.run.place(role)}: its {', '.join(differ)} changed while {job} was running",
                 hint=f"restore it and `leyden run RECIPE --redo {job}`",
             )

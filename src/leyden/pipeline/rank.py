@@ -1,20 +1,21 @@
-"""One rank of a training job; started by ``pipeline`` under torchrun."""
+"""One rank of a training job, started by ``launch.py`` under torchrun: ``rank.py RUN JOB``."""
 
 import os
 import sys
 from pathlib import Path
 
-from leyden.distributed.ranks import Ranks
+from leyden.distributed.ranks import join
 from leyden.errors import LeydenError
-from leyden.pipeline.drift import check_unchanged
-from leyden.pipeline.pipeline import finish, stage_function
+from leyden.pipeline.pipeline import call_stage, finish
+from leyden.run.graph import resolve
 from leyden.run.run import Run
+from leyden.run.stage import Job
 
 
 def main() -> int:
-    """Exit code 0, or 1 with a LeydenError's sentence, said by the leading rank alone."""
+    """Exit code 0, or 1 with a LeydenError's sentence, which the leading rank alone prints."""
     try:
-        work()
+        work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))
     except LeydenError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
@@ -22,13 +23,11 @@ def main() -> int:
     return 0
 
 
-def work() -> None:
-    root, job = Path(sys.argv[1]), sys.argv[2]
-    run = Run.open(root)
-    record = stage_function(job.partition("/")[0])(run, run.intent(job))
-    if Ranks.join(run.recipe.execution.device).leads:
-        check_unchanged(run, job)
-        finish(run, record)
+def work(run: Run, job: Job) -> None:
+    graph = resolve(run)
+    record = call_stage(graph, graph.intent(job))
+    if join(run.recipe.execution.device).leads:
+        finish(graph, record)
 
 
 if __name__ == "__main__":

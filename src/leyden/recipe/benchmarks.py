@@ -87,6 +87,11 @@ class Benchmark(Sampling):
     top_p: Fraction = 0.95
     """Nucleus: sample from the smallest set of tokens whose mass reaches this."""
 
+    @property
+    def grader_path(self) -> str:
+        """The file of a grader of the user's; empty for those built in."""
+        return self.grader.rpartition(":")[0]
+
     def identity(self) -> dict[str, Any]:
         """With the grader's name, not where it lies: its file counts by content."""
         return super().identity() | {"grader": self.grader.rpartition("/")[2]}
@@ -183,3 +188,15 @@ class Evaluate(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"benchmark names must differ; got {names}")
         return self
+
+
+def problem_files(settings: Evaluate) -> dict[str, str]:
+    """Local files of problems: what each is -> its path."""
+    return {
+        f"problems of {b.name}": b.problems.file for b in settings.benchmarks if b.problems.file
+    }
+
+
+def grader_files(settings: Evaluate) -> dict[str, str]:
+    """Files that hold a grader of the user's: what each is -> its path."""
+    return {f"grader of {b.name}": path for b in settings.benchmarks if (path := b.grader_path)}

@@ -1,4 +1,4 @@
-"""The benchmark section: what every model scored, problem by problem, answer by answer."""
+"""The benchmark section: every model's results, problem by problem, answer by answer."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from leyden.evals.results import Scores, difference, read_scores
+from leyden.evals.results import BenchmarkResult, difference, read_results
 from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT
 from leyden.report.charts import Band, heat_map
+from leyden.run.layout import GRADES, grades_file
 
 BUDGET = 6_000_000  # characters of completions on one page; beyond it each is cut in the middle
 SHORTEST = 300
@@ -30,47 +31,52 @@ def collect_benchmarks(
 ) -> list[dict[str, Any]]:
     """Per benchmark what the template shows. ``problems``: id -> rendered prompt; differences are
     to the model named ``against``, where it was evaluated."""
-    scores = {model.name: read_scores(model.folder)["benchmarks"] for model in models}
-    names = dict.fromkeys(name for found in scores.values() for name in found)
-    length = _length(sum(s["samples"] for found in scores.values() for s in found.values()), models)
-    return [
-        {
-            "name": name,
-            "k": max(scores[m.name][name]["samples_per_problem"] for m in models),
-            "rows": [_row(m, scores, name, against) for m in models if name in scores[m.name]],
-            "heat": _heat(name, models, scores),
-            "models": [
-                {"name": m.name, "problems": list(_problems(m, name, problems, length))}
-                for m in models
-                if name in scores[m.name]
-            ],
-        }
-        for name in names
-    ]
+    results = {model.name: read_results(model.folder).benchmarks for model in models}
+    names = dict.fromkeys(name for own in results.values() for name in own)
+    length = _length(sum(r.samples for own in results.values() for r in own.values()), models)
+    sections = []
+    for name in names:
+        having = {m: results[m.name][name] for m in models if name in results[m.name]}
+        base = results.get(against, {}).get(name)
+        sections.append(
+            {
+                "name": name,
+                "k": max(result.samples_per_problem for result in having.values()),
+                "rows": [
+                    _row(m, r, None if m.name == against else base) for m, r in having.items()
+                ],
+                "heat": _heat(name, {m.name: r.outcomes for m, r in having.items()}),
+                "models": [
+                    {"name": m.name, "problems": list(_problems(m, name, problems, length))}
+                    for m in having
+                ],
+            }
+        )
+    return sections
 
 
-def _row(model: Evaluated, scores: dict[str, Scores], name: str, against: str) -> dict[str, Any]:
-    score = scores[model.name][name]
-    base = scores.get(against, {}).get(name) if model.name != against else None
+def _row(model: Evaluated, result: BenchmarkResult, base: BenchmarkResult | None) -> dict[str, Any]:
     return {
         "model": model.name,
-        "score": score,
-        "pass_at": score["pass_at"][str(score["samples_per_problem"])],
-        "difference": difference(score, base) if base else None,
+        "result": result,
+        "pass_at": result.pass_at[str(result.samples_per_problem)],
+        "difference": difference(result, base) if base else None,
     }
 
 
-def _heat(name: str, models: list[Evaluated], scores: dict[str, Scores]) -> Markup:
-    """Problems from the one solved most, over all models, to the one solved least."""
-    outcomes = {m.name: scores[m.name][name]["outcomes"] for m in models if name in scores[m.name]}
+def _heat(name: str, outcomes: Mapping[str, Mapping[str, str]]) -> Markup:
+    """Problems from the one solved most, over all models, to the one solved least.
+
+    ``outcomes``: model -> problem -> a letter per sample.
+    """
     solved: dict[str, list[bool]] = {}
-    for found in outcomes.values():
-        for problem, letters in found.items():
+    for of_model in outcomes.values():
+        for problem, letters in of_model.items():
             solved.setdefault(problem, []).extend(letter == LETTERS[RIGHT] for letter in letters)
     order = sorted(solved, key=lambda p: (-sum(solved[p]) / len(solved[p]), p))
     bands = [
-        Band(model, [(p, _sorted(found.get(p, ""))) for p in order])
-        for model, found in outcomes.items()
+        Band(model, [(p, _sorted(of_model.get(p, ""))) for p in order])
+        for model, of_model in outcomes.items()
     ]
     return heat_map(bands, label=f"outcomes of every sample on {name}")
 
@@ -82,7 +88,7 @@ def _sorted(letters: str) -> list[str]:
 
 def _length(answers: int, models: list[Evaluated]) -> int:
     """How much of each completion fits; all of it where the page stays small."""
-    files = [path for m in models for path in (m.folder / "grades").glob("*.jsonl")]
+    files = [path for m in models for path in (m.folder / GRADES).glob("*.jsonl")]
     if sum(path.stat().st_size for path in files) <= BUDGET:
         return BUDGET
     return max(SHORTEST, BUDGET // max(1, answers))
@@ -93,7 +99,7 @@ def _problems(
 ) -> Iterator[dict[str, Any]]:
     """Every problem with every answer to it."""
     grouped: dict[str, list[dict[str, Any]]] = {}
-    with open(model.folder / "grades" / f"{name}.jsonl", encoding="utf-8") as lines:
+    with open(grades_file(model.folder, name), encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             answer = json.loads(line)
             text = _cut(answer["text"], length)

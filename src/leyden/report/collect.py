@@ -1,19 +1,24 @@
-"""What the page shows, gathered from records, metrics and stores; no model is loaded."""
+"""Gather the content of the page from records, metrics and stores; no model is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from leyden.models.vocabulary import load_tokenizer
-from leyden.monitor.diagnosis import best_step
+from leyden.monitor.diagnosis import Finding, best_step
 from leyden.monitor.show import describe
-from leyden.monitor.status import REFERENCE, run_status
+from leyden.monitor.status import RunStatus, run_status
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
 from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
-from leyden.run.run import DISTILL, EVALUATE, PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, Run
-from leyden.store.reader import open_store
-from leyden.telemetry.metrics import METRICS, criterion, read_metrics
+from leyden.run.graph import Graph
+from leyden.run.layout import METRICS, SAMPLES
+from leyden.run.run import REFERENCE
+from leyden.run.stage import Job
+from leyden.run.table import PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, distill, evaluate
+from leyden.store.reader import is_sealed, open_store
+from leyden.telemetry.metrics import criterion, read_metrics
 
 NUM_COMPLETIONS = 12
 LOSS = ("loss", "Loss", "Dashed: held-out rollouts.")
@@ -46,45 +51,65 @@ CURVES = [  # metric, title, what it means
 
 @dataclass(frozen=True)
 class Curve:
+    """A chart with its title and what it means."""
+
     title: str
     meaning: str
     svg: str
 
 
-def collect_run(run: Run) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ArmRow:
+    """An arm in the table of costs: when it was best on held-out completions, and what it cost."""
+
+    name: str
+    refresh_every: int
+    best: int | None
+    lowest: float
+    steps: int
+    last: float
+    cost: dict[str, float]
+    warnings: list[Finding]
+
+    @property
+    def total(self) -> float:
+        return sum(self.cost.values())
+
+
+def collect_run(graph: Graph) -> dict[str, Any]:
     """Everything the template needs about one run."""
-    status = run_status(run)
+    status, run = run_status(graph), graph.run
     colours = {model: index for index, model in enumerate(run.models())}
     return {
         "name": run.recipe.name,
         "root": str(run.root),
         "status": status,
-        "total_seconds": sum(job["device_seconds"] for job in status["jobs"]),
+        "total_seconds": sum(job.device_seconds for job in status.jobs),
         "colours": colours,
         "accuracy": _accuracy(status, colours),
-        "benchmarks": _benchmarks(run),
-        "overlap": status["overlap"],
+        "benchmarks": _benchmarks(graph),
+        "overlap": status.overlap,
         "divergence": _divergence(status, colours),
-        "sft": _curves({SFT: _metrics(run, SFT)}, {SFT: 2}, [LOSS]),
-        "curves": _arm_curves(run, colours),
-        "arms": _arms(run, status),
-        "lengths": _lengths(run, colours),
-        "completions": _completions(run),
-        "tail": _tail(run),
-        "lineage": _lineage(run),
+        "sft": _curves({str(SFT): _metrics(graph, SFT)}, {str(SFT): 2}, [LOSS]),
+        "curves": _arm_curves(graph, colours),
+        "arms": _arms(graph, status),
+        "lengths": _lengths(graph, colours),
+        "completions": _completions(graph),
+        "tail": _tail(graph),
+        "lineage": _lineage(graph),
     }
 
 
-def compare(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per benchmark, every model's score in every run; None where a run lacks it."""
-    tables = [status["scores"] for status in statuses]
+def compare(statuses: Sequence[RunStatus]) -> list[dict[str, Any]]:
+    """Per benchmark, every model's result in every run; None where a run lacks it."""
+    tables = [status.results for status in statuses]
     models = dict.fromkeys(model for table in tables for model in table)
-    names = dict.fromkeys(n for table in tables for scores in table.values() for n in scores)
+    names = dict.fromkeys(n for table in tables for results in table.values() for n in results)
     return [
         {
             "name": name,
             "rows": [
-                {"model": model, "scores": [table.get(model, {}).get(name) for table in tables]}
+                {"model": model, "results": [table.get(model, {}).get(name) for table in tables]}
                 for model in models
             ],
         }
@@ -92,25 +117,26 @@ def compare(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _benchmarks(run: Run) -> list[dict[str, Any]]:
+def _benchmarks(graph: Graph) -> list[dict[str, Any]]:
+    run = graph.run
     models = [
-        Evaluated(model, run.folder(f"{EVALUATE}/{model}"))
+        Evaluated(model, graph.folder(evaluate(model)))
         for model in run.models()
-        if run.record(f"{EVALUATE}/{model}") is not None
+        if graph.finished(evaluate(model))
     ]
     if not models or not run.recipe.evaluate.benchmarks:
         return []
-    return collect_benchmarks(models, open_prompts(run, PROBLEMS), against=REFERENCE)
+    return collect_benchmarks(models, open_prompts(graph, PROBLEMS), against=REFERENCE)
 
 
-def _accuracy(status: dict[str, Any], colours: dict[str, int]) -> dict[str, str]:
+def _accuracy(status: RunStatus, colours: dict[str, int]) -> dict[str, str]:
     """Benchmark -> chart of every model's accuracy."""
-    names = {name for scores in status["scores"].values() for name in scores}
+    names = {name for results in status.results.values() for name in results}
     return {
         name: interval_chart(
             [
-                (model, s[name]["accuracy"], *s[name]["interval"], colours[model])
-                for model, s in status["scores"].items()
+                (model, r[name].result.accuracy, *r[name].result.interval, colours[model])
+                for model, r in status.results.items()
             ],
             label=f"accuracy on {name}",
         )
@@ -118,51 +144,50 @@ def _accuracy(status: dict[str, Any], colours: dict[str, int]) -> dict[str, str]
     }
 
 
-def _divergence(status: dict[str, Any], colours: dict[str, int]) -> str:
+def _divergence(status: RunStatus, colours: dict[str, int]) -> str:
     rows = [
-        (model, found["reverse_kl"], *found["interval"], colours[model])
-        for model, found in status["divergence"].items()
+        (model, measured.reverse_kl, *measured.interval, colours[model])
+        for model, measured in status.divergence.items()
     ]
     return interval_chart(rows, label="reverse KL to the teacher", percent=False) if rows else ""
 
 
-def _metrics(run: Run, job: str) -> list[dict[str, Any]]:
-    return read_metrics(run.folder(job) / METRICS)
+def _metrics(graph: Graph, job: Job) -> list[dict[str, Any]]:
+    return read_metrics(graph.folder(job) / METRICS)
 
 
-def _arm_curves(run: Run, colours: dict[str, int]) -> list[Curve]:
-    """A loss chart per objective, since each has its own scale; then what all arms share."""
-    metrics = {arm: _metrics(run, f"distill/{arm}") for arm in run.arms()}
+def _arm_curves(graph: Graph, colours: dict[str, int]) -> list[Curve]:
+    """A loss chart per objective, since each has its own scale; then the charts of all arms."""
+    arms = graph.run.arms()
+    metrics = {arm: _metrics(graph, distill(arm)) for arm in arms}
     charts: list[Curve] = []
-    for objective in dict.fromkeys(settings.objective for settings in run.arms().values()):
-        own = {arm: metrics[arm] for arm, s in run.arms().items() if s.objective == objective}
+    for objective in dict.fromkeys(settings.objective for settings in arms.values()):
+        own = {arm: metrics[arm] for arm, s in arms.items() if s.objective == objective}
         charts += _curves(own, colours, [(LOSS[0], f"{LOSS[1]}: {objective}", LOSS[2])])
-    weighted = any(settings.importance != "none" for settings in run.arms().values())
+    weighted = any(settings.importance != "none" for settings in arms.values())
     return charts + _curves(metrics, colours, CURVES if weighted else _without_weights(CURVES))
 
 
-def _arms(run: Run, status: dict[str, Any]) -> list[dict[str, Any]]:
-    """Per arm: when it was best on held-out answers, what it cost, what diagnosis found."""
-    found = []
-    for arm, settings in run.arms().items():
-        metrics = _metrics(run, f"{DISTILL}/{arm}")
+def _arms(graph: Graph, status: RunStatus) -> list[ArmRow]:
+    rows = []
+    for arm, settings in graph.run.arms().items():
+        metrics = _metrics(graph, distill(arm))
         heldout = {m["step"]: criterion(m) for m in metrics if m["split"] == "heldout"}
         if heldout:
-            cost = {k: v for k, v in status["costs"].get(arm, {}).items() if k != "shared_by"}
-            found.append(
-                {
-                    "name": arm,
-                    "refresh_every": settings.refresh_every,
-                    "best": best_step(metrics),
-                    "lowest": min(heldout.values()),
-                    "steps": max(heldout),
-                    "last": heldout[max(heldout)],
-                    "cost": cost,
-                    "total": sum(cost.values()),
-                    "warnings": status["warnings"].get(arm, []),
-                }
+            cost = status.costs.get(arm)
+            rows.append(
+                ArmRow(
+                    arm,
+                    settings.refresh_every,
+                    best_step(metrics),
+                    min(heldout.values()),
+                    max(heldout),
+                    heldout[max(heldout)],
+                    cost.phases if cost else {},
+                    status.warnings.get(arm, []),
+                )
             )
-    return found
+    return rows
 
 
 def _without_weights(wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -192,44 +217,46 @@ def _points(rows: list[dict[str, Any]], split: str, key: str) -> list[tuple[floa
     return [(r["step"], r[key]) for r in rows if r["split"] == split and key in r]
 
 
-def _lengths(run: Run, colours: dict[str, int]) -> list[dict[str, Any]]:
+def _lengths(graph: Graph, colours: dict[str, int]) -> list[dict[str, Any]]:
     """Completion lengths and stop rates of the stores and of every evaluated model."""
-    places = [(TEACH, run.folder(TEACH), 0), (ROLLOUT, run.folder(ROLLOUT), 2)]
-    for benchmark in run.recipe.evaluate.benchmarks:
+    places = [(str(TEACH), graph.folder(TEACH), 0), (str(ROLLOUT), graph.folder(ROLLOUT), 2)]
+    for benchmark in graph.run.recipe.evaluate.benchmarks:
         for model, colour in colours.items():
-            folder = run.folder(f"{EVALUATE}/{model}") / "samples" / benchmark.name
+            folder = graph.folder(evaluate(model)) / SAMPLES / benchmark.name
             places.append((f"{model} on {benchmark.name}", folder, colour))
-    found = []
-    for title, folder, colour in places:
-        if (folder / "SEALED.json").exists():
-            store = open_store(folder)
-            lengths = store.lengths("completion_ids")
-            stopped = store.values("finish_reason").count("stop") / len(store)
-            chart = histogram(lengths, label=f"lengths of {title}", colour=colour)
-            mean = sum(lengths) / len(lengths)
-            found.append({"title": title, "svg": chart, "mean": mean, "stopped": stopped})
-    return found
+    return [_length(*place) for place in places if is_sealed(place[1])]
 
 
-def _completions(run: Run) -> list[dict[str, Any]]:
+def _length(title: str, folder: Path, colour: int) -> dict[str, Any]:
+    store = open_store(folder)
+    lengths = store.lengths("completion_ids")
+    return {
+        "title": title,
+        "svg": histogram(lengths, label=f"lengths of {title}", colour=colour),
+        "mean": sum(lengths) / len(lengths),
+        "stopped": store.values("finish_reason").count("stop") / len(store),
+    }
+
+
+def _completions(graph: Graph) -> list[dict[str, Any]]:
     """Scored rollouts from the worst mean advantage to the best, evenly spaced in rank."""
-    if run.record(SCORE) is None:
+    if not graph.finished(SCORE):
         return []
-    rollouts, scores = open_artifact(run, ROLLOUT), open_artifact(run, SCORE)
-    means = [(s["logp_teacher"] - s["logp_reference"]).mean() for s in scores]
+    rollouts, scores = open_artifact(graph, ROLLOUT), open_artifact(graph, SCORE)
+    means = [float((s["logp_teacher"] - s["logp_reference"]).mean()) for s in scores]
     ranked = sorted(range(len(means)), key=lambda i: means[i])
     count = min(NUM_COMPLETIONS, len(ranked))
     picked = [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
-    tokenizer = load_tokenizer(tokenizer_folder(run))
-    shown = [describe(rollouts[i], scores[i], tokenizer) for i in picked]
+    tokenizer = load_tokenizer(tokenizer_folder(graph))
     return [
-        {**row, "row": i, "mean": float(means[i])} for i, row in zip(picked, shown, strict=True)
+        {"row": i, "mean": means[i], "shown": describe(rollouts[i], scores[i], tokenizer)}
+        for i in picked
     ]
 
 
-def _tail(run: Run) -> dict[str, float] | None:
-    """How much of the sampled loss rests on tokens far below the teacher's taste."""
-    record = run.record(SCORE)
+def _tail(graph: Graph) -> dict[str, float] | None:
+    """The share of the sampled loss that rests on tokens which the teacher finds unlikely."""
+    record = graph.record(SCORE)
     if record is None:
         return None
     counts = record.counts
@@ -239,6 +266,6 @@ def _tail(run: Run) -> dict[str, float] | None:
     }
 
 
-def _lineage(run: Run) -> list[dict[str, Any]]:
-    records = [(job, run.record(job)) for job in run.jobs()]
-    return [{"job": job, "record": record} for job, record in records if record is not None]
+def _lineage(graph: Graph) -> list[dict[str, Any]]:
+    records = {job: graph.record(job) for job in graph.jobs}
+    return [{"job": str(job), "record": r} for job, r in records.items() if r is not None]

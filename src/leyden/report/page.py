@@ -1,4 +1,4 @@
-"""Write the page: one HTML file with everything inline; what a model wrote is always escaped."""
+"""Write the page: one HTML file with everything inline. Text of models is always escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -11,37 +11,41 @@ from leyden.files import write_atomic
 from leyden.provenance.records import require_record
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
-from leyden.run.run import PROBLEMS, Run
+from leyden.run.graph import check_rendered, resolve
+from leyden.run.layout import REPORT
+from leyden.run.run import Run
+from leyden.run.table import PROBLEMS, PROMPTS
 
-PAGE = "report.html"
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
 
 
 def write_report(runs: list[Run], out: Path | None) -> Path:
     """Write the report of ``runs`` to ``out``, by default into the first run's folder."""
-    if all(run.record("prompts") is None for run in runs):
+    graphs = [resolve(run) for run in runs]
+    if not any(graph.finished(PROMPTS) for graph in graphs):
         raise StoreError(
             f"{runs[0].root}: nothing is finished yet", hint="run the recipe's first stages"
         )
-    shown = [collect_run(run) for run in runs]
+    shown = [collect_run(graph) for graph in graphs]
     comparison = compare([run["status"] for run in shown])
-    return _write("page.html.j2", out or runs[0].root / PAGE, runs=shown, comparison=comparison)
+    return _write("page.html.j2", out or runs[0].root / REPORT, runs=shown, comparison=comparison)
 
 
 def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
-    """The same of what `leyden evaluate MODEL` made: the benchmark section, models side by side.
+    """Write the benchmark section for folders that `leyden evaluate MODEL` made, side by side.
 
     Differences are to the first folder's model.
     """
     names = _distinct([folder.resolve().name for folder in folders])
     models = [Evaluated(name, folder) for name, folder in zip(names, folders, strict=True)]
-    records = [require_record(folder, wanted_by="a report") for folder in folders]
+    records = [require_record(folder, reader="a report") for folder in folders]
     problems: dict[str, RenderedPrompt] = {}
     for folder, record in zip(folders, records, strict=True):
-        problems |= read_prompt_set(folder / PROBLEMS, expected=record.counts["problems"])
+        place = folder / str(PROBLEMS)
+        problems |= read_prompt_set(check_rendered(place, record.counts["problems"]))
     return _write(
         "evaluation.html.j2",
-        out or folders[0] / PAGE,
+        out or folders[0] / REPORT,
         models=[vars(m) | {"record": r} for m, r in zip(models, records, strict=True)],
         shown=collect_benchmarks(models, problems, against=names[0]),
         against=names[0],

@@ -1,20 +1,27 @@
-"""What prompts, caps and models must fit into, checked when prompts are rendered and before every
-stage that reads them: caps and models may change between."""
+"""Check that what a recipe asks for fits the models: ids, lengths, top k.
+
+Prompts are checked when they are rendered, and again before every stage that reads them, since caps
+and models may change in between.
+"""
 
 from collections.abc import Iterable
 
-from leyden.data.prompt_set import RenderedPrompt
+from leyden.data.prompt_set import BENCHMARK, HELDOUT, OPD_SPLIT, SFT_SPLIT, RenderedPrompt
 from leyden.errors import AlignmentError, ConfigError
 from leyden.models.vocabulary import load_sizes, load_tokenizer, vocabulary_digest
-from leyden.run.artifacts import prompt_counts
-from leyden.run.run import BENCHMARK, Run
+from leyden.run.artifacts import prompt_facts
+from leyden.run.graph import Graph
+from leyden.run.run import BASE, REFERENCE, SFT_TEACHER, TEACHER, Run
 
 
 def check_limits(
     run: Run, prompts: Iterable[RenderedPrompt], *, vocab_size: int | None = None
 ) -> None:
-    """Prompt and completion must fit the recipe's cap and every model's context, and top k and
-    ``vocab_size``, the ids that log-probs are over, every model's vocabulary."""
+    """Raise ConfigError or AlignmentError unless everything fits the models that are present.
+
+    Each prompt with its longest completion must fit the shortest context. ``score.top_k`` and
+    ``vocab_size``, the ids that log-probs are over, must fit the smallest vocabulary.
+    """
     common = common_vocabulary(run)
     if run.recipe.score.top_k >= common:
         raise ConfigError(
@@ -27,9 +34,9 @@ def check_limits(
             hint="restore that model, or `leyden run RECIPE --redo prompts`",
         )
     context = min(load_sizes(run.place(role))[1] for role in _present(run))
-    caps = _caps(run)
+    caps, most = _caps(run), run.recipe.prompts.max_prompt_tokens
     for prompt in prompts:
-        if len(prompt.ids) > (most := run.recipe.prompts.max_prompt_tokens):
+        if len(prompt.ids) > most:
             raise ConfigError(
                 f"prompt {prompt.id} has {len(prompt.ids)} tokens, over "
                 f"prompts.max_prompt_tokens = {most}",
@@ -39,18 +46,21 @@ def check_limits(
 
 
 def _caps(run: Run) -> dict[str, int]:
-    """Split -> most tokens that a completion of its prompts may have."""
+    """Split -> the most tokens that a completion of its prompts may have."""
     recipe = run.recipe
     teach, rollout = recipe.teach.max_new_tokens, recipe.rollout.max_new_tokens
-    both = max(teach, rollout)
-    caps = {"sft": teach, "opd": both if recipe.teach.answer_opd_prompts else rollout}
+    longer = max(teach, rollout)
     measured = recipe.evaluate.kl_max_new_tokens if recipe.evaluate.kl_prompts else 0
-    caps["heldout"] = max(both, measured)
-    return caps | {BENCHMARK + b.name: b.max_new_tokens for b in recipe.evaluate.benchmarks}
+    return {
+        SFT_SPLIT: teach,
+        OPD_SPLIT: longer if recipe.teach.answer_opd_prompts else rollout,
+        HELDOUT: max(longer, measured),
+        **{BENCHMARK + b.name: b.max_new_tokens for b in recipe.evaluate.benchmarks},
+    }
 
 
 def check_length(prompt: RenderedPrompt, cap: int, context: int) -> None:
-    """A prompt and a completion of ``cap`` tokens must fit into ``context``."""
+    """Raise ConfigError unless the prompt and a completion of ``cap`` tokens fit ``context``."""
     length = len(prompt.ids)
     if length + cap > context:
         raise ConfigError(
@@ -61,28 +71,27 @@ def check_length(prompt: RenderedPrompt, cap: int, context: int) -> None:
 
 
 def outside_roles(run: Run) -> list[str]:
-    """The models from outside the run; they must share ids."""
+    """The roles of all models from outside the run. Token ids cross between them."""
     models = run.recipe.models
-    optional = ["reference"] * bool(models.reference) + ["sft_teacher"] * bool(models.sft_teacher)
-    return ["teacher", "base", *optional]
+    optional = [REFERENCE] * bool(models.reference) + [SFT_TEACHER] * bool(models.sft_teacher)
+    return [TEACHER, BASE, *optional]
 
 
 def common_vocabulary(run: Run) -> int:
-    """Ids that every model has; models of one tokenizer may pad their embeddings differently."""
+    """The number of ids that every model has: one family may pad its embeddings differently."""
     return min(load_sizes(run.place(role))[0] for role in _present(run))
 
 
 def _present(run: Run) -> list[str]:
-    """Late stages do without some models: those that have gone limit nothing any more."""
-    return [role for role in outside_roles(run) if run.present(role)]
+    """The outside models that are here. Late stages do without some, which then limit nothing."""
+    return [role for role in outside_roles(run) if run.has(role)]
 
 
-def check_vocabulary(run: Run, role: str) -> None:
-    """Ids must mean the same to the model in ``role`` as to the tokenizer that made them."""
-    found = vocabulary_digest(load_tokenizer(run.place(role)))
-    if found != prompt_counts(run)["vocabulary"]:
+def check_vocabulary(graph: Graph, model: str) -> None:
+    """Raise AlignmentError unless ``model`` numbers its tokens like the rendering tokenizer."""
+    place = graph.run.place(model)
+    if vocabulary_digest(load_tokenizer(place)) != prompt_facts(graph).vocabulary:
         raise AlignmentError(
-            f"{run.place(role)}: numbers its tokens otherwise than the tokenizer that rendered "
-            "the prompts",
-            hint=f"use a {role} of the same vocabulary",
+            f"{place}: numbers its tokens otherwise than the tokenizer that rendered the prompts",
+            hint=f"use a {model} of the same vocabulary",
         )

@@ -1,50 +1,77 @@
-"""Stage 6: one model answers the benchmarks, and its distance to the teacher is measured."""
+"""Stage 6: a model answers the benchmarks, and its distance to the teacher is measured."""
 
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leyden.data.prompt_set import RenderedPrompt
+from transformers import PreTrainedTokenizerBase
+
+from leyden.data.prompt_set import BENCHMARK, HELDOUT, RenderedPrompt
 from leyden.data.scored import sequence_of
+from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
 from leyden.evals.grading import Answer, digest, grade_answers
-from leyden.evals.results import SCORES
+from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
-from leyden.files import write_atomic, write_json
+from leyden.evals.verdict import Verdict
+from leyden.files import write_atomic
 from leyden.inference.sample import Sampler, sample_store
 from leyden.models.load import load_model
 from leyden.models.vocabulary import load_tokenizer
-from leyden.provenance.identity import fingerprint, hash_file
+from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.benchmarks import Benchmark, Evaluate
 from leyden.recipe.sampling import Sampling
-from leyden.run.artifacts import open_prompts, tokenizer_folder, vocab_size
+from leyden.run.artifacts import open_prompts, prompt_facts, tokenizer_folder
 from leyden.run.fits import check_limits, check_vocabulary
-from leyden.run.run import BENCHMARK, PROBLEMS, Run
+from leyden.run.graph import Graph
+from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
+from leyden.run.run import TEACHER
+from leyden.run.stage import Job
+from leyden.run.table import PROBLEMS
 from leyden.store.reader import Row, Store
 
-SAMPLES, GRADES = "samples", "grades"
 
-
-def run_evaluate(run: Run, intent: Intent) -> Record:
-    """Make ``evaluate/MODEL``: samples, grades and scores.json."""
-    model, folder = intent.stage.partition("/")[2], run.folder(intent.stage)
-    check_vocabulary(run, model)
-    settings = run.recipe.evaluate
-    problems = open_prompts(run, PROBLEMS) if settings.benchmarks else {}
-    check_limits(run, problems.values(), vocab_size=vocab_size(run))
-    sampler = Sampler.of_run(run, intent, run.place(model))
-    scores, counts, seconds = answer_benchmarks(
-        sampler, settings, problems, folder, tokenizer=tokenizer_folder(run)
+def run_evaluate(graph: Graph, intent: Intent) -> Record:
+    """Make ``evaluate/MODEL``: samples, grades and results."""
+    run, job = graph.run, Job.parse(intent.stage)
+    model, settings, folder = job.name, run.recipe.evaluate, graph.folder(job)
+    check_vocabulary(graph, model)
+    problems = open_prompts(graph, PROBLEMS) if settings.benchmarks else {}
+    check_limits(run, problems.values(), vocab_size=prompt_facts(graph).vocab_size)
+    sampler = Sampler.of_run(graph, intent, role_of(model), model)
+    answered = answer_benchmarks(
+        sampler, settings, problems, folder, load_tokenizer(tokenizer_folder(graph))
     )
-    if settings.kl_prompts and model != "teacher":
-        scores["divergence"], took = _diverge(run, intent, model)
-        seconds += took
-    write_json(folder / SCORES, scores)
-    return Record(intent, fingerprint(scores), counts, seconds)
+    sampler.engine.close()
+    results, seconds = Results(answered.results), answered.seconds
+    if settings.kl_prompts and model != TEACHER:
+        divergence, took = _diverge(graph, intent, model, folder / DIVERGENCE)
+        results, seconds = replace(results, divergence=divergence), seconds + took
+    write_results(folder, results)
+    return Record(intent, results.fingerprint, answered.counts, seconds)
+
+
+def role_of(model: str) -> Role:
+    """Which engine samples a model that is evaluated: students are sampled as students are."""
+    return "teacher" if model == TEACHER else "student"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's results by benchmark, the rows and tokens that it sampled, and device-seconds."""
+
+    results: dict[str, BenchmarkResult]
+    rows: int
+    tokens: int
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        return {"rows": self.rows, "tokens": self.tokens}
 
 
 def answer_benchmarks(
@@ -52,14 +79,10 @@ def answer_benchmarks(
     settings: Evaluate,
     problems: Mapping[str, RenderedPrompt],
     folder: Path,
-    *,
-    tokenizer: Path,
-) -> tuple[dict[str, Any], dict[str, int], float]:
-    """Sample and grade every benchmark into ``folder``: (scores, counts, device-seconds)."""
-    scores: dict[str, Any] = {"benchmarks": {}}
-    rows = tokens = 0
-    seconds = 0.0
-    reader = load_tokenizer(tokenizer)
+    tokenizer: PreTrainedTokenizerBase,
+) -> Answered:
+    """Sample and grade every benchmark into ``folder``."""
+    results, rows, tokens, seconds = {}, 0, 0, 0.0
     for benchmark in settings.benchmarks:
         asked = [p for p in problems.values() if p.split == BENCHMARK + benchmark.name]
         store, took = sampler.fill(
@@ -68,17 +91,17 @@ def answer_benchmarks(
             benchmark,
             purpose=f"evaluate/{benchmark.name}",
         )
-        path = folder / GRADES / f"{benchmark.name}.jsonl"
-        answers = _answers(store, problems, reader)
+        answers = _answers(store, problems, tokenizer)
+        path = grades_file(folder, benchmark.name)
         with sampler.progress(f"{sampler.title}, grading", len(store), "answers") as advance:
-            scores["benchmarks"][benchmark.name] = _grade(
-                store, answers, benchmark, settings, path, advance
-            )
+            results[benchmark.name] = _grade(store, answers, benchmark, settings, path, advance)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
-    return scores, {"rows": rows, "tokens": tokens}, seconds
+    return Answered(results, rows, tokens, seconds)
 
 
-def _answers(store: Store, problems: Mapping[str, RenderedPrompt], tokenizer) -> list[Answer]:
+def _answers(
+    store: Store, problems: Mapping[str, RenderedPrompt], tokenizer: PreTrainedTokenizerBase
+) -> list[Answer]:
     return [
         Answer(
             row["prompt_id"],
@@ -97,7 +120,7 @@ def _grade(
     settings: Evaluate,
     path: Path,
     advance: Callable[[int, str], None],
-) -> dict[str, Any]:
+) -> BenchmarkResult:
     """Grade every sample, keep the verdicts in ``path``, and sum them up."""
     verdicts = grade_answers(answers, benchmark, settings, advance=advance)
     lines = (
@@ -105,17 +128,17 @@ def _grade(
         for a, sample, verdict in zip(answers, store.values("sample"), verdicts, strict=True)
     )
     write_atomic(path, _json_lines(lines))
-    by_problem: dict[str, list] = {}
+    by_problem: dict[str, list[Verdict]] = {}
     for answer, verdict in zip(answers, verdicts, strict=True):
         by_problem.setdefault(answer.prompt_id, []).append(verdict)
     asked = {answer.prompt_id: answer.problem for answer in answers}
-    return {
-        **summarise(by_problem),
-        "questions": {name: digest(problem)[:8] for name, problem in asked.items()},
-        "mean_tokens": store.num_tokens / len(store),
-        "store": store.fingerprint,
-        "grades": hash_file(path),
-    }
+    return BenchmarkResult(
+        **vars(summarise(by_problem)),
+        questions={name: digest(problem)[:8] for name, problem in asked.items()},
+        mean_tokens=store.num_tokens / len(store),
+        store=store.fingerprint,
+        grades=hash_file(path),
+    )
 
 
 def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
@@ -128,36 +151,37 @@ def _problem(prompt: RenderedPrompt) -> dict[str, Any]:
     return {**prompt.row, "prompt": prompt.text, **answer}
 
 
-def completion_text(tokenizer, row: Row) -> str:
+def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
     """The completion's text without its stop token."""
     ids = row["completion_ids"].tolist()
     ended = row["finish_reason"] == "stop"
-    return tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+    return str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False))
 
 
-def _diverge(run: Run, intent: Intent, model: str) -> tuple[dict[str, Any], float]:
+def _diverge(graph: Graph, intent: Intent, model: str, folder: Path) -> tuple[Divergence, float]:
     """Reverse KL to the teacher on fresh completions of held-out prompts, at temperature 1."""
-    settings, execution = run.recipe.evaluate, run.recipe.execution
-    sampling = Sampling(max_new_tokens=settings.kl_max_new_tokens)
+    run, settings, execution = graph.run, graph.run.recipe.evaluate, graph.run.recipe.execution
     store, seconds = sample_store(
-        run,
+        graph,
         intent,
-        run.place(model),
-        sampling,
-        ["heldout"],
-        folder=run.folder(intent.stage) / "divergence",
+        role_of(model),
+        model,
+        Sampling(max_new_tokens=settings.kl_max_new_tokens),
+        [HELDOUT],
+        folder=folder,
         limit=settings.kl_prompts,
         purpose="evaluate/divergence",
     )
     began = time.monotonic()
     with run.progress(f"{intent.stage}, divergence", len(store), "rows") as advance:
-        found = measure_divergence(
+        divergence = measure_divergence(
             load_model(run.place(model), device=execution.device, dtype=execution.dtype),
-            load_model(run.place("teacher"), device=execution.device, dtype=execution.dtype),
+            load_model(run.place(TEACHER), device=execution.device, dtype=execution.dtype),
             [sequence_of(row) for row in store],
-            vocab_size=vocab_size(run),
+            vocab_size=prompt_facts(graph).vocab_size,
             batch_tokens=execution.batch_tokens,
             chunk=execution.logprob_chunk_tokens,
             progress=advance,
         )
-    return asdict(found) | {"store": store.fingerprint}, seconds + time.monotonic() - began
+    seconds += time.monotonic() - began
+    return replace(divergence, store=store.fingerprint), seconds

@@ -1,17 +1,28 @@
-"""Before the stages: read prompt and problem files and render them to ids, once."""
+"""Before the stages: read prompt and problem files and render them to token ids, once."""
 
 import logging
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from leyden.data.prompt_set import RenderedPrompt, render_all, write_prompt_set
-from leyden.data.render import Renderer
+from transformers import PreTrainedTokenizerBase
+
+from leyden.data.prompt_set import (
+    BENCHMARK,
+    HELDOUT,
+    OPD_SPLIT,
+    SFT_SPLIT,
+    PromptFacts,
+    RenderedPrompt,
+    write_prompt_set,
+)
+from leyden.data.render import Renderer, render_all
 from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
 from leyden.evals.grading import check_graders
-from leyden.evals.overlap import ProblemIndex
-from leyden.evals.problems import Problem, read_problems
+from leyden.evals.overlap import warn_of_overlap
+from leyden.evals.problems import read_problems
 from leyden.models.vocabulary import (
     check_same_vocabulary,
     load_sizes,
@@ -22,71 +33,65 @@ from leyden.provenance.records import Intent, Record
 from leyden.recipe.sampling import PromptFile
 from leyden.run.artifacts import open_prompts
 from leyden.run.fits import check_limits, common_vocabulary, outside_roles
-from leyden.run.run import BENCHMARK, Run
+from leyden.run.graph import Graph
+from leyden.run.layout import RENDERED
+from leyden.run.run import SFT_TEACHER, Run
+from leyden.run.stage import Job
 
 
-def run_prompts(run: Run, intent: Intent) -> Record:
+def run_prompts(graph: Graph, intent: Intent) -> Record:
     """Make ``prompts/``: every prompt of the run as token ids, with its text and answer."""
-    folder = run.place("sft_teacher")
+    run = graph.run
+    folder = run.place(SFT_TEACHER)
     tokenizer = load_tokenizer(folder)
     _check_models(run, tokenizer, folder)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
-    record = _write(run, intent, _render_all(run, renderer), tokenizer)
-    about = {
-        "stop_ids": list(renderer.stop_ids),
-        "vocab_size": common_vocabulary(run),
-        "vocabulary": vocabulary_digest(tokenizer),
-        "template": [renderer.before, renderer.after],
-    }
-    return replace(record, counts=record.counts | about)
+    facts = PromptFacts(
+        stop_ids=renderer.stop_ids,
+        vocab_size=common_vocabulary(run),
+        vocabulary=vocabulary_digest(tokenizer),
+        template=(renderer.before, renderer.after),
+    )
+    record = _write(run, intent, _render_prompts(run, renderer), tokenizer)
+    return replace(record, facts=asdict(facts))
 
 
-def run_problems(run: Run, intent: Intent) -> Record:
+def run_problems(graph: Graph, intent: Intent) -> Record:
     """Make ``problems/``: every benchmark's problems, rendered like the prompts.
 
-    What cannot be graded is told now, before anything is sampled; so is training on a problem.
+    A problem that cannot be graded is reported now, before anything is sampled; so is training on a
+    problem.
     """
-    folder, settings = run.place("sft_teacher"), run.recipe.evaluate
+    run = graph.run
+    folder, settings = run.place(SFT_TEACHER), run.recipe.evaluate
     tokenizer = load_tokenizer(folder)
     check_graders(settings)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
     problems = {b.name: read_problems(b) for b in settings.benchmarks}
     rendered = [
         prompt
-        for name, found in problems.items()
-        for prompt in render_all(renderer, found, BENCHMARK + name, run.progress)
+        for name, rows in problems.items()
+        for prompt in render_all(renderer, rows, BENCHMARK + name, run.progress)
     ]
     record = _write(run, intent, rendered, tokenizer)
-    overlap = {name: _overlap(run, name, found) for name, found in problems.items()}
+    prompts = open_prompts(graph).values()
+    trained = {
+        split: [(p.id, p.text) for p in prompts if p.split == split]
+        for split in (SFT_SPLIT, OPD_SPLIT)
+    }
+    overlap = {name: warn_of_overlap(name, rows, trained) for name, rows in problems.items()}
     return replace(record, counts=record.counts | {"overlap": overlap})
 
 
-def _overlap(run: Run, name: str, problems: list[Problem]) -> dict[str, int]:
-    """Split -> how many of its prompts hold something of a problem; warned of where any do."""
-    index, found = ProblemIndex({p.id: p.question for p in problems}), {}
-    for split in ("sft", "opd"):
-        prompts = [(p.id, p.text) for p in open_prompts(run).values() if p.split == split]
-        overlaps = list(index.find(prompts))
-        found[split] = len(overlaps)
-        if overlaps:
-            logging.getLogger(__name__).warning(
-                "%d of %d %s prompts hold problems of the benchmark %s (%d of them exactly), first "
-                "%s: %r",
-                len(overlaps),
-                len(prompts),
-                split,
-                name,
-                sum(o.kind == "exact" for o in overlaps),
-                overlaps[0].prompt,
-                overlaps[0].shared[:80],
-            )
-    return found
-
-
-def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt], tokenizer) -> Record:
+def _write(
+    run: Run,
+    intent: Intent,
+    prompts: Sequence[RenderedPrompt],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Record:
     check_limits(run, prompts)
     unknown = _warn_of_unknown(prompts, tokenizer.unk_token_id)
-    digest = write_prompt_set(run.folder(intent.stage), prompts)
+    digest = write_prompt_set(run.folder(Job.parse(intent.stage)) / RENDERED, prompts)
     counts = {
         "rows": len(prompts),
         "tokens": sum(len(p.ids) for p in prompts),
@@ -96,23 +101,24 @@ def _write(run: Run, intent: Intent, prompts: list[RenderedPrompt], tokenizer) -
     return Record(intent, digest, counts, device_seconds=0.0)
 
 
-def _warn_of_unknown(prompts: list[RenderedPrompt], unknown_id: int | None) -> int:
-    """How many prompts hold text that the tokenizer can only write as its unknown token."""
-    found = [p for p in prompts if unknown_id in p.ids]
-    if found:
+def _warn_of_unknown(prompts: Sequence[RenderedPrompt], unknown_id: int | None) -> int:
+    """The number of prompts with text that the tokenizer can only write as its unknown token."""
+    unknown = [p for p in prompts if unknown_id in p.ids]
+    if unknown:
         logging.getLogger(__name__).warning(
             "%d of %d prompts hold characters that the tokenizer does not know, first %s: %r",
-            len(found),
+            len(unknown),
             len(prompts),
-            found[0].id,
-            found[0].text[:60],
+            unknown[0].id,
+            unknown[0].text[:60],
         )
-    return len(found)
+    return len(unknown)
 
 
-def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
+def _render_prompts(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
+    """The SFT prompts, then the OPD prompts, of which the last become held-out ones."""
     recipe = run.recipe
-    opd = _render(run, renderer, recipe.prompts.opd, "opd")
+    opd = _render(run, renderer, recipe.prompts.opd, OPD_SPLIT)
     heldout = recipe.prompts.heldout
     if heldout >= len(opd):
         raise ConfigError(
@@ -120,15 +126,15 @@ def _render_all(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
             hint="lower prompts.heldout or give more prompts",
         )
     cut = len(opd) - heldout
-    kept = [replace(p, split="heldout", id=f"heldout/{p.id.partition('/')[2]}") for p in opd[cut:]]
-    return _render(run, renderer, recipe.prompts.sft, "sft") + opd[:cut] + kept
+    kept = [replace(p, split=HELDOUT, id=p.id.replace(OPD_SPLIT, HELDOUT, 1)) for p in opd[cut:]]
+    return _render(run, renderer, recipe.prompts.sft, SFT_SPLIT) + opd[:cut] + kept
 
 
 def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
     return render_all(renderer, read_prompts(source), split, run.progress)
 
 
-def _check_models(run: Run, tokenizer, folder: Path) -> None:
+def _check_models(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Every model of the run must know the rendering tokenizer's ids by the same names."""
     largest = max(tokenizer.get_vocab().values())
     for role in outside_roles(run):

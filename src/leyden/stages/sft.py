@@ -1,44 +1,50 @@
-"""Stage 2: the base model learns the teacher's answers and becomes the reference policy."""
+"""Stage 2: the base model learns the teacher's completions and becomes the reference policy."""
 
-from leyden.data.completions import select_answers
+from leyden.data.completions import select_completions
+from leyden.data.prompt_set import HELDOUT, SFT_SPLIT
+from leyden.distributed.ranks import join
 from leyden.provenance.identity import identify_model
 from leyden.provenance.records import Intent, Record
-from leyden.run.artifacts import open_artifact, stop_ids, vocab_size
+from leyden.run.artifacts import open_artifact, prompt_facts
 from leyden.run.fits import check_vocabulary
-from leyden.run.run import TEACH, Run
+from leyden.run.graph import Graph
+from leyden.run.layout import METRICS, MODEL
+from leyden.run.run import BASE, SFT_TEACHER
+from leyden.run.table import SFT, TEACH
 from leyden.telemetry.clock import Clock
-from leyden.telemetry.metrics import METRICS, trained_tokens
-from leyden.train.save import MODEL, train_model
+from leyden.telemetry.metrics import trained_tokens
+from leyden.train.loop import Training
+from leyden.train.save import train_model
 
 
-def run_sft(run: Run, intent: Intent) -> Record:
+def run_sft(graph: Graph, intent: Intent) -> Record:
     """Make ``sft/model``, with metrics and checkpoints beside it."""
-    check_vocabulary(run, "base")
-    answers = open_artifact(run, TEACH)
-    choose = {"vocab_size": vocab_size(run), "keep_truncated": run.recipe.sft.keep_truncated}
-    data = select_answers(answers, "sft", **choose)
-    folder, clock = run.folder(intent.stage), Clock()
-    point = train_model(
-        intent.stage,
-        start=run.place("base"),
-        tokenizer=run.place("sft_teacher"),
-        stop_ids=stop_ids(run),
-        vocab_size=vocab_size(run),
-        data=data,
-        heldout=select_answers(answers, "heldout", **choose),
-        settings=run.recipe.sft,
-        seed=run.recipe.seed,
-        folder=folder,
-        execution=run.recipe.execution,
-        progress=run.progress,
-        clock=clock,
-    )
+    check_vocabulary(graph, BASE)
+    run, recipe, facts = graph.run, graph.run.recipe, prompt_facts(graph)
+    store, keep, size = open_artifact(graph, TEACH), recipe.sft.keep_truncated, facts.vocab_size
+    data = select_completions(store, SFT_SPLIT, vocab_size=size, keep_truncated=keep)
+    heldout = select_completions(store, HELDOUT, vocab_size=size, keep_truncated=keep)
+    folder, clock = run.folder(SFT), Clock()
+    with run.progress(intent.stage, recipe.sft.steps, "steps") as advance:
+        training = Training(
+            data=data,
+            heldout=heldout,
+            settings=recipe.sft,
+            seed=recipe.seed,
+            folder=folder,
+            execution=recipe.execution,
+            clock=clock,
+            ranks=join(recipe.execution.device),
+            progress=advance,
+        )
+        start, tokenizer = run.place(BASE), run.place(SFT_TEACHER)
+        point = train_model(training, start=start, tokenizer=tokenizer, facts=facts)
     counts = {
         "rows": len(data),
         "tokens": trained_tokens(folder / METRICS),
         "dropped_truncated": data.num_dropped,
         "steps": point.step,
-        "kept_step": point.best.step if point.best else point.step,
+        "kept_step": point.kept_step,
     }
     digest = identify_model(folder / MODEL).digest
     return Record(intent, digest, counts, clock.total, dict(clock.seconds))

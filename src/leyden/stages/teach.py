@@ -1,16 +1,21 @@
-"""Stage 1: the teacher answers the SFT prompts."""
+"""Stage 1: the teacher writes completions of the SFT prompts."""
 
 from leyden.inference.sample import sample_counts, sample_store
 from leyden.provenance.records import Intent, Record
-from leyden.run.run import Run
+from leyden.run.graph import Graph
+from leyden.run.run import SFT_TEACHER
+from leyden.run.table import TEACH
 
 
-def run_teach(run: Run, intent: Intent) -> Record:
-    """Make ``teach/``, a sealed store of the teacher's answers.
-
-    Held-out prompts are answered too, so that SFT has a held-out loss; OPD prompts only on request.
-    """
-    settings = run.recipe.teach
-    splits = ["sft", "heldout"] + (["opd"] if settings.answer_opd_prompts else [])
-    store, seconds = sample_store(run, intent, run.place("sft_teacher"), settings, splits)
+def run_teach(graph: Graph, intent: Intent) -> Record:
+    """Make ``teach/``, a sealed store of the teacher's completions."""
+    store, seconds = sample_store(
+        graph,
+        intent,
+        "teacher",
+        SFT_TEACHER,
+        graph.run.recipe.teach,
+        graph.splits(TEACH),
+        folder=graph.folder(TEACH),
+    )
     return Record(intent, store.fingerprint, sample_counts(store), seconds)

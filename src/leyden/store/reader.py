@@ -73,13 +73,18 @@ class Store:
         return self.shards[0][1].schema
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether a store was completed in ``folder``."""
+    return (folder / SEALED).exists()
+
+
 def open_store(folder: Path, *, expected: str | None = None, origin: str | None = None) -> Store:
     """Open a sealed store and check every shard's sha256, and its fingerprint if ``expected``.
 
     ``origin`` is the digest of the intent it must have been made from. Raises StoreError naming the
     file.
     """
-    if not (folder / SEALED).exists():
+    if not is_sealed(folder):
         raise StoreError(
             f"{folder}: is not sealed",
             hint="run its stage again to finish it; if it was finished, restore SEALED.json or "

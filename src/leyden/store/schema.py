@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+Schema = pa.Schema
 FORMAT_VERSION = 1
 CHECKSUM = "crc32"
+TAIL, EXACT = "teacher_tail", "exact"
 
 COMPLETIONS = pa.schema(
     [
@@ -28,12 +30,19 @@ COMPLETIONS = pa.schema(
 )
 
 
-def scores_schema(top_k: int, *, with_reference: bool = True) -> pa.Schema:
-    """Scores of stored completions, row for row; ``top_k`` = 0 leaves the optional block out.
+def scores_schema(
+    top_k: int,
+    *,
+    with_reference: bool = True,
+    with_entropy: bool = True,
+    teacher_tail: str = EXACT,
+) -> pa.Schema:
+    """Scores of stored completions, row for row; ``top_k`` = 0 leaves the top-k block out.
 
-    ``topk_*`` lists hold k entries per completion token, token-major, most likely first;
-    ``*_tail_logp`` is the log of the mass outside the k ids, computed from the other logits.
-    Without the reference its columns are left out.
+    ``topk_*`` lists hold k entries per completion token, token-major, the likeliest first.
+    ``*_tail_logp`` is the log of the mass outside the k ids. The reference's is always summed from
+    the other logits; ``teacher_tail`` says how the teacher's was found. Without the reference its
+    columns are left out, and without entropies the teacher's, which its engine may not offer.
     """
     fields = [
         pa.field("prompt_id", pa.string()),
@@ -54,8 +63,23 @@ def scores_schema(top_k: int, *, with_reference: bool = True) -> pa.Schema:
         ]
     if not with_reference:
         fields = [field for field in fields if "reference" not in field.name]
+    if not with_entropy:
+        fields = [field for field in fields if field.name != "teacher_entropy"]
     fields.append(pa.field(CHECKSUM, pa.uint32()))
-    return pa.schema(fields, metadata={"kind": "scores", "top_k": str(top_k)})
+    metadata = {"kind": "scores", "top_k": str(top_k)}
+    # An exact tail goes without saying: the first versions wrote no other, and noted nothing.
+    metadata |= {} if teacher_tail == EXACT else {TAIL: teacher_tail}
+    return pa.schema(fields, metadata=metadata)
+
+
+def notes_of(schema: pa.Schema) -> dict[str, str]:
+    """What the schema says of its rows beside their columns."""
+    return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+
+
+def teacher_tail(schema: pa.Schema) -> str:
+    """How the tail of the teacher's top k was found: ``exact`` or ``complement``."""
+    return notes_of(schema).get(TAIL, EXACT)
 
 
 def row_checksum(row: dict[str, Any], schema: pa.Schema) -> int:

@@ -23,7 +23,7 @@ from leyden.files import (
 )
 from leyden.provenance.identity import fingerprint
 from leyden.store.plan import Unit, read_plan, write_plan
-from leyden.store.schema import FORMAT_VERSION, rows_to_table
+from leyden.store.schema import FORMAT_VERSION, notes_of, rows_to_table
 from leyden.store.unit import (
     COMMITS,
     SHARDS,
@@ -68,7 +68,13 @@ class StoreWriter:
         pending = {unit.name for unit in self.pending()}
         for unit in self.units:
             if unit.name not in pending:
-                open_committed(self.folder, unit)
+                table = open_committed(self.folder, unit)
+                if table.schema.metadata != self.schema.metadata:
+                    raise StoreError(
+                        f"{self.folder}: unit {unit.name} was made otherwise: it says "
+                        f"{notes_of(table.schema)}, and this engine gives {notes_of(self.schema)}",
+                        hint="go on with the engine that began the store, or redo the stage",
+                    )
 
     def seal(self) -> str:
         """Declare the store complete and return its dataset fingerprint; every unit must be in."""
@@ -98,7 +104,7 @@ class StoreWriter:
 
     def device_seconds(self) -> float:
         """Seconds that all committed units took, over every process that worked on them."""
-        return device_seconds(self.folder / TIMINGS)
+        return device_seconds(self.folder)
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -113,10 +119,10 @@ def read_header(folder: Path) -> dict[str, Any]:
     return about
 
 
-def device_seconds(timings: Path) -> float:
-    """The sum over the units timed in a folder."""
+def device_seconds(folder: Path) -> float:
+    """The sum over all units of the stores in ``folder`` and below."""
     total = 0.0
-    for path in whole_files(timings, "*.json"):
+    for path in whole_files(folder, f"**/{TIMINGS}/*.json"):
         found = read_object(path, SECONDS)[SECONDS]
         if type(found) not in (int, float):
             raise StoreError(

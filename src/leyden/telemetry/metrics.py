@@ -8,8 +8,6 @@ from typing import Any
 from leyden.errors import StoreError
 from leyden.files import disk_errors, write_atomic
 
-METRICS = "metrics.jsonl"
-
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
     with disk_errors(path), open(path, "a", encoding="utf-8") as file:

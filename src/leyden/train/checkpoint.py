@@ -2,32 +2,22 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from leyden.errors import StoreError
 from leyden.files import TEMPORARY, disk_errors, sync_folder
 from leyden.provenance.identity import hash_file
 from leyden.provenance.records import read_checked, write_checked
-from leyden.train.optimizer import optimizer_tensors, restore_optimizer
 
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
 BEST = "best.safetensors"
-CHECKPOINTS = "checkpoints"
-KEEP = 2
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """``step`` optimizer steps are done, after ``seconds`` (phase -> device-seconds)."""
-
-    step: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    best: "Best | None" = None
+KEEP = 2  # the newest, and one to go back to should it be damaged
 
 
 @dataclass(frozen=True)
@@ -36,21 +26,43 @@ class Best:
 
     step: int
     criterion: float
-    tensors: dict[str, Tensor] = field(repr=False)
+    tensors: Mapping[str, Tensor] = field(repr=False)
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Optimizer, point: ResumePoint
-) -> None:
+@dataclass(frozen=True)
+class ResumePoint:
+    """``step`` optimizer steps are done, after ``seconds`` (phase -> device-seconds)."""
+
+    step: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose model is kept when training ends here."""
+        return self.best.step if self.best else self.step
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A resume point with the tensors to go on from. Both are by name, on the CPU."""
+
+    point: ResumePoint
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write ``folder/step-N`` aside, rename it, write its record last, then drop older ones."""
+    point = checkpoint.point
     final = folder / f"step-{point.step:06d}"
     aside = folder / f"{TEMPORARY}{final.name}"
     with disk_errors(final):
         for stale in (aside, final):
             shutil.rmtree(stale, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_tensors(dict(model.named_parameters()), aside / MODEL)
-        save_tensors(optimizer_tensors(model, optimizer), aside / OPTIMIZER)
+        save_tensors(checkpoint.model, aside / MODEL)
+        save_tensors(checkpoint.optimizer, aside / OPTIMIZER)
         if point.best is not None:
             save_tensors(point.best.tensors, aside / BEST)
         hashes = {path.name: hash_file(path) for path in sorted(aside.iterdir())}
@@ -63,28 +75,35 @@ def save_checkpoint(
         shutil.rmtree(old)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def load_latest(folder: Path, model: nn.Module, optimizer: Optimizer) -> ResumePoint:
-    """Restore the newest complete checkpoint in place; step 0 without one."""
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest complete checkpoint, or None. Raises StoreError where it is damaged."""
     complete = complete_checkpoints(folder)
     if not complete:
-        return ResumePoint(step=0)
-    state = read_checked(complete[-1] / STATE)
+        return None
+    state = _checked_state(complete[-1])
+    best = state["best"] and Best(**state["best"], tensors=load_file(complete[-1] / BEST))
+    return Checkpoint(
+        ResumePoint(state["step"], state["seconds"], best),
+        load_file(complete[-1] / MODEL),
+        load_file(complete[-1] / OPTIMIZER),
+    )
+
+
+def _checked_state(checkpoint: Path) -> dict[str, Any]:
+    state = read_checked(checkpoint / STATE)
     for name, recorded in state["sha256"].items():
-        if not (complete[-1] / name).exists() or hash_file(complete[-1] / name) != recorded:
+        if not (checkpoint / name).exists() or hash_file(checkpoint / name) != recorded:
             raise StoreError(
-                f"{complete[-1] / name}: damaged: its sha256 is not the recorded {recorded[:12]}",
+                f"{checkpoint / name}: damaged: its sha256 is not the recorded {recorded[:12]}",
                 hint="delete that step's folder to resume from the one before",
             )
-    load_weights(model, load_file(complete[-1] / MODEL))
-    restore_optimizer(model, optimizer, load_file(complete[-1] / OPTIMIZER))
-    best = state["best"] and Best(**state["best"], tensors=load_file(complete[-1] / BEST))
-    return ResumePoint(step=state["step"], seconds=state["seconds"], best=best)
+    return state
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -95,9 +114,3 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 def kept_steps(folder: Path) -> list[int]:
     """The steps after which a run can be resumed, oldest first."""
     return [int(path.name.removeprefix("step-")) for path in complete_checkpoints(folder)]
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy named tensors into the model's parameters."""
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(tensors[name])

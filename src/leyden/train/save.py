@@ -1,84 +1,50 @@
-"""From a starting model and aligned sequences to a trained model folder."""
+"""Train a student from a starting model, and leave it as a model folder."""
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from leyden.distributed.ranks import Ranks
+from leyden.data.prompt_set import PromptFacts
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.models.load import DTYPES, load_model
 from leyden.provenance.identity import TOKENIZER_FILES
-from leyden.recipe.schema import Execution
-from leyden.recipe.training import Optimisation
-from leyden.telemetry.clock import Clock
-from leyden.telemetry.progress import Progress
+from leyden.run.layout import MODEL
 from leyden.train.checkpoint import ResumePoint
-from leyden.train.loop import Sequences, Source, Training
+from leyden.train.loop import Training
 from leyden.train.student import StudentLM
-
-MODEL = "model"
 
 
 def train_model(
-    name: str,
-    *,
-    start: Path,
-    tokenizer: Path,
-    stop_ids: Sequence[int],
-    vocab_size: int,
-    data: Sequences,
-    heldout: Sequences,
-    settings: Optimisation,
-    seed: int,
-    folder: Path,
-    execution: Execution,
-    progress: Progress,
-    clock: Clock,
-    fresh: Callable[[PreTrainedModel], Source] | None = None,
-    probe: Callable[[PreTrainedModel], dict[str, float]] = lambda student: {},
-    measured: Callable[[], None] = lambda: None,
+    training: Training, *, start: Path, tokenizer: Path, facts: PromptFacts
 ) -> ResumePoint:
-    """Train a copy of ``start`` and leave it in ``folder/model`` with ``tokenizer``'s files.
+    """Train a copy of the model ``start`` and leave it in ``model/`` of the training's folder.
 
-    ``fresh`` makes the source of an arm whose data follow the student; ``probe`` measures it.
+    The tokenizer's files are copied from the folder ``tokenizer``. Returns where training ended.
     """
-    ranks = Ranks.join(execution.device)
+    execution, ranks = training.execution, training.ranks
+    # Master weights are float32 whatever the student computes in.
     model = load_model(start, device=execution.device, dtype="float32")
     student = StudentLM(
         model,
-        vocab_size=vocab_size,
+        vocab_size=facts.vocab_size,
         chunk=execution.logprob_chunk_tokens,
         compute_dtype=DTYPES[execution.dtype],
     )
-    with progress(name, settings.steps, "steps") as advance:
-        training = Training(
-            student=student,
-            data=data,
-            heldout=heldout,
-            settings=settings,
-            seed=seed,
-            folder=folder,
-            execution=execution,
-            fresh=fresh(model) if fresh else None,
-            probe=lambda: probe(model),
-            measured=measured,
-            clock=clock,
-            ranks=ranks,
-            progress=lambda tokens: advance(1),
-        )
-        point = training.run()
+    ranks.wrap(student)
+    point = training.run(student)
     if ranks.leads:
         student.to(DTYPES[execution.dtype])
-        save_model(student.model, folder / MODEL, tokenizer, stop_ids)
+        save_model(student.model, training.folder / MODEL, tokenizer, facts.stop_ids)
     ranks.barrier()
     return point
 
 
-def save_model(model, folder: Path, tokenizer: Path, stop_ids: Sequence[int]) -> None:
+def save_model(
+    model: PreTrainedModel, folder: Path, tokenizer: Path, stop_ids: Sequence[int]
+) -> None:
     """Write a model folder aside and rename it; tokenizer files are copied byte for byte."""
     aside = folder.with_name(TEMPORARY + folder.name)
     with disk_errors(folder):
@@ -94,8 +60,3 @@ def save_model(model, folder: Path, tokenizer: Path, stop_ids: Sequence[int]) ->
         sync_tree(aside)
         os.replace(aside, folder)
         sync_folder(folder.parent)
-
-
-def use_threads(execution: Execution) -> None:
-    if execution.threads:
-        torch.set_num_threads(execution.threads)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from leyden.data.batches import collate
-from leyden.data.completions import select_answers
+from leyden.data.completions import select_completions
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set, write_prompt_set
 from leyden.errors import AlignmentError, StoreError
+from leyden.run.graph import check_rendered
 from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS
@@ -40,20 +41,20 @@ def store(tmp_path):
 
 
 def test_truncated_answers_are_dropped_and_counted(store):
-    answers = select_answers(store, "sft", vocab_size=48)
+    answers = select_completions(store, "sft", vocab_size=48)
     assert (len(answers), answers.num_dropped) == (2, 1)
-    kept = select_answers(store, "sft", vocab_size=48, keep_truncated=True)
+    kept = select_completions(store, "sft", vocab_size=48, keep_truncated=True)
     assert (len(kept), kept.num_dropped) == (3, 0)
 
 
 def test_ids_reach_training_exactly_as_sampled(store):
-    answers = select_answers(store, "sft", vocab_size=48)
+    answers = select_completions(store, "sft", vocab_size=48)
     batch = collate([answers[0], answers[1]])
     assert batch.target_N.tolist() == [5, 0, 3, 2, 1, 9, 1]
 
 
 def test_an_id_outside_the_vocabulary_is_named_with_its_row(store):
-    answers = select_answers(store, "sft", vocab_size=9)
+    answers = select_completions(store, "sft", vocab_size=9)
     answers[0]
     with pytest.raises(AlignmentError, match="row 2, completion_ids: id 9 is outside"):
         answers[1]
@@ -65,8 +66,8 @@ def test_a_split_without_a_finished_answer_is_refused(tmp_path, store):
     writer = open_writer(tmp_path / "cut", COMPLETIONS, plan, origin="o")
     writer.commit(plan[0], [row], seconds=0.0)
     writer.seal()
-    with pytest.raises(StoreError, match="all 1 answers of sft were cut"):
-        select_answers(open_store(tmp_path / "cut"), "sft", vocab_size=48)
+    with pytest.raises(StoreError, match="all 1 completions of sft were cut"):
+        select_completions(open_store(tmp_path / "cut"), "sft", vocab_size=48)
 
 
 def test_a_heldout_split_may_have_no_finished_answer(tmp_path, store):
@@ -75,15 +76,15 @@ def test_a_heldout_split_may_have_no_finished_answer(tmp_path, store):
     writer = open_writer(tmp_path / "cut", COMPLETIONS, plan, origin="o")
     writer.commit(plan[0], [row], seconds=0.0)
     writer.seal()
-    found = select_answers(open_store(tmp_path / "cut"), "heldout", vocab_size=48)
+    found = select_completions(open_store(tmp_path / "cut"), "heldout", vocab_size=48)
     assert (len(found), found.num_dropped) == (0, 1)
 
 
 def test_rendered_prompts_that_changed_are_refused(tmp_path):
     prompt = RenderedPrompt("sft/0", "sft", (4, 5), "1+", None, {})
-    digest = write_prompt_set(tmp_path, [prompt])
-    assert read_prompt_set(tmp_path, expected=digest) == {"sft/0": prompt}
     file = tmp_path / "rendered.jsonl"
+    digest = write_prompt_set(file, [prompt])
+    assert read_prompt_set(check_rendered(tmp_path, digest)) == {"sft/0": prompt}
     file.write_text(file.read_text().replace("[4, 5]", "[4, 6]"))
     with pytest.raises(StoreError, match="rendered prompts changed"):
-        read_prompt_set(tmp_path, expected=digest)
+        check_rendered(tmp_path, digest)

@@ -1,0 +1,149 @@
+"""The engine seam: token ids in, NumPy out.
+
+An engine samples completions and scores given tokens. Nothing here imports torch, so that an engine
+may live in another process or on another machine. Shapes: T completion tokens, K ids per token.
+Log-probs are natural, in nats.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from leyden.recipe.sampling import Sampling
+from leyden.recipe.schema import Execution
+
+Role = Literal["teacher", "student", "reference"]
+Tail = Literal["exact", "complement"]
+"""How the mass outside the top k was found: summed from the other logits, or as what is missing
+from one. The second is rounding noise exactly where the model is certain."""
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Continue ``prompt_ids``. The same seed gives the same completion.
+
+    The requests of one ``group`` follow each other. The last bits of a log-prob depend on which
+    rows share a batch, so an engine that batches within groups alone gives a group the same bits
+    whatever else is asked for. An engine that batches across groups ignores it.
+    """
+
+    prompt_ids: Sequence[int]
+    seed: int
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """``ids`` int32 [T] as sampled, the stop token included. ``logp`` float32 [T] under the
+    sampler's own transform. ``finish_reason`` is "stop", or "length" where the completion was cut
+    at the cap and has no stop token."""
+
+    ids: np.ndarray
+    logp: np.ndarray
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Score every token of ``completion_ids`` [T] after ``prompt_ids``.
+
+    With ``top_k`` the K likeliest ids per token are wanted too, or with ``at_ids`` [T, K] the
+    log-probs of these ids; not both. ``group`` is as in a GenerateRequest.
+    """
+
+    prompt_ids: np.ndarray
+    completion_ids: np.ndarray
+    top_k: int = 0
+    at_ids: np.ndarray | None = None
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class TopK:
+    """K ids per token, their log-probs, and the log of the mass outside them.
+
+    ``ids`` int [T, K], the likeliest first unless they were given; ``logp`` float32 [T, K];
+    ``tail`` float32 [T], found as ``tail_is`` says.
+    """
+
+    ids: np.ndarray
+    logp: np.ndarray
+    tail: np.ndarray
+    tail_is: Tail
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """``logp`` float32 [T] of the given tokens at temperature 1, untruncated. ``entropy`` float32
+    [T], in nats, where the engine offers it."""
+
+    logp: np.ndarray
+    entropy: np.ndarray | None = None
+    top_k: TopK | None = None
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What an engine can do. ``top_k`` and ``at_ids``: score the likeliest ids, or given ones."""
+
+    sample: bool = True
+    score: bool = True
+    top_k: bool = True
+    at_ids: bool = True
+    entropy: bool = True
+    tail: Tail = "exact"
+
+
+class Engine(Protocol):
+    """A model that samples and scores. Opening one is cheap: it loads its model on first use.
+
+    Both iterators give (index of the request, result) as results come, in any order, each index
+    once.
+    """
+
+    @property
+    def offers(self) -> Offers: ...
+
+    def numerics(self) -> dict[str, Any]:
+        """Everything beside model and request that decides how numbers round, as JSON values."""
+        ...
+
+    def load(self) -> None:
+        """Load the model now, unless that was done. Raises EngineError."""
+        ...
+
+    def generate(
+        self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Sample a completion for every request."""
+        ...
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores]]:
+        """Score the completion of every request."""
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back. A later use loads it again."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which model an engine runs, and in which role.
+
+    ``model`` is a folder or a Hub id. Log-probs are over the ids below ``vocab_size``; None stands
+    for all that the model has.
+    """
+
+    role: Role
+    model: str
+    execution: Execution
+    vocab_size: int | None = None
+
+
+class OpenEngine(Protocol):
+    """Opens the engine of a spec, without loading its model."""
+
+    def __call__(self, spec: EngineSpec, /) -> Engine: ...

@@ -1,0 +1,33 @@
+"""The machine that a job runs on: what its record tells people, and torch's threads."""
+
+import platform
+
+from leyden.provenance.records import package_versions
+from leyden.recipe.schema import Execution
+
+PACKAGES = ("leyden", "torch", "transformers", "pyarrow", "numpy")
+
+
+def environment_of(execution: Execution) -> dict[str, object]:
+    """Versions, device and threads, for people; never compared. Imports torch."""
+    import torch
+
+    from leyden.models.load import pick_device
+
+    return {
+        "versions": package_versions(*PACKAGES),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "device": str(pick_device(execution.device)),
+        "dtype": execution.dtype,
+        "threads": torch.get_num_threads(),
+        "ranks": execution.ranks,
+    }
+
+
+def use_threads(execution: Execution) -> None:
+    """Set the number of torch's CPU threads, where the recipe names one."""
+    if execution.threads:
+        import torch
+
+        torch.set_num_threads(execution.threads)

@@ -1,0 +1,44 @@
+"""Every file and folder name of a run. The names inside a store are the store's own format.
+
+    RUN/
+    ├── recipe.toml          the resolved recipe
+    ├── .lock                held by the process that works on the run
+    ├── prompts/             rendered.jsonl: every prompt as token ids
+    ├── problems/            rendered.jsonl: every benchmark problem as token ids
+    ├── teach/               a store of the teacher's completions
+    ├── sft/                 model/, metrics.jsonl, checkpoints/ while it trains
+    ├── rollout/             a store of the student's completions
+    ├── score/               a store of scores, row for row with rollout/
+    ├── distill/ARM/         like sft/, and refresh/STEP/ while it trains
+    ├── evaluate/MODEL/      results.json, grades/NAME.jsonl, samples/NAME/ and divergence/ (stores)
+    ├── superseded/001/      jobs that --redo moved aside
+    └── report.html
+
+Each job's folder also holds ``intent.json`` and ``record.json`` (``provenance/records.py``).
+"""
+
+from pathlib import Path
+
+RECIPE, LOCK, REPORT, SUPERSEDED = "recipe.toml", ".lock", "report.html", "superseded"
+RENDERED = "rendered.jsonl"
+MODEL, METRICS, CHECKPOINTS, REFRESH = "model", "metrics.jsonl", "checkpoints", "refresh"
+RESULTS, SAMPLES, GRADES, DIVERGENCE = "results.json", "samples", "grades", "divergence"
+OLD_RESULTS = "scores.json"  # before results were told apart from a teacher's scores
+EVALUATIONS = Path("evaluations")  # where `leyden evaluate MODEL` keeps its folders
+RUNS = Path("runs")  # where `leyden run RECIPE` keeps its folders
+
+
+def results_file(folder: Path) -> Path:
+    """The results of an evaluation, under the name that the version which wrote them used."""
+    old = folder / OLD_RESULTS
+    return old if old.is_file() else folder / RESULTS
+
+
+def grades_file(folder: Path, benchmark: str) -> Path:
+    """One line per graded sample of ``benchmark`` in the evaluation ``folder``."""
+    return folder / GRADES / f"{benchmark}.jsonl"
+
+
+def refresh_folder(folder: Path, step: int) -> Path:
+    """The two stores that the steps from ``step`` on train on."""
+    return folder / REFRESH / f"{step:06d}"
