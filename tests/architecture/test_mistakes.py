@@ -247,6 +247,34 @@ MISTAKES = [
         "counts[split] = 0",
         RUNS + "test_evaluate.py::test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of",
     ),
+    Mistake(
+        "the reference scored by the engine of the teacher",
+        "inference/score.py",
+        "open_reference(spec) if with_reference",
+        "run.open_engine(spec) if with_reference",
+        RUNS + "test_engine_seam.py",
+    ),
+    Mistake(
+        "a unit committed before its last row has come",
+        "inference/fill.py",
+        "if len(parts[u]) == len(units[u].rows):",
+        "if parts[u]:",
+        UNIT + "test_fill.py",
+    ),
+    Mistake(
+        "tails of two kinds in one store",
+        "store/writer.py",
+        "if table.schema.metadata != self.schema.metadata:",
+        "if False:",
+        RUNS + "test_engine_seam.py::test_a_store_does_not_mix_two_kinds_of_tail",
+    ),
+    Mistake(
+        "drift measured on rollouts that are not the reference's",
+        "train/objective.py",
+        "fresh = settings.refresh_every > 0 and not measuring",
+        "fresh = False",
+        RUNS + "test_refresh.py::test_a_penalty_against_the_reference_works_on_fresh_rollouts",
+    ),
 ]
 
 
