@@ -21,6 +21,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check -c labs/theory/pyrefly.toml
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -167,7 +167,7 @@ def phases(cost: ArmCost) -> Seconds:
 def accuracy(run: Run, folder: Path) -> str:
     """On the run's test problems, sampled at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
-    prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file)
+    prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file or "")
     tokenizer = demo.make_tokenizer(CHARACTERS)
     model = load_model(folder, device="cpu", dtype="float32")
     engine = TransformersEngine.around(model, Execution(device="cpu", generate_batch_size=512))
@@ -175,7 +175,7 @@ def accuracy(run: Run, folder: Path) -> str:
     sampling = Sampling(max_new_tokens=task.max_new_tokens)
     right = [
         made.finish_reason == "stop"
-        and task.grade(prompts[i], tokenizer.decode(made.ids[:-1].tolist()))
+        and task.grade(prompts[i], str(tokenizer.decode(made.ids[:-1].tolist())))
         for i, made in engine.generate(requests, sampling, [1])
     ]
     share, (low, high) = accuracy_interval([[verdict] for verdict in right])

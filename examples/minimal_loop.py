@@ -2,16 +2,18 @@
 
     python examples/minimal_loop.py examples/tiny/models/teacher examples/tiny/models/base
 
-A teacher writes answers, the student learns them (SFT), the student writes its own, the same
-teacher scores every token of them once, and the student trains on those scores alone. The teacher
-could be deleted before the last loop begins. For what a real run needs besides (a store, identity,
-resuming, padding, chunked logits), see the package; a test holds this page's losses against the
-package's.
+A teacher writes completions and the student learns them (SFT). The student then writes completions
+of its own, the same teacher scores every token of them once, and the student trains on these scores
+alone. The teacher could be deleted before the last loop begins. A real run needs more (a store,
+identity, resuming, padding, chunked logits): see the package. A test holds this page's losses
+against the package's.
 
-Shapes: T tokens of one sequence, V vocabulary. One sequence at a time, so that nothing is padded.
+Shapes: T tokens of one sequence, C of them its completion, V vocabulary, K stored ids. One sequence
+at a time, so nothing is padded.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +25,23 @@ TAU = 10.0  # advantage clip, nats: arXiv 2604.13010
 
 @dataclass
 class Rollout:
-    """Token ids, how many of them are prompt, and what the teacher stored about the others."""
+    """Token ids, and how many of them are the prompt."""
 
     ids_T: Tensor
     num_prompt: int
-    teacher_logp: Tensor | None = None
-    topk_ids: Tensor | None = None
-    topk_logp: Tensor | None = None
-    tail_logp: Tensor | None = None
+
+
+@dataclass
+class Scored(Rollout):
+    """A rollout with everything that the student will ever learn from the teacher about it."""
+
+    teacher_logp_C: Tensor
+    topk_ids_CK: Tensor
+    topk_logp_CK: Tensor
+    tail_logp_C: Tensor
+
+
+TokenLoss = Callable[..., Tensor]
 
 
 def completion_logp(model, rollout: Rollout) -> Tensor:
@@ -45,7 +56,7 @@ def chosen(logp_CV: Tensor, rollout: Rollout) -> Tensor:
 
 
 @torch.no_grad()
-def sample(model, prompt_ids: list[int], stop_id: int, max_new_tokens: int) -> Rollout:
+def sample(model, prompt_ids: Sequence[int], stop_id: int, max_new_tokens: int) -> Rollout:
     """Sample at temperature 1 and keep the ids: they are never made again from text."""
     ids = list(prompt_ids)
     for _ in range(max_new_tokens):
@@ -57,18 +68,18 @@ def sample(model, prompt_ids: list[int], stop_id: int, max_new_tokens: int) -> R
 
 
 @torch.no_grad()
-def score(teacher, rollout: Rollout, top_k: int) -> Rollout:
-    """Everything the student will ever learn from the teacher about this rollout."""
+def score(teacher, rollout: Rollout, top_k: int) -> Scored:
+    """Score every completion token by one forward of the teacher."""
     logp_CV = completion_logp(teacher, rollout)
     topk = logp_CV.topk(top_k)
-    rest_CV = logp_CV.scatter(-1, topk.indices, -torch.inf)
-    return Rollout(
+    rest_CV = logp_CV.scatter(-1, topk.indices, -torch.inf)  # the other tokens, in one bucket
+    return Scored(
         rollout.ids_T,
         rollout.num_prompt,
-        teacher_logp=chosen(logp_CV, rollout),
-        topk_ids=topk.indices,
-        topk_logp=topk.values,
-        tail_logp=rest_CV.logsumexp(-1),
+        teacher_logp_C=chosen(logp_CV, rollout),
+        topk_ids_CK=topk.indices,
+        topk_logp_CK=topk.values,
+        tail_logp_C=rest_CV.logsumexp(-1),
     )
 
 
@@ -77,33 +88,38 @@ def sft_loss(model, rollout: Rollout) -> Tensor:
     return -chosen(completion_logp(model, rollout), rollout)
 
 
-def sampled_loss(model, rollout: Rollout) -> Tensor:
-    """[C] Huber of the live advantage: gradient -clip(A, -tau, tau) grad log pi, the paper's."""
-    advantage = rollout.teacher_logp - chosen(completion_logp(model, rollout), rollout)
-    size = advantage.abs()
-    return torch.where(size <= TAU, size**2 / 2, TAU * (size - TAU / 2))
+def sampled_loss(model, rollout: Scored) -> Tensor:
+    """[C] Huber function of the live advantage. Its gradient, -clip(A, -tau, tau) grad log pi, is
+    the paper's update."""
+    advantage_C = rollout.teacher_logp_C - chosen(completion_logp(model, rollout), rollout)
+    size_C = advantage_C.abs()
+    return torch.where(size_C <= TAU, size_C**2 / 2, TAU * (size_C - TAU / 2))
 
 
-def topk_tail_loss(model, rollout: Rollout) -> Tensor:
+def topk_tail_loss(model, rollout: Scored) -> Tensor:
     """[C] reverse KL over the teacher's k likeliest tokens and one bucket for all others."""
-    logp = completion_logp(model, rollout).gather(-1, rollout.topk_ids)
-    tail = (1 - logp.exp().sum(-1)).clamp_min(torch.finfo(logp.dtype).eps).log()
-    inside = (logp.exp() * (logp - rollout.topk_logp)).sum(-1)
-    return inside + tail.exp() * (tail - rollout.tail_logp)
+    logp_CK = completion_logp(model, rollout).gather(-1, rollout.topk_ids_CK)
+    tail_C = (1 - logp_CK.exp().sum(-1)).clamp_min(torch.finfo(logp_CK.dtype).eps).log()
+    inside_C = (logp_CK.exp() * (logp_CK - rollout.topk_logp_CK)).sum(-1)
+    return inside_C + tail_C.exp() * (tail_C - rollout.tail_logp_C)
 
 
-def batch_loss(model, rollouts: list[Rollout], token_loss, *, per_sequence: bool) -> Tensor:
-    """Sums divided once, by counts of the whole batch: over sequences of means, or over tokens."""
+def batch_loss(
+    model, rollouts: Sequence[Rollout], token_loss: TokenLoss, *, per_sequence: bool
+) -> Tensor:
+    """Sums divided once, by counts of the whole batch: a mean over sequences, or over tokens."""
     losses = [token_loss(model, rollout) for rollout in rollouts]
     if per_sequence:
-        return sum(loss.sum() / (len(loss) * len(losses)) for loss in losses)
-    return sum(loss.sum() for loss in losses) / sum(len(loss) for loss in losses)
+        return torch.stack([loss.mean() for loss in losses]).mean()
+    return torch.cat(losses).mean()
 
 
-def train(model, data: list[Rollout], token_loss, *, steps, batch_size, lr, per_sequence) -> None:
+def train(
+    model, data: Sequence[Rollout], token_loss: TokenLoss, *, steps, batch_size, lr, per_sequence
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.1)
     for step in range(steps):
-        rows = torch.randperm(len(data))[:batch_size]
+        rows = torch.randperm(len(data))[:batch_size].tolist()
         loss = batch_loss(model, [data[i] for i in rows], token_loss, per_sequence=per_sequence)
         optimizer.zero_grad()
         loss.backward()
@@ -113,7 +129,7 @@ def train(model, data: list[Rollout], token_loss, *, steps, batch_size, lr, per_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("teacher")
     parser.add_argument("base")
     parser.add_argument("--prompts", type=int, default=48)
@@ -121,22 +137,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(args.teacher)
+    assert tokenizer is not None
     teacher = AutoModelForCausalLM.from_pretrained(args.teacher).eval()
     student = AutoModelForCausalLM.from_pretrained(args.base).eval()
     stop = tokenizer.eos_token_id
     digits = torch.randint(0, 10, (2 * args.prompts, 6)).tolist()
     prompts = [tokenizer("+".join(map(str, d)) + "=")["input_ids"] for d in digits]
 
-    answers = [sample(teacher, prompt, stop, 40) for prompt in prompts[: args.prompts]]
-    kept = [
-        a for a in answers if a.ids_T[-1] == stop
-    ]  # a truncated answer teaches to stop anywhere
+    # 1, 2: the teacher writes, the student learns. A completion that was cut off would teach it to
+    # stop anywhere, so only those with a stop token are kept.
+    written = [sample(teacher, prompt, stop, 40) for prompt in prompts[: args.prompts]]
+    whole = [rollout for rollout in written if rollout.ids_T[-1] == stop]
     common = {"steps": args.steps, "batch_size": 16}
-    train(student, kept, sft_loss, lr=3e-4, per_sequence=False, **common)
+    train(student, whole, sft_loss, lr=3e-4, per_sequence=False, **common)
 
+    # 3, 4, 5: the student writes, the teacher scores, the student trains on the scores.
     rollouts = [sample(student, prompt, stop, 40) for prompt in prompts[args.prompts :]]
     scored = [score(teacher, rollout, top_k=8) for rollout in rollouts]
-    del teacher  # Lightning OPD: from here on there is none
+    del teacher  # from here on there is none
     train(student, scored, topk_tail_loss, lr=3e-4, per_sequence=True, **common)
 
 

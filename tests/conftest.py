@@ -1,16 +1,20 @@
 """Shared fixtures: the shipped tiny models, small random models, and one finished small run."""
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from leyden.data.sequences import TokenSequence
+from leyden.data.sequences import TeacherColumns, TokenSequence
 from leyden.engines.base import ScoreRequest
+from leyden.provenance.records import Record, require_record
 from leyden.sandbox.backends import bubblewrap
 
 BACKEND = bubblewrap()
@@ -27,7 +31,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def random_model(seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+def random_model(seed: int = 0) -> LlamaForCausalLM:
     """A Llama with weights large enough for peaked, varied distributions."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -38,9 +42,9 @@ def random_model(seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForC
         num_attention_heads=2,
         max_position_embeddings=128,
         initializer_range=0.4,
-        attn_implementation="sdpa",
     )
-    return LlamaForCausalLM(config).to(dtype).eval()
+    config._attn_implementation = "sdpa"
+    return LlamaForCausalLM(config).double().eval()
 
 
 def random_sequences(count: int, seed: int = 0, *, longest: int = 12) -> list[TokenSequence]:
@@ -66,6 +70,30 @@ def sampled_by_engine(engine, requests, sampling, stop_ids):
     """An engine's completion of every request, in order."""
     by_index = dict(engine.generate(requests, sampling, stop_ids))
     return [by_index[i] for i in range(len(requests))]
+
+
+def module_at(path: Path) -> ModuleType:
+    """The module in a file that no package holds."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def gradients(model: torch.nn.Module) -> torch.Tensor:
+    """All gradients of a model in one vector."""
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def record_of(folder: Path) -> Record:
+    return require_record(folder, reader="this test")
+
+
+def columns_of(sequence: TokenSequence) -> TeacherColumns[np.ndarray]:
+    assert sequence.columns is not None
+    return sequence.columns
 
 
 SMALL = """

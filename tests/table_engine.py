@@ -20,6 +20,7 @@ from leyden.engines.base import (
 )
 from leyden.recipe.sampling import Sampling
 
+Ids = Sequence[int] | np.ndarray
 SIZE = 48
 STOP = 1
 
@@ -63,7 +64,7 @@ class TableEngine:
         reason = "stop" if ids[-1] == STOP else "length"
         return Completion(np.array(ids, np.int32), self.of(request.prompt_ids, ids), reason)
 
-    def of(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> np.ndarray:
+    def of(self, prompt_ids: Ids, completion_ids: Ids) -> np.ndarray:
         """The table's log-probs of a completion."""
         before = [prompt_ids[-1], *completion_ids[:-1]]
         return self.logp[before, completion_ids].astype(np.float32)

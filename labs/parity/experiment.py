@@ -177,7 +177,7 @@ def numbers(run: Run) -> dict[str, dict[str, Any]]:
     graph = resolve(run)
     costs, kl = arm_costs(graph), divergences(graph)
     surprisal = graph.require(SCORE).counts["surprisal_over_entropy"]
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for model, results in model_results(graph).items():
         about = results["problems"].result
         result[model] = {

@@ -16,7 +16,7 @@ def share_right(out: Path, name: str, seeds: Sequence[int]) -> dict[str, list[fl
 
     def is_right(row: Row) -> bool:
         prompt, answer = (
-            tokenizer.decode(ids) for ids in (row["prompt_ids"], row["completion_ids"][:-1])
+            str(tokenizer.decode(ids)) for ids in (row["prompt_ids"], row["completion_ids"][:-1])
         )
         return row["finish_reason"] == "stop" and task.grade(prompt, answer)
 

@@ -7,6 +7,7 @@ log-probs [V^t, V], one tensor per level t = 0..T-1. Nothing is sampled.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ def weighted_score(theta_D: Tensor, family: Family, weights: Sequence[Tensor]) -
     """sum over prefixes and tokens of weight * grad log pi_theta(a | s), [D]."""
     theta_D = theta_D.detach().requires_grad_()
     policy = family.policy(theta_D)
-    total = sum((w.detach() * logp).sum() for w, logp in zip(weights, policy, strict=True))
+    terms = [(w.detach() * logp).sum() for w, logp in zip(weights, policy, strict=True)]
+    total = reduce(torch.add, terms)
     (gradient,) = torch.autograd.grad(total, theta_D)
     return gradient
 

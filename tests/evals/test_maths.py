@@ -7,7 +7,7 @@ from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.math_text import plain
 from leyden.evals.maths import grade_math
 from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG
-from leyden.recipe.benchmarks import Benchmark, Evaluate
+from leyden.recipe.benchmarks import Benchmark, Evaluate, Problems
 
 SAME = [
     ("72", r"so the total is \boxed{72}."),
@@ -126,7 +126,7 @@ def test_plain_spelling():
     assert plain("1,2") == "1,2"
 
 
-BENCHMARK = Benchmark(name="m", problems={"file": "x", "answer_field": "answer"})
+BENCHMARK = Benchmark(name="m", problems=Problems(file="x", answer_field="answer"))
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
 
 

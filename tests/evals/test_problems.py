@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from leyden.cli.main import run
-from leyden.errors import ConfigError
+from leyden.errors import ConfigError, EngineError
 from leyden.evals.code_tests import PRELUDE, read_tests
 from leyden.evals.problems import benchmark_values, last_boxed, last_boxes, read_problems
 from leyden.recipe.benchmarks import Benchmark, known_benchmarks
@@ -61,8 +61,8 @@ def test_another_window_of_a_known_benchmark(tmp_path):
         for month in range(1, 7)
     ]  # fmt: skip
     path = write(tmp_path / "l.jsonl", rows)
-    values = {"name": "lcb-spring", "known": "livecodebench-v6"}
-    values["problems"] = {"file": str(path), "first_date": "2025-02-01", "last_date": "2025-04-15"}
+    window = {"file": str(path), "first_date": "2025-02-01", "last_date": "2025-04-15"}
+    values = {"name": "lcb-spring", "known": "livecodebench-v6", "problems": window}
     found = read_problems(validate(Benchmark, values, source="test"))
     assert [problem.id for problem in found] == ["2", "3", "4"]
     assert "Read from standard input" in found[0].text
@@ -284,7 +284,7 @@ def test_the_last_boxed_answer_with_balanced_braces():
 def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
     """The client is the real one, set offline so that it need not find out by waiting."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Exception, match="the Hub does not give this data set") as raised:
+    with pytest.raises(EngineError, match="the Hub does not give this data set") as raised:
         read_problems(validate(Benchmark, {"name": "gsm8k"}, source="test"))
     assert "problems.file" in raised.value.hint
 

@@ -17,7 +17,7 @@ from leyden.evals.grading import Answer, grade_answers
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
 from leyden.evals.verdict import RIGHT, WRONG
 from leyden.provenance.identity import hash_file
-from leyden.recipe.benchmarks import Benchmark, Evaluate
+from leyden.recipe.benchmarks import Benchmark, Evaluate, Problems, SandboxLimits
 from leyden.sandbox.client import Limits, Sandbox
 from leyden.sandbox.inside.values import Opaque, decode, encode
 
@@ -44,6 +44,7 @@ COMPARE = {
 
 @pytest.fixture(scope="module")
 def sandbox():
+    assert not isinstance(BACKEND, str)
     found = Sandbox(BACKEND)
     yield found
     found.close()
@@ -284,16 +285,17 @@ def test_outputs(found, expected, same):
 
 def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
     """A grader that was edited must not find what it said before."""
-    monkeypatch.setattr(grading, "fingerprint", lambda parts: parts)
-    version = grading.grader_version("code", Evaluate().sandbox)
-    found = [value for value in version.values() if isinstance(value, str)]
+    seen = []
+    monkeypatch.setattr(grading, "fingerprint", seen.append)
+    grading.grader_version("code", Evaluate().sandbox)
+    found = [value for value in seen[0].values() if isinstance(value, str)]
     home = Path(grading.__file__).parent
     deciding = ["maths.py", "math_text.py", "programs.py", "evalplus.py", "verdict.py"]
     files = [home / name for name in deciding] + list((home.parent / "sandbox/inside").glob("*.py"))
     assert {hash_file(path) for path in files} <= set(found)
 
 
-CODE = Benchmark(name="c", grader="code", problems={"file": "x"})
+CODE = Benchmark(name="c", grader="code", problems=Problems(file="x"))
 
 
 def answers(programs):
@@ -306,7 +308,7 @@ def test_many_programs_at_once_are_each_judged_by_themselves():
     right, wrong = "def add(a, b): return a + b", "def add(a, b): return a - b"
     loop = "def add(a, b):\n    while True: pass"
     programs = [f"# {i}\n{(right, wrong, right, loop if i % 40 == 3 else wrong)[i % 4]}" for i in range(120)]  # fmt: skip
-    settings = Evaluate(graders=4, sandbox={"cpu_seconds": 1})
+    settings = Evaluate(graders=4, sandbox=SandboxLimits(cpu_seconds=1))
     outcomes = [verdict.outcome for verdict in grade_answers(answers(programs), CODE, settings)]
     assert outcomes == [RIGHT, WRONG] * 60
 

@@ -138,6 +138,7 @@ def test_a_hostile_program_does_not_reach_the_sandbox_beside_it():
 
 @needs_bubblewrap
 def test_the_self_test_passes_here():
+    assert not isinstance(BACKEND, str)
     assert selftest.failures(BACKEND) == []
 
 
@@ -177,6 +178,7 @@ def test_a_sandbox_that_leaks_is_not_used(tmp_path, monkeypatch):
 @needs_bubblewrap
 def test_the_unsandboxed_runner_judges_alike():
     for backend in (BACKEND, bare()):
+        assert not isinstance(backend, str)
         sandbox = Sandbox(backend)
         try:
             assert grade_program(TESTS, HONEST, sandbox, TIGHT).outcome == RIGHT

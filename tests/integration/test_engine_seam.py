@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import write_small_recipe
+from conftest import record_of, write_small_recipe
 from leyden.data.batches import collate
 from leyden.data.scored import sequence_of
 from leyden.engines.base import Offers
@@ -17,7 +17,6 @@ from leyden.models.load import load_model
 from leyden.monitor.show import show_row
 from leyden.pipeline.pipeline import run_jobs, run_recipe
 from leyden.pipeline.verify import verify_run
-from leyden.provenance.records import read_intent
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, Run
@@ -65,7 +64,7 @@ def test_what_is_sampled_is_the_engines_of_that_role(done, job, seed):
     for row in store:
         np.testing.assert_allclose(row["logp_sampler"], logp_of(seed, row), atol=1e-6)
     assert {row["finish_reason"] for row in store} <= {"stop", "length"}
-    assert read_intent(folder).numerics["engine"] == "table"
+    assert record_of(folder).intent.numerics["engine"] == "table"
 
 
 def test_the_teachers_scores_are_the_tables_and_say_how_their_tail_was_found(done):
@@ -107,8 +106,8 @@ def test_such_a_run_is_shown_and_verified(done):
 class Dying(TableEngine):
     """Gives some results and dies."""
 
-    def generate(self, *asked):
-        yield from islice(super().generate(*asked), 37)
+    def generate(self, requests, sampling, stop_ids):
+        yield from islice(super().generate(requests, sampling, stop_ids), 37)
         raise EngineError("the engine died", hint="start it again")
 
     def score(self, requests):
@@ -134,8 +133,8 @@ def test_whole_units_survive_an_engine_that_dies(copy, job):
 
 def broken(change):
     class Broken(TableEngine):
-        def generate(self, *asked):
-            return change(list(super().generate(*asked)))
+        def generate(self, requests, sampling, stop_ids):
+            return iter(change(list(super().generate(requests, sampling, stop_ids))))
 
     return Broken
 
@@ -183,6 +182,7 @@ class Exact(TableEngine):
 
     def score(self, requests):
         for index, scores in super().score(requests):
+            assert scores.top_k is not None
             yield index, replace(scores, top_k=replace(scores.top_k, tail_is="exact"))
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import MODELS, ROOT, write_small_recipe
+from conftest import MODELS, ROOT, record_of, write_small_recipe
 from leyden.cli.main import run
 from leyden.provenance.identity import fingerprint
-from leyden.provenance.records import read_record, write_record
+from leyden.provenance.records import write_record
 from leyden.report.benchmarks import collect_benchmarks
 from leyden.store.reader import open_store
 
@@ -54,7 +54,7 @@ def test_a_model_folder_is_evaluated_alone(sums, tmp_path, capsys):
     grades = [json.loads(s) for s in (out / "grades" / "sums.jsonl").read_text().splitlines()]
     assert len(grades) == 96
     assert all(grade["why"] for grade in grades)
-    record = read_record(out)
+    record = record_of(out)
     assert record.intent.models["model"].digest
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.json*")}
     assert evaluate(MODELS / "teacher", *command) == 0  # found, not made again
@@ -185,7 +185,7 @@ def test_scores_of_an_older_version_are_refused_in_a_sentence(copied, capsys):
     scores = json.loads((folder / "results.json").read_text())
     del scores["benchmarks"]["sums"]["questions"]
     (folder / "results.json").write_text(json.dumps(scores))
-    write_record(folder, replace(read_record(folder), fingerprint=fingerprint(scores)))
+    write_record(folder, replace(record_of(folder), fingerprint=fingerprint(scores)))
     for command in ("status", "report"):
         assert run([command, str(copied / "run")]) == 1
         error = capsys.readouterr().err

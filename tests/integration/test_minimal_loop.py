@@ -1,6 +1,5 @@
 """The page examples/minimal_loop.py gives the real loop's losses on the same batches."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from conftest import MODELS, ROOT
+from conftest import MODELS, ROOT, module_at
 from leyden.data.completions import select_completions
 from leyden.data.scored import open_pair
 from leyden.models.load import load_model
@@ -25,11 +24,7 @@ PATH = ROOT / "examples" / "minimal_loop.py"
 
 @pytest.fixture(scope="module")
 def page():
-    spec = importlib.util.spec_from_file_location("minimal_loop", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["minimal_loop"] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_at(PATH)
 
 
 def real_losses(folder, start, data, settings) -> list[float]:
@@ -78,13 +73,13 @@ def rollout_of(page, sequence):
     if sequence.columns is None:
         return page.Rollout(ids, len(sequence.prompt_ids))
     columns = sequence.columns.map(torch.from_numpy)
-    return page.Rollout(
+    return page.Scored(
         ids,
         len(sequence.prompt_ids),
-        teacher_logp=columns.teacher.logp,
-        topk_ids=columns.topk_ids,
-        topk_logp=columns.teacher.topk_logp,
-        tail_logp=columns.teacher.tail_logp,
+        teacher_logp_C=columns.teacher.logp,
+        topk_ids_CK=columns.topk_ids,
+        topk_logp_CK=columns.teacher.topk_logp,
+        tail_logp_C=columns.teacher.tail_logp,
     )
 
 
@@ -118,7 +113,7 @@ def test_stored_scores_are_what_the_page_would_store(page, finished):
     for index in (0, 11):
         stored = rollout_of(page, data[index])
         mine = page.score(teacher, stored, top_k=4)
-        for name in ("teacher_logp", "topk_logp", "tail_logp"):
+        for name in ("teacher_logp_C", "topk_logp_CK", "tail_logp_C"):
             torch.testing.assert_close(
                 getattr(mine, name), getattr(stored, name), atol=2e-4, rtol=1e-4
             )

@@ -11,7 +11,7 @@ import torch
 from test_variants import QUICK, redistil
 from transformers import AutoModelForCausalLM
 
-from conftest import VOCAB, sampled_by_engine, scored_by_engine
+from conftest import VOCAB, columns_of, record_of, sampled_by_engine, scored_by_engine
 from leyden.cli.main import run
 from leyden.data.batches import rows_of_step
 from leyden.data.completions import select_completions
@@ -23,7 +23,6 @@ from leyden.inference.refresh import Refresher
 from leyden.monitor.costs import arm_costs
 from leyden.monitor.status import run_status
 from leyden.pipeline.pipeline import do_job
-from leyden.provenance.records import read_record
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 from leyden.run.artifacts import open_prompts
@@ -95,7 +94,7 @@ def test_the_live_teacher_scores_every_fresh_token(live):
     engine = TransformersEngine.around(teacher, Execution(device="cpu"), VOCAB)
     for index in rows:
         (again,) = scored_by_engine(engine, [pair[index]])
-        np.testing.assert_allclose(pair[index].columns.teacher.logp, again.logp, atol=1e-4)
+        np.testing.assert_allclose(columns_of(pair[index]).teacher.logp, again.logp, atol=1e-4)
 
 
 def test_prompts_come_in_the_order_of_an_offline_arm(live):
@@ -152,16 +151,16 @@ def test_a_prompt_that_comes_twice_is_answered_twice(copied):
 def test_sampling_scoring_training_and_measuring_are_told_apart(finished):
     root = finished / "run"
     costs = arm_costs(resolve(Run.open(root)))
-    record = read_record(root / "distill/live")
+    record = record_of(root / "distill/live")
     assert set(record.phases) == {"sampling", "scoring", "training", "measuring"}
     assert sum(record.phases.values()) == pytest.approx(record.device_seconds)
     assert costs["live"].shared_by == 1
     assert costs["sampled"].shared_by == costs["tail"].shared_by == 2
-    rollout = read_record(root / "rollout")
+    rollout = record_of(root / "rollout")
     part = rollout.counts["split_tokens"]["opd"] / rollout.counts["tokens"]
     assert 0 < part < 1
     assert costs["tail"].sampling == pytest.approx(part * rollout.device_seconds)
-    score = read_record(root / "score")
+    score = record_of(root / "score")
     assert costs["tail"].scoring == pytest.approx(part * score.device_seconds)
     assert costs["control"].scoring == 0 < costs["control"].sampling
 
@@ -172,7 +171,7 @@ def test_without_an_offline_arm_only_what_is_measured_is_rolled_out(copied):
     shutil.rmtree(copied / "run/rollout")
     assert redistil(copied, arm) == 0
     assert set(open_store(copied / "run/rollout").values("split")) == {"heldout"}
-    assert read_record(copied / "run/distill/live").counts["rows"] == 16
+    assert record_of(copied / "run/distill/live").counts["rows"] == 16
 
 
 def test_a_penalty_against_the_reference_works_on_fresh_rollouts(copied):
@@ -217,7 +216,7 @@ def test_patience_stops_and_keeps_the_best_student(copied):
     which are those of a run that was told to end there."""
     arm = RUINED
     assert redistil(copied, arm + "patience = 2\n") == 0
-    counts = read_record(copied / "run/distill/a").counts
+    counts = record_of(copied / "run/distill/a").counts
     heldout = [
         m for m in read_metrics(copied / "run/distill/a/metrics.jsonl") if m["split"] == "heldout"
     ]

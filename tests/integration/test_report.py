@@ -72,6 +72,7 @@ def test_a_browser_lays_out_every_chart(finished, tmp_path):
     probed = page.replace("default-src 'none'; ", "script-src 'unsafe-inline'; ")
     file = tmp_path / "probed.html"
     file.write_text(probed.replace("</body>", probe))
+    assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     dumped = subprocess.run(
         [*command, "--window-size=1240,900", "--dump-dom", file.as_uri()],
@@ -80,7 +81,9 @@ def test_a_browser_lays_out_every_chart(finished, tmp_path):
         check=True,
         timeout=120,
     ).stdout
-    charts, smallest, overflow = re.search(r"<title>(.*?)\|(.*?)\|(.*?)</title>", dumped).groups()
+    title = re.search(r"<title>(.*?)\|(.*?)\|(.*?)</title>", dumped)
+    assert title is not None
+    charts, smallest, overflow = title.groups()
     assert int(charts) == page.count("<svg")
     assert float(smallest) > 40
     assert float(overflow) <= 0
@@ -88,7 +91,9 @@ def test_a_browser_lays_out_every_chart(finished, tmp_path):
 
 def test_charts_place_values_where_they_belong():
     svg = str(line_chart([Line("a", [(0, 1.0), (10, 3.0)], 3)], label="x"))
-    (first, last) = re.search(r'points="(\S+) (\S+)"', svg).groups()
+    points = re.search(r'points="(\S+) (\S+)"', svg)
+    assert points is not None
+    first, last = points.groups()
     assert float(first.split(",")[0]) < float(last.split(",")[0])
     assert float(first.split(",")[1]) > float(last.split(",")[1])  # up is up
     assert "a: 3 at step 10" in svg

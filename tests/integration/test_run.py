@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import write_small_recipe
+from conftest import record_of, write_small_recipe
 from leyden.cli.main import run
-from leyden.provenance.records import read_record
 from leyden.run.table import STAGES
 from leyden.store.reader import open_store
 from leyden.telemetry.metrics import read_metrics
@@ -113,7 +112,7 @@ def test_every_stored_token_is_trained(finished):
     metrics = read_metrics(finished / "run/distill/sampled/metrics.jsonl")
     steps = [m["tokens"] for m in metrics if m["split"] == "train"]
     assert sum(steps[:4]) == sum(lengths)
-    assert read_record(finished / "run/distill/sampled").counts["rows"] == len(lengths) == 32
+    assert record_of(finished / "run/distill/sampled").counts["rows"] == len(lengths) == 32
 
 
 def test_a_trained_model_is_a_complete_hugging_face_folder(finished):
@@ -122,6 +121,7 @@ def test_a_trained_model_is_a_complete_hugging_face_folder(finished):
     folder = finished / "run/distill/tail/model"
     AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer is not None
     assert tokenizer.chat_template and tokenizer.eos_token == "<eos>"
     before = load_file(finished / "run/sft/model/model.safetensors")
     after = load_file(folder / "model.safetensors")

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from conftest import MODELS, write_small_recipe
+from conftest import MODELS, columns_of, write_small_recipe
 from leyden.cli.main import run
 from leyden.data.scored import open_pair, sequence_of
-from leyden.engines.base import ScoreRequest
+from leyden.data.sequences import ModelScores
+from leyden.engines.base import ScoreRequest, TokenScores
 from leyden.engines.open import open_reference
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
@@ -282,7 +283,7 @@ def test_resumed_scoring_notices_another_model(copied, monkeypatch):
 
 def test_every_user_error_has_a_hint():
     with pytest.raises(TypeError):
-        LeydenError("no hint")
+        LeydenError("no hint")  # pyrefly: ignore[missing-argument]
 
 
 def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
@@ -294,16 +295,20 @@ def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
         open_reference(run_.spec("reference", model, 48)) for model in (TEACHER, REFERENCE)
     )
     for i in (0, 5):
-        s, columns = sequence_of(rollouts[cut.rows[i]]), cut[i].columns
+        s, columns = sequence_of(rollouts[cut.rows[i]]), columns_of(cut[i])
+        assert columns.reference is not None and columns.topk_ids is not None
         request = ScoreRequest(s.prompt_ids, s.completion_ids, top_k=2)
         ((_, by_teacher),) = teacher.score([request])
-        np.testing.assert_array_equal(columns.topk_ids, by_teacher.top_k.ids)
-        np.testing.assert_allclose(columns.teacher.topk_logp, by_teacher.top_k.logp, atol=1e-5)
-        np.testing.assert_allclose(
-            np.exp(columns.teacher.tail_logp), np.exp(by_teacher.top_k.tail), atol=1e-6
-        )
+        agree(columns.teacher, columns.topk_ids, by_teacher)
         request = ScoreRequest(s.prompt_ids, s.completion_ids, at_ids=columns.topk_ids)
-        ((_, at_ids),) = reference.score([request])
-        np.testing.assert_allclose(
-            np.exp(columns.reference.tail_logp), np.exp(at_ids.top_k.tail), atol=1e-6
-        )
+        ((_, by_reference),) = reference.score([request])
+        agree(columns.reference, columns.topk_ids, by_reference)
+
+
+def agree(stored: ModelScores, ids: np.ndarray, scores: TokenScores) -> None:
+    """The stored columns are what scoring anew gives."""
+    top_k = scores.top_k
+    assert top_k is not None and stored.topk_logp is not None and stored.tail_logp is not None
+    np.testing.assert_array_equal(ids, top_k.ids)
+    np.testing.assert_allclose(stored.topk_logp, top_k.logp, atol=1e-5)
+    np.testing.assert_allclose(np.exp(stored.tail_logp), np.exp(top_k.tail), atol=1e-6)

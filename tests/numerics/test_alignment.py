@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import random_model, random_sequences, sampled_by_engine, scored_by_engine
+from conftest import (
+    columns_of,
+    gradients,
+    random_model,
+    random_sequences,
+    sampled_by_engine,
+    scored_by_engine,
+)
 from leyden.data.batches import collate
 from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
 from leyden.engines.base import GenerateRequest
@@ -61,7 +68,7 @@ def test_a_student_that_scored_itself_has_no_advantage(layout):
     loss, sums = compute_loss(student, batch, Objective(), totals)
     loss.backward()
     assert sums["advantage_squared"].sqrt().item() < 1e-10
-    assert max(p.grad.abs().max().item() for p in model.parameters()) < 1e-9
+    assert gradients(model).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
@@ -108,7 +115,7 @@ def test_the_stop_token_is_trained(objective):
         cut = slice(None, None if ends else -1)
         kept = [
             TokenSequence(
-                s.prompt_ids, s.completion_ids[cut], s.columns.map(operator.itemgetter(cut))
+                s.prompt_ids, s.completion_ids[cut], columns_of(s).map(operator.itemgetter(cut))
             )
             for s in sequences
         ]
@@ -122,7 +129,7 @@ def gradient(model, batch, settings) -> torch.Tensor:
     model.zero_grad()
     totals = Totals(4, len(batch.target_N))
     compute_loss(StudentLM(model, chunk=4), batch, settings, totals)[0].backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+    return gradients(model)
 
 
 @pytest.mark.parametrize("objective", ["sampled", "topk", "topk_tail"])

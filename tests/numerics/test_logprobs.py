@@ -7,7 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyden.logprobs import Head, reverse_kl, score_tokens, token_logprobs
+from leyden.logprobs import (
+    Head,
+    ScoreTensors,
+    TopKTensors,
+    reverse_kl,
+    score_tokens,
+    token_logprobs,
+)
+
+
+def top_k_of(scores: ScoreTensors) -> TopKTensors:
+    assert scores.top_k is not None
+    return scores.top_k
 
 
 def oracle(hidden, weight, bias, ids):
@@ -92,22 +104,22 @@ def test_scores_hold_entropy_topk_and_tail(top_k):
     entropy = -(p * p.log()).sum(-1)
     torch.testing.assert_close(scores.entropy_N, entropy)
     best = p.sort(-1, descending=True).values
-    torch.testing.assert_close(scores.top_k.logp_NK.exp(), best[:, :top_k])
-    torch.testing.assert_close(scores.top_k.tail_N.exp(), best[:, top_k:].sum(-1))
+    torch.testing.assert_close(top_k_of(scores).logp_NK.exp(), best[:, :top_k])
+    torch.testing.assert_close(top_k_of(scores).tail_N.exp(), best[:, top_k:].sum(-1))
 
 
 def test_the_tail_of_a_certain_model_is_not_rounded_away():
     """1 - p cannot be had from p = 1 - 1e-12 in float32; the tail is summed from its own logits."""
     weight = torch.tensor([[30.0], [0.0], [0.0]])
     scores = score_tokens(torch.ones(1, 1), Head(weight), torch.zeros(1).long(), top_k=1)
-    assert scores.top_k.tail_N.item() == pytest.approx(math.log(2) - 30, abs=1e-5)
+    assert top_k_of(scores).tail_N.item() == pytest.approx(math.log(2) - 30, abs=1e-5)
 
 
 def test_scores_at_given_ids_equal_the_differentiable_path():
     hidden, weight, bias, ids = tensors(5)
     scores = score_tokens(hidden, Head(weight, bias), ids[:, 0], at_ids_NK=ids)
     torch.testing.assert_close(
-        scores.top_k.logp_NK, token_logprobs(hidden, Head(weight, bias), ids)
+        top_k_of(scores).logp_NK, token_logprobs(hidden, Head(weight, bias), ids)
     )
 
 
@@ -137,4 +149,5 @@ def test_a_common_offset_of_the_logits_costs_no_accuracy(offset):
     token_logprobs(given[0], Head(given[1], bias), ids).sum().backward()
     token_logprobs(exact[0], Head(exact[1]), ids).sum().backward()
     for a, b in zip(given, exact, strict=True):
+        assert a.grad is not None
         torch.testing.assert_close(a.grad.double(), b.grad, rtol=0, atol=1e-5)

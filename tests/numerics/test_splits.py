@@ -1,12 +1,14 @@
 """The same loss, gradients and metrics under any micro-batch split, padding, packing and order."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import random_model, random_sequences
+from conftest import gradients, random_model, random_sequences
 from leyden.data.batches import collate, permutation, rows_of_step, split_by_tokens
 from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
 from leyden.recipe.schema import Execution
@@ -15,6 +17,7 @@ from leyden.telemetry.metrics import read_metrics
 from leyden.train.loop import Training
 from leyden.train.student import StudentLM
 
+Layout = Literal["padded", "packed"]
 REDUCTIONS = ["sequence_mean", "token_mean", "sequence_sum"]
 
 
@@ -24,7 +27,7 @@ def scored_sequences(count: int) -> list[TokenSequence]:
     for s in random_sequences(count, seed=9):
         n = len(s.completion_ids)
         mass = np.log(rng.dirichlet(np.ones(5), n))
-        columns = TeacherColumns(
+        columns: TeacherColumns[np.ndarray] = TeacherColumns(
             ModelScores(rng.normal(-2, 1, n), mass[:, :4], mass[:, 4]),
             ModelScores(rng.normal(-2, 1, n)),
             np.stack([rng.permutation(40)[:4] for _ in range(n)]),
@@ -33,7 +36,7 @@ def scored_sequences(count: int) -> list[TokenSequence]:
     return found
 
 
-def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
+def one_step(tmp_path, settings, *, budget=10_000, layout: Layout = "padded", order=None):
     """Metrics and gradients of one optimizer step on all sequences."""
     sequences = scored_sequences(9)
     order = range(9) if order is None else order
@@ -48,7 +51,7 @@ def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
     )
     training.run(StudentLM(model, chunk=7))
     (metrics,) = read_metrics(tmp_path / "metrics.jsonl")
-    return metrics, torch.cat([p.grad.flatten() for p in model.parameters()])
+    return metrics, gradients(model)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -56,7 +59,7 @@ def one_step(tmp_path, settings, *, budget=10_000, layout="padded", order=None):
 def test_no_split_padding_packing_or_order_changes_a_step(tmp_path, reduction, objective):
     arm = Objective(objective=objective, reduction=reduction, steps=1, batch_size=9, grad_clip=1e9)
     whole, expected = one_step(tmp_path / "whole", arm)
-    ways = [
+    ways: list[dict[str, Any]] = [
         {"budget": 1},
         {"budget": 45},
         {"budget": 45, "layout": "packed"},

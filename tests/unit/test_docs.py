@@ -1,12 +1,11 @@
 """What the documentation shows is what the code does."""
 
-import importlib.util
 import re
 import tomllib
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, module_at
 from leyden.recipe.toml import load_recipe
 
 DOCS = ROOT / "docs"
@@ -14,10 +13,7 @@ DOCS = ROOT / "docs"
 
 @pytest.fixture(scope="module")
 def generate():
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(DOCS / "generate.py")
 
 
 def test_recipe_fields_are_current(generate):

@@ -67,7 +67,7 @@ def test_bootstrap_covers_the_mean_of_problems():
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(40):
-        low, high = bootstrap_interval(rng.binomial(4, 0.3, 80) / 4, seed=trial)
+        low, high = bootstrap_interval((rng.binomial(4, 0.3, 80) / 4).tolist(), seed=trial)
         covered += low <= 0.3 <= high
     assert covered >= 34
 

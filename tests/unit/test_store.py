@@ -1,6 +1,7 @@
 """The store: what is committed comes back, what is damaged is named, what was killed resumes."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -209,7 +210,7 @@ def test_score_columns_keep_their_types(tmp_path):
     schema = scores_schema(2)
     plan = units(1)
     rng = np.random.default_rng(0)
-    scores = {
+    scores: dict[str, Any] = {
         "prompt_id": "opd/0",
         "sample": 0,
         "completion_crc32": 7,
