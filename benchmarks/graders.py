@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leyden.data.sources import read_rows
-from leyden.evals.grading import Answer, grade_answers, num_graders
+from leyden.evals.grade_workers import GradeRequest, num_graders
+from leyden.evals.grading import grade_completions
 from leyden.evals.problems import Problem, read_problems
 from leyden.evals.verdict import RIGHT
 from leyden.recipe.benchmarks import Benchmark, Evaluate
@@ -82,11 +83,11 @@ def report(name: str, kind: str, cases: list, benchmark: Benchmark, folder: Path
     """Grade, print counts and what is not as expected, and perhaps write every case down."""
     content = [p.row if benchmark.grader == "code" else {"answer": p.answer} for p, _, _ in cases]
     answers = [
-        Answer(p.id, problem, text, True)
+        GradeRequest(p.id, problem, text, True)
         for (p, _, text), problem in zip(cases, content, strict=True)
     ]
     began = time.monotonic()
-    verdicts = grade_answers(answers, benchmark, Evaluate())
+    verdicts = grade_completions(answers, benchmark, Evaluate())
     seconds = time.monotonic() - began
     counts = dict(Counter(v.outcome for v in verdicts))
     print(f"{name}, {kind}: {len(cases)} answers, {counts}, {seconds:.1f} s", flush=True)
@@ -172,12 +173,14 @@ def speed(programs: int = 1000) -> str:
     for repeat in range(3):
         salt = f"{time.time()}-{repeat}"
         answers = [
-            Answer("p", tests, f"```python\n# {salt} {i}\ndef add(a, b): return a + b\n```", True)
+            GradeRequest(
+                "p", tests, f"```python\n# {salt} {i}\ndef add(a, b): return a + b\n```", True
+            )
             for i in range(programs)
         ]
-        grade_answers(answers[:1], benchmark, Evaluate())
+        grade_completions(answers[:1], benchmark, Evaluate())
         began = time.monotonic()
-        verdicts = grade_answers(answers[1:], benchmark, Evaluate())
+        verdicts = grade_completions(answers[1:], benchmark, Evaluate())
         seconds = time.monotonic() - began
         assert all(verdict.outcome == RIGHT for verdict in verdicts)
         rates.append((programs - 1) / seconds / num_graders(Evaluate()))

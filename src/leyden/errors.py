@@ -1,13 +1,13 @@
-"""The errors a user can cause: one sentence saying what was found and where, and a hint."""
+"""Errors that a user can cause: a sentence with the place and the value, and a hint."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says first, for a sentence of ours."""
+    """The first line of another library's error, for a sentence of ours."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 class LeydenError(Exception):
-    """Something the user can mend. ``str()`` is the sentence; ``hint`` is what to do about it."""
+    """An error that the user can fix. ``str()`` is the sentence; ``hint`` says what to do."""
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)

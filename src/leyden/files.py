@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all, and errors from the disk as sentences."""
+"""Write files wholly or not at all, and turn errors of the disk into sentences."""
 
 import contextlib
 import errno
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def cache_home() -> Path:
-    """Where what can be found out again is kept between runs."""
+    """The folder for results that could be computed again, such as hashes and verdicts."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "leyden"
 
 
@@ -87,6 +88,9 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable, so that a rename survives a power cut."""
+    if sys.platform == "win32":
+        return  # a folder cannot be opened there; renames are journalled
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -95,7 +99,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete what a killed process left half-written."""
+    """Delete files that a killed process left half-written."""
     with disk_errors(folder):
         for path in folder.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
@@ -104,7 +108,7 @@ def remove_temporaries(folder: Path) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
     try:
-        # Infinity is in some configs, and 1e999 would become one
+        # Some configs hold Infinity, and 1e999 would become one; neither can be hashed as JSON
         return json.loads(path.read_bytes(), parse_constant=str, parse_float=_finite_or_text)
     except FileNotFoundError as error:
         raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
@@ -124,17 +128,17 @@ def _finite_or_text(text: str) -> float | str:
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON file that must be an object with ``keys``."""
-    found = read_json(path)
-    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
-    if missing or not isinstance(found, dict):
+    """Read a JSON file that must be an object with ``keys``. Raises StoreError."""
+    content = read_json(path)
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing or not isinstance(content, dict):
         what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
         raise StoreError(f"{path}: damaged: {what}", hint="restore the file, or redo its stage")
-    return found
+    return content
 
 
 def whole_files(folder: Path, pattern: str) -> list[Path]:
-    """Files that match, without what a writer has not finished (or was killed over)."""
+    """Files that match, without the temporary files of writers."""
     return sorted(p for p in folder.glob(pattern) if not p.name.startswith(TEMPORARY))
 
 
@@ -151,5 +155,5 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """How every JSON file of a run is written: sorted, indented, the same bytes every time."""
+    """The bytes of every JSON file of a run: sorted and indented, the same every time."""
     return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What is matched, as pure functions of aligned per-token tensors. Torch and nothing of ours.
+"""The losses, as pure functions of aligned per-token tensors. Torch and nothing of ours.
 
 Every loss returns one value per token, [N]; ``token_weights`` turns token values into one number
 that does not depend on how the batch was split. Shapes: N completion tokens of B sequences, K
@@ -99,7 +99,7 @@ def token_weights(
     num_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The weight of each token in the global mean, [N]; the batch's weighted sum is the loss.
+    """The weight of each token in the global loss, [N]: the loss is the weighted sum.
 
     ``lengths_N``: completion tokens of the token's own sequence. ``num_sequences`` and
     ``num_tokens`` count the *global* batch, over all micro-batches and ranks, so no split changes

@@ -64,7 +64,7 @@ HOMES = {
     "tyro": {"cli/main.py", "cli/commands.py"},
     "jinja2": {"report/page.py"},
     "pyarrow": {"store", "data/sources.py"},
-    "pebble": {"evals/grading.py"},
+    "pebble": {"evals/grade_workers.py"},
     "math_verify": {"evals/maths.py"},
 }
 

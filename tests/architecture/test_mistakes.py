@@ -60,7 +60,7 @@ MISTAKES = [
     ),
     Mistake(
         "the template changed between stages",
-        "run/graph.py",
+        "data/prompt_set.py",
         "if content != expected:",
         "if False:",
         UNIT + "test_completions.py",

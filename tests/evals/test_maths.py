@@ -2,8 +2,9 @@
 
 import pytest
 
-from leyden.evals import grading
-from leyden.evals.grading import Answer, grade_answers
+from leyden.evals import grade_workers, grading
+from leyden.evals.grade_workers import GradeRequest
+from leyden.evals.grading import grade_completions
 from leyden.evals.math_text import plain
 from leyden.evals.maths import grade_math
 from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG
@@ -131,28 +132,32 @@ HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
 
 
 def answers(*pairs, finished=True):
-    return [Answer(f"m/{i}", {"answer": g}, text, finished) for i, (g, text) in enumerate(pairs)]
+    return [
+        GradeRequest(f"m/{i}", {"answer": g}, text, finished) for i, (g, text) in enumerate(pairs)
+    ]
 
 
 def test_what_hangs_or_dies_is_wrong_and_the_others_are_judged(monkeypatch):
     """Answers that blow up sit among sound ones; the limits are those of real runs, but shorter."""
-    monkeypatch.setattr(grading, "MATH_SECONDS", 8)
+    monkeypatch.setattr(grade_workers, "MATH_SECONDS", 8)
     pairs = [SAME[i % len(SAME)] for i in range(20)]
     bad = [("3", HANGS), ("3", r"\boxed{(((((((((10!)!)!)!)!)!)!)!)!)}"), ("3", "\\boxed{" * 9999)]
-    found = grade_answers(answers(*pairs[:10], *bad, *pairs[10:]), BENCHMARK, Evaluate())
+    found = grade_completions(answers(*pairs[:10], *bad, *pairs[10:]), BENCHMARK, Evaluate())
     outcomes = [verdict.outcome for verdict in found]
     assert outcomes[:10] == outcomes[13:] == [RIGHT] * 10
     assert RIGHT not in outcomes[10:13]
 
 
 def test_a_truncated_answer_is_never_right():
-    (found,) = grade_answers(answers(("2", r"\boxed{2}"), finished=False), BENCHMARK, Evaluate())
+    (found,) = grade_completions(
+        answers(("2", r"\boxed{2}"), finished=False), BENCHMARK, Evaluate()
+    )
     assert found.outcome == TRUNCATED
 
 
 def test_the_score_so_far_is_told():
     said = []
-    grade_answers(
+    grade_completions(
         answers(("2", r"\boxed{2}"), ("2", r"\boxed{3}")),
         BENCHMARK,
         Evaluate(),
@@ -164,29 +169,29 @@ def test_the_score_so_far_is_told():
 
 def test_a_verdict_is_kept_and_an_edited_grader_forgets_it(monkeypatch):
     asked = []
-    real = grading._grade_maths
+    real = grading.grade_maths
 
     def counting(all_answers, waiting, settings):
         asked.append(len(waiting))
         return real(all_answers, waiting, settings)
 
-    monkeypatch.setattr(grading, "_grade_maths", counting)
+    monkeypatch.setattr(grading, "grade_maths", counting)
     pairs = answers(("2", r"\boxed{2}"), ("2", r"\boxed{3}"), ("2", r"\boxed{2}"))
     pairs = [
-        Answer("m/0", a.problem, a.text, True) for a in pairs
+        GradeRequest("m/0", a.problem, a.text, True) for a in pairs
     ]  # one problem: two equal answers
-    first = grade_answers(pairs, BENCHMARK, Evaluate())
-    again = grade_answers(pairs, BENCHMARK, Evaluate())
+    first = grade_completions(pairs, BENCHMARK, Evaluate())
+    again = grade_completions(pairs, BENCHMARK, Evaluate())
     assert first == again
     assert asked == [2, 0]
     monkeypatch.setattr(grading, "grader_version", lambda *a: "edited")
-    assert grade_answers(pairs, BENCHMARK, Evaluate()) == first
+    assert grade_completions(pairs, BENCHMARK, Evaluate()) == first
     assert asked == [2, 0, 2]
 
 
 def test_a_cache_that_cannot_be_used_costs_only_time(monkeypatch, tmp_path, caplog):
     (tmp_path / "leyden").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = grade_answers(answers(("2", r"\boxed{2}")), BENCHMARK, Evaluate())
+    found = grade_completions(answers(("2", r"\boxed{2}")), BENCHMARK, Evaluate())
     assert [v.outcome for v in found] == [RIGHT]
     assert "no cache of verdicts" in caplog.text

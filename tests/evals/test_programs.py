@@ -13,7 +13,8 @@ from conftest import BACKEND, needs_bubblewrap
 from leyden.evals import grading
 from leyden.evals.code_tests import CONTEST
 from leyden.evals.evalplus import same_result
-from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.grade_workers import GradeRequest
+from leyden.evals.grading import grade_completions
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
 from leyden.evals.verdict import RIGHT, WRONG
 from leyden.provenance.identity import hash_file
@@ -290,7 +291,9 @@ def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
     grading.grader_version("code", Evaluate().sandbox)
     found = [value for value in seen[0].values() if isinstance(value, str)]
     home = Path(grading.__file__).parent
-    deciding = ["maths.py", "math_text.py", "programs.py", "evalplus.py", "verdict.py"]
+    deciding = [
+        "maths.py", "math_text.py", "extract.py", "programs.py", "evalplus.py", "verdict.py",
+    ]  # fmt: skip
     files = [home / name for name in deciding] + list((home.parent / "sandbox/inside").glob("*.py"))
     assert {hash_file(path) for path in files} <= set(found)
 
@@ -300,7 +303,7 @@ CODE = Benchmark(name="c", grader="code", problems=Problems(file="x"))
 
 def answers(programs):
     tests = {"tests": {"kind": "asserts", "function": "add", "tests": "assert add(1, 2) == 3"}}
-    return [Answer("c/1", tests, f"```python\n{program}\n```", True) for program in programs]
+    return [GradeRequest("c/1", tests, f"```python\n{program}\n```", True) for program in programs]
 
 
 @needs_bubblewrap
@@ -309,7 +312,7 @@ def test_many_programs_at_once_are_each_judged_by_themselves():
     loop = "def add(a, b):\n    while True: pass"
     programs = [f"# {i}\n{(right, wrong, right, loop if i % 40 == 3 else wrong)[i % 4]}" for i in range(120)]  # fmt: skip
     settings = Evaluate(graders=4, sandbox=SandboxLimits(cpu_seconds=1))
-    outcomes = [verdict.outcome for verdict in grade_answers(answers(programs), CODE, settings)]
+    outcomes = [verdict.outcome for verdict in grade_completions(answers(programs), CODE, settings)]
     assert outcomes == [RIGHT, WRONG] * 60
 
 
@@ -325,12 +328,12 @@ def test_grading_that_was_stopped_goes_on_where_it_was(monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grade_answers(answers(programs), CODE, Evaluate(), advance=stop)
+        grade_completions(answers(programs), CODE, Evaluate(), advance=stop)
     asked = []
-    real = grading._grade_code
+    real = grading.grade_code
     monkeypatch.setattr(
-        grading, "_grade_code", lambda a, waiting, s: (asked.append(len(waiting)), real(a, waiting, s))[1]
+        grading, "grade_code", lambda a, waiting, s: (asked.append(len(waiting)), real(a, waiting, s))[1]
     )  # fmt: skip
-    found = grade_answers(answers(programs), CODE, Evaluate())
+    found = grade_completions(answers(programs), CODE, Evaluate())
     assert [verdict.outcome for verdict in found] == [RIGHT] * 60
     assert asked[0] <= 40

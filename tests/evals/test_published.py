@@ -10,7 +10,8 @@ import pytest
 
 from conftest import ROOT, needs_bubblewrap
 from leyden.data.sources import read_rows
-from leyden.evals.grading import Answer, grade_answers
+from leyden.evals.grade_workers import GradeRequest
+from leyden.evals.grading import grade_completions
 from leyden.evals.overlap import ProblemIndex
 from leyden.evals.problems import read_problems
 from leyden.evals.verdict import RIGHT
@@ -34,10 +35,10 @@ def path_of(name: str) -> Path:
 def test_gold_answers_are_right(name):
     benchmark = known(name, path_of(name))
     answers = [
-        Answer(p.id, {"answer": p.answer}, f"Hence $\\boxed{{{p.answer}}}$, as wanted.", True)
+        GradeRequest(p.id, {"answer": p.answer}, f"Hence $\\boxed{{{p.answer}}}$, as wanted.", True)
         for p in read_problems(benchmark)
     ]
-    wrong = [v for v in grade_answers(answers, benchmark, Evaluate()) if v.outcome != RIGHT]
+    wrong = [v for v in grade_completions(answers, benchmark, Evaluate()) if v.outcome != RIGHT]
     assert wrong == []
 
 
@@ -46,8 +47,8 @@ def test_gold_answers_are_right(name):
 def test_perturbed_answers_are_wrong(name):
     benchmark = known(name, path_of(name))
     cases = list(perturbed_answers(read_problems(benchmark), 100))
-    answers = [Answer(p.id, {"answer": p.answer}, text, True) for p, _, text in cases]
-    verdicts = grade_answers(answers, benchmark, Evaluate())
+    answers = [GradeRequest(p.id, {"answer": p.answer}, text, True) for p, _, text in cases]
+    verdicts = grade_completions(answers, benchmark, Evaluate())
     assert [
         (p.answer, said)
         for (p, said, _), v in zip(cases, verdicts, strict=True)
@@ -63,10 +64,10 @@ def test_canonical_solutions_pass(name):
     problems = read_problems(benchmark)[:: EVERY[name]]
     rows = [row for _, row in read_rows(path_of(name))][:: EVERY[name]]
     answers = [
-        Answer(p.id, p.row, f"Here:\n```python\n{canonical(row)}\n```", True)
+        GradeRequest(p.id, p.row, f"Here:\n```python\n{canonical(row)}\n```", True)
         for p, row in zip(problems, rows, strict=True)
     ]
-    verdicts = grade_answers(answers, benchmark, Evaluate())
+    verdicts = grade_completions(answers, benchmark, Evaluate())
     wrong = [(a.prompt_id, v) for a, v in zip(answers, verdicts, strict=True) if v.outcome != RIGHT]
     assert wrong == []
 

@@ -7,7 +7,6 @@ from leyden.data.batches import collate
 from leyden.data.completions import select_completions
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set, write_prompt_set
 from leyden.errors import AlignmentError, StoreError
-from leyden.run.graph import check_rendered
 from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS
@@ -83,8 +82,8 @@ def test_a_heldout_split_may_have_no_finished_answer(tmp_path, store):
 def test_rendered_prompts_that_changed_are_refused(tmp_path):
     prompt = RenderedPrompt("sft/0", "sft", (4, 5), "1+", None, {})
     file = tmp_path / "rendered.jsonl"
-    digest = write_prompt_set(file, [prompt])
-    assert read_prompt_set(check_rendered(tmp_path, digest)) == {"sft/0": prompt}
+    digest = write_prompt_set(tmp_path, [prompt])
+    assert read_prompt_set(tmp_path, expected=digest) == {"sft/0": prompt}
     file.write_text(file.read_text().replace("[4, 5]", "[4, 6]"))
     with pytest.raises(StoreError, match="rendered prompts changed"):
-        check_rendered(tmp_path, digest)
+        read_prompt_set(tmp_path, expected=digest)

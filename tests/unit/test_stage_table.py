@@ -19,7 +19,6 @@ from leyden.provenance.records import Record
 from leyden.run import table
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import merge_numerics, resolve
-from leyden.run.layout import RENDERED
 from leyden.run.run import Run
 from leyden.run.stage import Artifact, Job, Stage
 from leyden.run.table import PROMPTS, STAGES
@@ -31,7 +30,7 @@ def run_longest(graph, intent):
     """The function of the new stage: the longest prompts, as prompts."""
     count = intent.settings["count"]
     prompts = sorted(open_prompts(graph).values(), key=lambda p: -len(p.ids))[:count]
-    digest = write_prompt_set(graph.folder(LONGEST) / RENDERED, prompts)
+    digest = write_prompt_set(graph.folder(LONGEST), prompts)
     return Record(intent, digest, {"rows": count, "tokens": 0}, 0.0)
 
 

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from leyden.errors import StoreError
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
 
+RENDERED = "rendered.jsonl"
 # Splits: which set a prompt is from. The problems of a benchmark are the split bench-NAME.
 SFT_SPLIT, OPD_SPLIT, HELDOUT, BENCHMARK = "sft", "opd", "heldout", "bench-"
 
@@ -52,17 +54,30 @@ class PromptFacts:
         )
 
 
-def write_prompt_set(path: Path, prompts: Sequence[RenderedPrompt]) -> str:
-    """Write them all and return the file's sha256."""
+def write_prompt_set(folder: Path, prompts: Sequence[RenderedPrompt]) -> str:
+    """Write them all into ``folder`` and return the file's sha256."""
     lines = [json.dumps(asdict(p), ensure_ascii=True) for p in prompts]
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
-    return hash_file(path)
+    write_atomic(folder / RENDERED, ("\n".join(lines) + "\n").encode())
+    return hash_file(folder / RENDERED)
 
 
-def read_prompt_set(path: Path) -> dict[str, RenderedPrompt]:
-    """Read them by id, in order. Whether the file is as recorded is for the caller to check."""
+def check_prompt_set(folder: Path, expected: str) -> None:
+    """Raise StoreError unless the prompts in ``folder`` have the sha256 ``expected``."""
+    path = folder / RENDERED
+    content = hash_file(path) if path.is_file() else "missing"
+    if content != expected:
+        raise StoreError(
+            f"{path}: the rendered prompts changed: sha256 is {content[:12]}, "
+            f"recorded {expected[:12]}",
+            hint=f"restore the file, or `leyden run RECIPE --redo {folder.name}`",
+        )
+
+
+def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]:
+    """Read them by id, in order. Raises StoreError unless they have the sha256 ``expected``."""
+    check_prompt_set(folder, expected)
     prompts = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in (folder / RENDERED).read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         values["ids"] = tuple(values["ids"])
         prompts[values["id"]] = RenderedPrompt(**values)

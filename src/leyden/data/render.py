@@ -58,7 +58,8 @@ class Renderer:
         ]
 
     def _fill(self, text: str) -> str:
-        """The template with ``text`` as the user's message; it may trim or otherwise change it."""
+        """The template around ``text`` as the user's message, which the template may trim or
+        change."""
         return _template_text(self.tokenizer, self._template, self._folder, text)
 
     def _encode(self, text: str) -> list[int]:
@@ -77,8 +78,8 @@ class Renderer:
                 start = position
         pieces.append(text[start:])
         ids = [i for piece in pieces for i in self._encode(piece)]
-        if found := forbidden & set(ids):
-            names = self.tokenizer.convert_ids_to_tokens(sorted(found))
+        if remaining := forbidden & set(ids):
+            names = self.tokenizer.convert_ids_to_tokens(sorted(remaining))
             raise ConfigError(
                 f"prompt text {text[:60]!r} cannot be written without the special tokens {names}",
                 hint="remove them from the prompt",

@@ -45,7 +45,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
 def _parse(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # refuses lone surrogates
+        json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be hashed
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{where}: not valid JSON: {error}", hint="a prompt file holds one JSON object per line"
@@ -55,7 +55,9 @@ def _parse(line: str, where: str) -> Row:
 
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise ConfigError(f"{where}: a {type(row).__name__}, not an object", hint="mend that line")
+        raise ConfigError(
+            f"{where}: a {type(row).__name__}, not an object", hint="correct that line"
+        )
     return row
 
 
@@ -79,13 +81,14 @@ def _parquet(path: Path) -> list[Row]:
 def _unreadable(path: Path, error: Exception) -> ConfigError:
     return ConfigError(
         f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
-        hint="UTF-8 JSON lines; a path is relative to the recipe, in a flag to where you are",
+        hint="give UTF-8 JSON lines; paths are relative to the recipe, or in a flag to the working "
+        "directory",
     )
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row of a prompt file. ``row`` keeps every field, for graders that want more."""
+    """One row of a prompt file. ``row`` keeps every field, for graders."""
 
     id: str
     text: str
@@ -97,7 +100,7 @@ P = TypeVar("P", bound=Prompt)
 
 
 class Window(Protocol):
-    """Which rows of a file are used."""
+    """The part of a file's rows that is used."""
 
     @property
     def skip(self) -> int: ...
@@ -107,8 +110,11 @@ class Window(Protocol):
 
 
 def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
-    """All prompts of a file in order. Raises ConfigError with the line of the first bad row, or of
-    the second with one id unless ids need not be ``unique``."""
+    """All prompts of a file, in order.
+
+    Raises ConfigError with the line of the first bad row, or of the second row with one id, unless
+    ids need not be ``unique``.
+    """
     path = Path(source.file)
     rows = ((f"{path}:{number}", row) for number, row in read_rows(path))
     prompts = take(rows, lambda row, where: _prompt(row, source, where), source, unique=unique)
@@ -127,11 +133,11 @@ def take(
     *,
     unique: bool = True,
 ) -> list[P]:
-    """What ``read`` makes of each (where, row) that skip and limit leave, ids all different."""
+    """Apply ``read`` to each (where, row) that skip and limit leave. Ids must all differ."""
     seen: dict[str, str] = {}
-    found = []
+    prompts: list[P] = []
     for where, row in islice(rows, source.skip, None):
-        if len(found) == source.limit:
+        if len(prompts) == source.limit:
             break
         prompt = read(row, where)
         if unique and prompt.id in seen:
@@ -142,8 +148,8 @@ def take(
                 hint="make ids unique; without an id_field the prompt's own text is the id",
             )
         seen[prompt.id] = where
-        found.append(prompt)
-    return found
+        prompts.append(prompt)
+    return prompts
 
 
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
@@ -154,19 +160,19 @@ def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
 
 
 def written(row: Row, name: str, where: str) -> str:
-    """A prompt: text that is not empty."""
+    """Read a prompt: text that is not empty."""
     text = _field(row, name, where)
     if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{where}: {name} is {text!r}, expected text", hint="mend that line")
+        raise ConfigError(f"{where}: {name} is {text!r}, expected text", hint="correct that line")
     return text
 
 
 def scalar(row: dict[str, Any], name: str, where: str) -> str:
-    """An id or an answer: text or a number."""
+    """Read an id or an answer: text or a number."""
     value = _field(row, name, where)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(
-            f"{where}: {name} is {value!r}, expected text or a number", hint="mend that line"
+            f"{where}: {name} is {value!r}, expected text or a number", hint="correct that line"
         )
     return str(value)
 

@@ -1,4 +1,4 @@
-"""Verdicts by content: the same answer to the same tests by the same grader is graded once."""
+"""Keep verdicts by content: equal completions of equal problems are graded once."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ BATCH = 500  # keys per question to the database
 
 
 class VerdictCache:
-    """A small database in the user's cache folder; one that cannot be used only costs time."""
+    """A small database in the user's cache folder. Without it, grading only takes longer."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_home() / "verdicts.sqlite"
@@ -31,20 +31,20 @@ class VerdictCache:
             )
 
     def find(self, keys: Iterable[str]) -> dict[str, Verdict]:
-        """Those of ``keys`` that were graded before."""
-        wanted, found = list(dict.fromkeys(keys)), {}
+        """Key -> verdict, of those ``keys`` that were graded before."""
+        asked, known = list(dict.fromkeys(keys)), {}
         with self._forgiven():
-            for start in range(0, len(wanted) if self.connection else 0, BATCH):
-                part = wanted[start : start + BATCH]
+            for start in range(0, len(asked) if self.connection else 0, BATCH):
+                part = asked[start : start + BATCH]
                 marks = ", ".join("?" * len(part))
                 question = f"SELECT key, verdict FROM verdicts WHERE key IN ({marks})"
                 assert self.connection is not None
                 for key, text in self.connection.execute(question, part):
-                    found[key] = Verdict(**json.loads(text))
-        return found
+                    known[key] = Verdict(**json.loads(text))
+        return known
 
     def keep(self, key: str, verdict: Verdict) -> None:
-        """Remember a verdict that will not change."""
+        """Keep a verdict, unless this machine's moment may have caused it."""
         if verdict.lasting and self.connection is not None:
             with self._forgiven():
                 self.connection.execute(
@@ -70,5 +70,5 @@ class VerdictCache:
 
 
 def verdict_key(grader: str, question: str, completion: str) -> str:
-    """``grader`` says what decides: its code, versions and limits; ``question`` the tests."""
+    """The key of a verdict. ``grader`` hashes code, versions and limits, ``question`` the tests."""
     return fingerprint([grader, question, completion])

@@ -1,6 +1,6 @@
-"""The tests of a programming problem, read from its row by the fields that it has.
+"""Read the tests of a programming problem from its row, by the fields that it has.
 
-Whatever a benchmark publishes becomes one of four kinds, which is all that graders know:
+The tests of every published benchmark become one of four kinds, the only ones that graders know:
 
 - ``asserts``: ``tests``, statements that raise where the program is wrong; ``prefix`` goes first
 - ``stdio``: ``cases`` of [standard input, expected standard output]
@@ -26,7 +26,7 @@ UNREADABLE = (
 NUMBER = re.compile(r"\(?-?\d[-+.\de]*j?\)?").fullmatch
 Row = dict[str, Any]
 Tests = dict[str, Any]
-# What contest judges give before every solution; LiveCodeBench's own harness does the same.
+# Contest judges import these before every solution; LiveCodeBench's own harness does the same.
 MODULES = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
     "statistics", "itertools", "functools", "operator", "json", "io", "sys",
@@ -40,7 +40,8 @@ CONTAINERS = list | tuple | set | frozenset
 
 
 def read_tests(row: Row, where: str) -> Tests:
-    """The tests of ``row``. Raises ConfigError naming ``where`` when it has none that is known."""
+    """The tests of ``row``. Raises ConfigError, naming ``where``, unless it has tests of a known
+    form."""
     for field, reader in READERS.items():
         if row.get(field) not in (None, ""):
             try:
@@ -58,7 +59,7 @@ def read_tests(row: Row, where: str) -> Tests:
 
 
 def _own(row: Row) -> Tests:
-    """A user's ``tests``: asserts as text or a list of texts, or a list of input and output."""
+    """Read a user's ``tests``: asserts as text or as a list, or a list of input and output."""
     tests = row["tests"]
     if isinstance(tests, str):
         tests = [tests]
@@ -72,7 +73,7 @@ def _own(row: Row) -> Tests:
 
 
 def _humaneval(row: Row) -> Tests:
-    """HumanEval, HumanEval+ and MBPP+ as published: a test program, perhaps with ``check``."""
+    """Read HumanEval, HumanEval+ and MBPP+ as published: a test program, often with ``check``."""
     tests, name = row["test"], row.get("entry_point")
     if name and "def check(" in tests:
         tests += f"\n\ncheck({name})\n"
@@ -93,7 +94,7 @@ def _asserts(tests: str, *, setup: str = "") -> Tests:
 
 
 def _evalplus(row: Row) -> Tests:
-    """EvalPlus's release files: inputs, and a solution that says what is right for each."""
+    """Read EvalPlus's release files: inputs, and a solution that gives the right results."""
     name, code = row["entry_point"], row["prompt"] + row["canonical_solution"]
     shapes = _shapes(row.get("assertion") or "", name)
     calls = [_shaped(call, shapes) for call in [*row["base_input"], *row["plus_input"]]]
@@ -109,7 +110,8 @@ def _evalplus(row: Row) -> Tests:
 
 
 def _shapes(assertion: str, function: str) -> list[Any]:
-    """The arguments of the first call in a problem's asserts: JSON knows no tuples, these do."""
+    """The arguments of the first call in a problem's asserts, which show where JSON's lists are
+    tuples."""
     for node in ast.walk(ast.parse(assertion)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == function:
             try:
@@ -152,7 +154,7 @@ def _key(key: str, shape: Any) -> Any:
 
 
 def _livecodebench(row: Row) -> Tests:
-    """Public and private cases; LeetCode's are calls with one JSON value per line."""
+    """Read public and private cases; LeetCode's are calls with one JSON value per line."""
     cases = json.loads(row["public_test_cases"]) + _private(row.get("private_test_cases"))
     if not cases:
         raise ValueError("no cases")
@@ -167,7 +169,7 @@ def _livecodebench(row: Row) -> Tests:
 
 
 def _private(text: str | None) -> list[Row]:
-    """JSON, or base64 of zlib of a pickled JSON text; nothing but a text is unpickled."""
+    """Read JSON, or base64 of zlib of a pickled JSON text. Nothing but a text is unpickled."""
     if not text:
         return []
     try:
@@ -185,24 +187,24 @@ class _OnlyText(pickle.Unpickler):
 
 
 def _apps(row: Row) -> Tests:
-    """``input_output`` of APPS and TACO: parallel lists, with ``fn_name`` where they are calls."""
-    found = row["input_output"]
-    found = json.loads(found) if isinstance(found, str) else found
-    cases = [list(pair) for pair in zip(found["inputs"], found["outputs"], strict=True)]
+    """Read ``input_output`` of APPS and TACO: parallel lists, with ``fn_name`` for calls."""
+    published = row["input_output"]
+    about = json.loads(published) if isinstance(published, str) else published
+    cases = [list(pair) for pair in zip(about["inputs"], about["outputs"], strict=True)]
     if not cases:
         raise ValueError("no cases")
-    if found.get("fn_name"):
-        return {"kind": "calls", "function": found["fn_name"], "cases": cases} | CONTEST
-    return _stdio([[_lines(given), _lines(wanted)] for given, wanted in cases]) | CONTEST
+    if about.get("fn_name"):
+        return {"kind": "calls", "function": about["fn_name"], "cases": cases} | CONTEST
+    return _stdio([[_lines(given), _lines(expected)] for given, expected in cases]) | CONTEST
 
 
 def _lines(text: Any) -> Any:
-    """TACO writes some inputs as a list of lines."""
+    """The text of an input, which TACO may write as a list of lines."""
     return "\n".join(map(str, text)) if isinstance(text, list) else text
 
 
 def _code_contests(row: Row) -> Tests:
-    """CodeContests: parallel lists of inputs and outputs, in up to three groups."""
+    """Read CodeContests: parallel lists of inputs and outputs, in up to three groups."""
     groups = [row.get(f"{name}_tests") or {} for name in ("public", "private", "generated")]
     cases = [
         list(pair)

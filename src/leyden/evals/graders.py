@@ -13,7 +13,7 @@ Grader = Callable[[dict[str, Any], str], bool]
 
 
 def load_grader(name: str) -> Grader:
-    """``exact`` or ``path/to/file.py:function``.
+    """Load the grader ``exact`` or ``path/to/file.py:function``.
 
     A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the
     completion without its stop token, and returns whether it is right.
@@ -34,7 +34,7 @@ def _load_function(path: Path, function: str) -> Grader:
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(
             f"{path}: no such grader file",
-            hint="a path is relative to the recipe, in a flag to where you are",
+            hint="paths are relative to the recipe, or in a flag to the working directory",
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
@@ -42,7 +42,7 @@ def _load_function(path: Path, function: str) -> Grader:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise ConfigError(
-            f"{path}: cannot be imported: {type(error).__name__}: {error}", hint="mend the grader"
+            f"{path}: cannot be imported: {type(error).__name__}: {error}", hint="fix the grader"
         ) from error
     grader = vars(module).get(function)
     if not callable(grader):
@@ -53,18 +53,18 @@ def _load_function(path: Path, function: str) -> Grader:
 
 
 def apply_grader(grader: Grader, problem: dict[str, Any], completion: str, *, where: str) -> bool:
-    """The verdict; what a user's grader raises becomes a ConfigError that names ``where``."""
+    """Call a user's grader. Whatever it raises becomes a ConfigError that names ``where``."""
     try:
         return bool(grader(problem, completion))
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{where}: the grader raised {type(error).__name__}: {error}",
-            hint="a grader must give a verdict on any text; mend it and run again",
+            hint="a grader must give a verdict on any text; fix it and run again",
         ) from error
 
 
 def grade_exact(problem: dict[str, Any], completion: str) -> bool:
-    """The completion is the answer, up to surrounding space."""
+    """Whether the completion is the answer, up to surrounding space."""
     return completion.strip() == str(problem["answer"]).strip()
 
 

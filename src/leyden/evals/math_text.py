@@ -1,4 +1,4 @@
-"""How mathematical answers are written: what math-verify cannot read, put into what it can."""
+"""Rewrite spellings of mathematical answers that math-verify cannot read."""
 
 import re
 import unicodedata
@@ -29,7 +29,7 @@ THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 
 
 def respell(answer: str) -> str:
-    """LaTeX for what people and programs write otherwise: symbols, 1.5e-3, np.arcsin, colours."""
+    """Rewrite symbols, 1.5e-3, np.arcsin, colours and the like as plain LaTeX."""
     text = re.sub(
         "([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)",
         lambda match: f"^{{{match[1].translate(SUPERSCRIPTS)}}}",
@@ -38,8 +38,8 @@ def respell(answer: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     for symbol, latex in SYMBOLS.items():
         text = text.replace(symbol, latex)
-    for pattern, written in REWRITTEN:
-        text = re.sub(pattern, written, text)
+    for pattern, latex in REWRITTEN:
+        text = re.sub(pattern, latex, text)
     return text
 
 
@@ -53,7 +53,7 @@ def both_signs(answer: str) -> str:
 
 
 def plain(answer: str) -> str:
-    """An answer without what never changes its meaning: spacing, dollars, \\text, \\left."""
+    """The answer without marks that never change its meaning: spacing, dollars, \\text, \\left."""
     text = respell(answer).strip().rstrip(".").strip("$ ")
     text = re.sub(r"\\(?:text|textbf|mathrm|mbox|textit)\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])", "", text)

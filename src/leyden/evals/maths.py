@@ -1,12 +1,13 @@
-"""Is a mathematical answer right? math-verify, and equal text where it cannot read an answer.
+"""Grade mathematics by math-verify, and by equal text where it cannot read an answer.
 
-The answer is what the last ``\\boxed{...}`` holds; without one, what math-verify finds near words
-like "the answer is" or last. Sources: math-verify 0.9 (github.com/huggingface/Math-Verify).
+The final answer is the content of the last ``\\boxed{...}``. Without a box it is the expression
+that math-verify finds near words like "the answer is", or the last one. Source: math-verify 0.9
+(github.com/huggingface/Math-Verify).
 """
 
 import logging
 import re
-import resource
+import sys
 
 from leyden.evals.math_text import both_signs, in_base, plain, respell
 from leyden.evals.problems import last_boxed, last_boxes
@@ -19,9 +20,12 @@ SMALL, SMALL_TOLERANCE = 0.01, 1e-3  # below the first, numbers are compared rel
 
 
 def prepare_worker() -> None:
-    """Once per grading process."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, hard))
+    """Limit the memory of a grading process and silence its libraries. Called once in each."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, hard))
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
     logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
@@ -45,14 +49,15 @@ def grade_math(gold: str, completion: str) -> Verdict:
 def _judge_boxed(gold: str, boxed: str) -> Verdict:
     if plain(boxed) == plain(gold):
         return Verdict(RIGHT, plain(gold), f"{_short(boxed)} is {_short(gold)}, letter for letter")
-    based, wanted = in_base(boxed), in_base(gold)
-    if based is not None and wanted is not None:  # math-verify reads the digits alone
-        return _verdict(based == wanted, plain(boxed), boxed, gold)
+    value, expected = in_base(boxed), in_base(gold)
+    if value is not None and expected is not None:  # math-verify reads the digits alone
+        return _verdict(value == expected, plain(boxed), boxed, gold)
     return _guarded(gold, f"\\boxed{{{both_signs(respell(boxed))}}}", boxed)
 
 
 def _guarded(gold: str, text: str, boxed: str) -> Verdict:
-    """``text`` is all that was said, or the one box; sympy raises whatever it likes over it."""
+    """Compare, and turn whatever sympy raises into a verdict. ``text`` is the whole completion, or
+    its one box."""
     from math_verify.errors import TimeoutException
 
     try:
@@ -63,42 +68,43 @@ def _guarded(gold: str, text: str, boxed: str) -> Verdict:
 
 
 def _compare(gold: str, text: str, boxed: str) -> Verdict:
-    """With units left out, then with them: ``\\frac{37}{4} m`` may be meters or the letter."""
-    said = name = ""
+    """Compare without units, then with them: the m of ``\\frac{37}{4} m`` is meters or a letter."""
+    shown = name = ""
     for units in (True, False):
-        found = read_answer(text, units=units)
-        if not found:
+        parsed = read_answer(text, units=units)
+        if not parsed:
             continue
-        said, name = boxed or str(found[0]), plain(boxed) if boxed else str(found[-1])
-        wanted = read_answer(f"\\boxed{{{both_signs(respell(gold))}}}", units=units)
-        if wanted and equal(wanted, found):
-            return _verdict(True, name, said, gold)
-    if said:
-        return _verdict(False, name, said, gold)
+        shown, name = boxed or str(parsed[0]), plain(boxed) if boxed else str(parsed[-1])
+        expected = read_answer(f"\\boxed{{{both_signs(respell(gold))}}}", units=units)
+        if expected and equal(expected, parsed):
+            return _verdict(True, name, shown, gold)
+    if shown:
+        return _verdict(False, name, shown, gold)
     if boxed:
         return Verdict(WRONG, plain(boxed), f"{_short(boxed)} is no expression")
     return Verdict(UNPARSED, why="no answer: nothing boxed, and no expression found")
 
 
-def _verdict(right: bool, answer: str, said: str, gold: str) -> Verdict:
-    why = f"{_short(said)} {'is' if right else 'is not'} {_short(gold)}"
+def _verdict(right: bool, answer: str, shown: str, gold: str) -> Verdict:
+    why = f"{_short(shown)} {'is' if right else 'is not'} {_short(gold)}"
     return Verdict(RIGHT if right else WRONG, answer, why)
 
 
-def equal(wanted: list, found: list) -> bool:
-    """math-verify's word; but it rounds to six decimals, in which small numbers are all alike."""
+def equal(expected: list, parsed: list) -> bool:
+    """Whether math-verify calls two readings equal, and small numbers also agree relatively: it
+    rounds to six decimals, in which they are all alike."""
     from math_verify import verify
 
     same = verify(
-        wanted,
-        found,
+        expected,
+        parsed,
         allow_set_relation_comp=True,  # [-2, 7] is -2 <= x <= 7
         timeout_seconds=INNER_SECONDS,
         raise_on_error=True,
     )
     if not same:
         return False
-    first, second = _number(wanted[0]), _number(found[0])
+    first, second = _number(expected[0]), _number(parsed[0])
     if first is None or second is None or max(abs(first), abs(second)) >= SMALL:
         return True
     return abs(first - second) <= SMALL_TOLERANCE * max(abs(first), abs(second))
@@ -112,7 +118,7 @@ def _number(value: object) -> float | None:
 
 
 def read_answer(text: str, *, units: bool = True) -> list:
-    """math-verify's reading: expressions, then the text it read them from; empty if none."""
+    """Expressions that math-verify reads in a text, then the text of them; empty where none."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
@@ -125,15 +131,15 @@ def read_answer(text: str, *, units: bool = True) -> list:
         equations=False,
     )
     latex = LatexExtractionConfig(boxed_match_priority=0, normalization_config=reading)
-    found = parse(
+    parsed = parse(
         text,
         extraction_config=(latex, ExprExtractionConfig()),
         parsing_timeout=INNER_SECONDS,
         raise_on_error=True,
     )
-    if found and re.search(r"[A-Za-z]_", str(found[-1])) and _number(found[0]) is not None:
-        return []  # of names with an index it has read a number alone
-    return found
+    if parsed and re.search(r"[A-Za-z]_", str(parsed[-1])) and _number(parsed[0]) is not None:
+        return []  # it read a number alone from a name with an index
+    return parsed
 
 
 def _short(text: str) -> str:

@@ -1,12 +1,11 @@
-"""Read a benchmark's problems: what is asked, the answer or the tests, from a file or the Hub."""
+"""Read a benchmark's problems, with their answers or tests, from a file or the Hub."""
 
 import datetime
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from leyden.data.sources import Prompt, read_rows, scalar, take, written
+from leyden.data.sources import Prompt, Row, read_rows, scalar, take, written
 from leyden.errors import ConfigError
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
@@ -20,14 +19,18 @@ NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
 
 @dataclass(frozen=True)
 class Problem(Prompt):
-    """``text`` is what the model is asked, ``question`` the same without instructions. ``row``: the
-    file's row for a grader of the user's, else ``tests`` for code and nothing for mathematics."""
+    """A problem of a benchmark.
+
+    ``text`` is the model's prompt, ``question`` the same without instructions. ``row`` is the
+    file's row for a grader of the user's, else it holds ``tests`` for code and nothing for
+    mathematics.
+    """
 
     question: str = ""
 
 
 def problem_files(problems: Problems) -> list[Path]:
-    """The files to read, in order; those of the Hub are fetched."""
+    """The files to read, in order. Those of the Hub are fetched."""
     if problems.file is not None:
         return [Path(problems.file)]
     assert problems.hub is not None
@@ -44,22 +47,22 @@ def read_problems(benchmark: Benchmark) -> list[Problem]:
         for number, row in read_rows(path)
         if _in_window(row, source, f"{path}:{number}")
     ]
-    found = take(rows, lambda row, where: _problem(row, benchmark, where), source)
-    if not found:
+    problems = take(rows, lambda row, where: _problem(row, benchmark, where), source)
+    if not problems:
         files = ", ".join(map(str, problem_files(source)))
-        left = (
+        reason = (
             f"none of its {len(rows)} rows are left after skip = {source.skip}"
             if rows
             else ("it holds no rows" + (" in the window of dates" if source.date_field else ""))
         )
         raise ConfigError(
-            f"benchmark {benchmark.name}: {files}: {left}",
+            f"benchmark {benchmark.name}: {files}: {reason}",
             hint="check the file, problems.skip, first_date and last_date",
         )
-    return found
+    return problems
 
 
-def _problem(row: dict[str, Any], benchmark: Benchmark, where: str) -> Problem:
+def _problem(row: Row, benchmark: Benchmark, where: str) -> Problem:
     source = benchmark.problems
     question = written(row, _field(row, source.prompt_field, where), where)
     answer = _answer(row, source, where) if source.answer_field else None
@@ -72,21 +75,21 @@ def _problem(row: dict[str, Any], benchmark: Benchmark, where: str) -> Problem:
     return Problem(name, text, answer, content, question)
 
 
-def _field(row: dict[str, Any], names: Fields, where: str) -> str:
+def _field(row: Row, names: Fields, where: str) -> str:
     """The first of ``names`` that the row has."""
-    wanted = (names,) if isinstance(names, str) else names
-    for name in wanted:
+    candidates = (names,) if isinstance(names, str) else names
+    for name in candidates:
         if row.get(name) is not None:
             return name
-    empty = next((f"its {name} is null" for name in wanted if name in row), "")
+    empty = next((f"its {name} is null" for name in candidates if name in row), "")
     raise ConfigError(
-        f"{where}: {empty or 'has no field ' + ' or '.join(map(repr, wanted))}; it has "
+        f"{where}: {empty or 'has no field ' + ' or '.join(map(repr, candidates))}; it has "
         f"{', '.join(map(repr, sorted(row)))}",
         hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
     )
 
 
-def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
+def _answer(row: Row, source: Problems, where: str) -> str:
     assert source.answer_field is not None
     name = _field(row, source.answer_field, where)
     value = row[name]
@@ -98,18 +101,18 @@ def _answer(row: dict[str, Any], source: Problems, where: str) -> str:
     inside = last_boxed(text)
     text = (text if inside is None else inside).strip()
     if not text:
-        raise ConfigError(f"{where}: {name} holds no answer", hint="mend that line")
+        raise ConfigError(f"{where}: {name} holds no answer", hint="correct that line")
     return text
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last ``\\boxed{...}`` or ``\\fbox{...}`` that is not empty holds."""
+    """The content of the last ``\\boxed{...}`` or ``\\fbox{...}`` that is not empty."""
     boxes = _boxes(text)
     return boxes[-1][2] if boxes else None
 
 
 def last_boxes(text: str) -> list[str]:
-    """The last box and those before it with nothing between but "and", commas and the like."""
+    """The contents of the last box and of those before it that only "and" or commas separate."""
     boxes = _boxes(text)
     run = boxes[-1:]
     for box in reversed(boxes[:-1]):
@@ -120,23 +123,23 @@ def last_boxes(text: str) -> list[str]:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of every whole box that holds something, by where they start."""
-    found, open_braces = [], []
+    """(start, end, content) of every whole box that is not empty, in order."""
+    boxes, open_braces = [], []
     for match in re.finditer(BOX_OR_BRACE, text):
         if match[0] == "}":
             start, inside = open_braces.pop() if open_braces else (None, 0)
             if start is not None and (content := text[inside : match.start()]).strip():
-                found.append((start, match.end(), content))
+                boxes.append((start, match.end(), content))
         elif match[0] == "{":
             open_braces.append((None, 0))
         elif match[0].endswith("{") and len(match[0]) > 2:
             open_braces.append((match.start(), match.end()))
         elif match[1]:
-            found.append((match.start(), match.end(), match[1]))
-    return sorted(found)
+            boxes.append((match.start(), match.end(), match[1]))
+    return sorted(boxes)
 
 
-def _asked(question: str, row: dict[str, Any], instruction: str) -> str:
+def _asked(question: str, row: Row, instruction: str) -> str:
     """The instruction around the question, unless the question already holds it."""
     before, _, after = instruction.partition("{prompt}")
     if after.strip() and "{" not in after.replace("{}", "") and after.strip() in question:
@@ -147,20 +150,20 @@ def _asked(question: str, row: dict[str, Any], instruction: str) -> str:
     return before + question + after
 
 
-def _examples(row: dict[str, Any], question: str) -> str:
+def _examples(row: Row, question: str) -> str:
     shown = [test for test in row.get("test_list") or [] if isinstance(test, str)][:NUM_EXAMPLES]
     if not shown or "assert" in question:
         return ""
     return "\n\nIt must pass these tests:\n\n" + "\n".join(shown)
 
 
-def _starter(row: dict[str, Any]) -> str:
+def _starter(row: Row) -> str:
     if row.get("starter_code"):
         return f"Complete this code:\n\n```python\n{row['starter_code']}\n```"
     return "Read from standard input and write to standard output."
 
 
-def _in_window(row: dict[str, Any], source: Problems, where: str) -> bool:
+def _in_window(row: Row, source: Problems, where: str) -> bool:
     if not source.first_date and not source.last_date:
         return True
     assert source.date_field is not None
@@ -176,10 +179,11 @@ def _in_window(row: dict[str, Any], source: Problems, where: str) -> bool:
     return datetime.date.fromisoformat(first) <= day <= datetime.date.fromisoformat(last)
 
 
-def benchmark_values(text: str) -> dict[str, Any]:
-    """What a command line means by ``NAME``, ``NAME=FILE`` or ``FILE``: the values of a benchmark.
+def benchmark_values(text: str) -> Row:
+    """The fields of a benchmark that a command line calls ``NAME``, ``NAME=FILE`` or ``FILE``.
 
-    NAME is a known benchmark; FILE alone: JSON lines with ``prompt``, and ``answer`` or ``tests``.
+    NAME is a known benchmark. FILE alone is JSON lines with ``prompt``, and ``answer`` or
+    ``tests``.
     """
     name, equals, file = text.rpartition("=")
     if equals and name in known_benchmarks():
@@ -198,10 +202,10 @@ def benchmark_values(text: str) -> dict[str, Any]:
     return {"name": stem or "own", **own_values(path)}
 
 
-def own_values(path: Path) -> dict[str, Any]:
-    """How a file of one's own is read, by the fields of its first row."""
+def own_values(path: Path) -> Row:
+    """The fields of a benchmark for a user's own file, by those of its first row."""
     _, row = next(iter(read_rows(path)), (0, {}))
-    problems: dict[str, Any] = {
+    problems: Row = {
         "file": str(path),
         "prompt_field": ("prompt", "question", "problem"),
     }

@@ -1,107 +1,34 @@
-"""Is a program right? Its tests decide, run in the sandbox; results are compared out here."""
+"""Grade programs by their tests. They run in the sandbox; results are compared outside."""
 
-import ast
 import math
 import re
 import signal
-import textwrap
-import threading
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from leyden.evals.evalplus import same_result
-from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict, final_part
+from leyden.evals.extract import extract_program
+from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict
 from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import decode, encode
 
 Tests = dict[str, Any]
-CALLS_AT_ONCE = 20  # of those compared with a reference: one process, one time limit
-PATIENCE = 4  # times the reference's own time, where that is more than the limit; as EvalPlus
-MOST_LONGER = 20  # times what is expected: such an output is not read
-REFERENCE = 3  # times the limits of a program, for the solution that says what is right
-PASSING = ("wall", "sandbox", "setup", "machine")  # which a busy machine can bring about
-BLOCK = re.compile(r"(?sm)^([ \t]*)(```|~~~)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\2[ \t]*$|\Z)")
+CALLS_AT_ONCE = 20  # calls compared with a reference, in one process under one time limit
+PATIENCE = 4  # a call may take this many times the reference's own time, as in EvalPlus
+MOST_LONGER = 20  # an output of more than this many times the expected length is not read
+REFERENCE = 3  # the reference solution may use this many times a program's limits
+PASSING = ("wall", "sandbox", "setup", "machine")  # ends that a busy machine can cause
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
-NEXT_PART = re.compile(r"\n(?:class |def |#|@|if |print|```)")  # HumanEval's stop sequences
 
 
 def grade_program(tests: Tests, completion: str, sandbox: Sandbox, limits: Limits) -> Verdict:
-    """Run the program in ``completion`` against ``tests`` (the kinds of data/code_tests.py)."""
+    """Run the program in ``completion`` against ``tests``, of a kind of code_tests.py."""
     program = extract_program(completion, tests)
     if program is None:
         return Verdict(UNPARSED, why="no program: no code block, and the text is not Python")
     judge = {"asserts": _asserts, "stdio": _stdio, "calls": _calls, "compare": _compare}
     return judge[tests["kind"]](tests, program, sandbox, limits)
-
-
-def extract_program(completion: str, tests: Tests) -> str | None:
-    """The last code block, one that defines the tested function before others; else the text.
-
-    Where the prompt began the program (HumanEval), that beginning goes before it.
-    """
-    text, function = final_part(completion), tests.get("function")
-    prefix, blocks = tests.get("prefix", ""), _code_blocks(text)
-    if blocks:
-        wanted = [function] if function else _tested_names(tests)
-        defining = [code for code in blocks if any(_defines(code, name) for name in wanted)]
-        going_on = [code for code in blocks if prefix and code[:1].isspace() and not _parses(code)]
-        return _after(prefix, (defining or going_on or blocks)[-1])
-    if _parses(text) and (not function or _defines(text, function)):
-        return _after(prefix, text)
-    begun = next((t for t in (text, NEXT_PART.split(text)[0]) if _parses(prefix + t)), None)
-    return prefix + begun if prefix and begun is not None and begun.strip() else None
-
-
-def _code_blocks(text: str) -> list[str]:
-    """Python's blocks; without any, those that name no language (often they show output)."""
-    found = [
-        (tag.lower(), textwrap.dedent(code) if indent else code)  # in a list all is indented
-        for indent, _, tag, code in BLOCK.findall(text)
-    ]
-    tagged = [code for tag, code in found if tag in PYTHON]
-    return tagged or [code for tag, code in found if not tag]
-
-
-PYTHON = ("python", "python3", "py", "py3")
-
-
-def _tested_names(tests: Tests) -> list[str]:
-    """The functions that asserts call: those of them that a program defines are what is tested."""
-    if tests["kind"] != "asserts":
-        return []
-    calls = (node for node in ast.walk(_syntax_tree(tests["tests"])) if isinstance(node, ast.Call))
-    return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
-
-
-def _defines(code: str, function: str) -> bool:
-    pattern = rf"^\s*(?:async\s+)?def\s+{re.escape(function)}\b|^class\s+Solution\b"
-    assigned = rf"^{re.escape(function)}\s*="
-    return bool(re.search(f"{pattern}|{assigned}", code, re.MULTILINE))
-
-
-def _after(prefix: str, code: str) -> str:
-    """The code behind the beginning that the prompt gave: its imports and helpers stay known."""
-    if not prefix:
-        return code
-    if not _parses(code) and _parses(prefix + code):
-        return prefix + code
-    return f"{prefix}\n\n{code}" if _parses(prefix) else code
-
-
-def _syntax_tree(code: str) -> ast.Module:
-    with PARSING:
-        return ast.parse(code)
-
-
-PARSING = threading.Lock()  # two threads in ast.parse break each other on 3.11 (cpython 106905)
-
-
-def _parses(code: str) -> bool:
-    try:
-        return bool(_syntax_tree(code).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
 
 
 def _asserts(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verdict:
@@ -133,10 +60,10 @@ def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
         outcome, verdict = _results(tests, program, [encode(arguments)], sandbox, limits, where)
         if verdict is not None:
             return verdict
-        found = outcome[0]
-        if found[0] == "error":
-            return Verdict(WRONG, why=where + str(found[1]))
-        value = _as_json(_decoded(found[1]))
+        kind, content = outcome[0]
+        if kind == "error":
+            return Verdict(WRONG, why=where + str(content))
+        value = _as_json(_decoded(content))
         wrapped = isinstance(expected, list) and len(expected) == 1 and value == expected[0]
         if value != expected and not wrapped:
             return _differs(where, expected, value)
@@ -144,7 +71,7 @@ def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
 
 
 def _compare(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verdict:
-    """Every result must be the reference solution's, which ``expect`` has put into the tests."""
+    """Compare every result with the reference solution's, which ``expect`` put into the tests."""
     agreed = 0
     for part in tests["expected"]:
         if not part["outcomes"]:
@@ -155,34 +82,32 @@ def _compare(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Ve
         outcomes, verdict = _results(tests, program, part["calls"], sandbox, patient)
         if verdict is not None:
             return verdict
-        for call, found, wanted in zip(part["calls"], outcomes, part["outcomes"], strict=True):
-            if wanted[0] == "error":
+        for call, outcome, expected in zip(part["calls"], outcomes, part["outcomes"], strict=True):
+            if expected[0] == "error":
                 continue
-            if wrong := _disagrees(tests, call, found, wanted):
+            if wrong := _disagrees(tests, call, outcome, expected):
                 return wrong
             agreed += 1
-    left_out = len(tests["calls"]) - agreed
+    skipped = len(tests["calls"]) - agreed
     if not agreed:
         return Verdict(WRONG, why="the problem's own reference solution answers none of its calls")
-    rest = f"; {left_out} left out, which it cannot answer itself" if left_out else ""
+    rest = f"; {skipped} left out, which it cannot answer itself" if skipped else ""
     return Verdict(RIGHT, why=f"all {agreed} calls agree with the reference solution{rest}")
 
 
-def _disagrees(tests: Tests, call: Any, found: list[Any], wanted: list[Any]) -> Verdict | None:
+def _disagrees(tests: Tests, call: Any, outcome: list[Any], expected: list[Any]) -> Verdict | None:
     arguments = decode(call)
     where = f"{tests['function']}({', '.join(_cut(argument) for argument in arguments)}): "
-    if found[0] == "error":
-        return Verdict(WRONG, why=where + str(found[1]))
-    value, expected = _decoded(found[1]), decode(wanted[1])
-    if same_result(value, expected, tests, arguments):
-        return None
-    return _differs(where, expected, value)
+    if outcome[0] == "error":
+        return Verdict(WRONG, why=where + str(outcome[1]))
+    value, right = _decoded(outcome[1]), decode(expected[1])
+    return None if same_result(value, right, tests, arguments) else _differs(where, right, value)
 
 
 def expect(tests: Tests, sandbox: Sandbox, limits: Limits) -> Tests:
-    """``tests`` of the kind ``compare`` with what the reference solution answers, part by part.
+    """Add the reference solution's results to ``tests`` of the kind ``compare``, part by part.
 
-    A part that it does not answer within the limits of REFERENCE programs has no outcomes.
+    A part that it does not finish within REFERENCE times the limits has no outcomes.
     """
     cpu, wall = REFERENCE * limits.cpu_seconds, REFERENCE * limits.wall_seconds
     generous, parts = replace(limits, cpu_seconds=cpu, wall_seconds=wall), []
@@ -197,7 +122,7 @@ def expect(tests: Tests, sandbox: Sandbox, limits: Limits) -> Tests:
 def _results(
     tests: Tests, program: str, calls: list[Any], sandbox: Sandbox, limits: Limits, where: str = ""
 ) -> tuple[list[Any], Verdict | None]:
-    """What each call gave, or why the program did not get that far."""
+    """The outcome of each call, or why the program did not get that far."""
     ended = _call(tests, program, calls, sandbox, limits)
     if _answered(ended, calls):
         return ended.result, None
@@ -210,60 +135,62 @@ def _call(tests: Tests, program: str, calls: list[Any], sandbox: Sandbox, limits
 
 
 def _answered(ended: Ended, calls: list[Any]) -> bool:
-    found = ended.result
-    whole = ended.how == "done" and isinstance(found, list) and len(found) == len(calls)
-    return whole and all(map(_is_outcome, found))
+    outcomes = ended.result
+    whole = ended.how == "done" and isinstance(outcomes, list) and len(outcomes) == len(calls)
+    return whole and all(map(_is_outcome, outcomes))
 
 
-def _is_outcome(found: Any) -> bool:
-    """["value", ...] or ["error", a sentence]: a report comes from where the program was."""
-    if not isinstance(found, list) or len(found) != 2:
+def _is_outcome(outcome: Any) -> bool:
+    """Whether this is ["value", ...] or ["error", a sentence]. The report is not trusted: it comes
+    from the process that ran the program."""
+    if not isinstance(outcome, list) or len(outcome) != 2:
         return False
-    return found[0] == "value" or (found[0] == "error" and isinstance(found[1], str))
+    return outcome[0] == "value" or (outcome[0] == "error" and isinstance(outcome[1], str))
 
 
-def _decoded(found: Any) -> Any:
-    """A result of an untrusted program; what is not an encoding is equal to nothing."""
+def _decoded(result: Any) -> Any:
+    """The value of an untrusted result. One that is no encoding becomes an error, which equals no
+    expected value."""
     try:
-        return decode(found)
+        return decode(result)
     except (ValueError, TypeError, RecursionError, IndexError, OverflowError) as error:
         return error
 
 
 def _as_json(value: Any) -> Any:
-    """Tuples as lists, at any depth: JSON has no others."""
+    """The value with lists for tuples at any depth, as JSON has no tuples."""
     if isinstance(value, list | tuple):
         return [_as_json(item) for item in value]
     return {k: _as_json(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def same_output(found: str, expected: str) -> bool:
-    """Equal lines up to space at their ends, or equal words where numbers count by value.
+def same_output(output: str, expected: str) -> bool:
+    """Whether the lines are equal up to space at their ends, or their words with numbers by value.
 
     Source: LiveCodeBench, lcb_runner/evaluation/testing_util.py, which compares decimals exactly.
     """
-    if len(found) > MOST_LONGER * (len(expected) + 1000):
+    if len(output) > MOST_LONGER * (len(expected) + 1000):
         return False
-    left = [line.strip() for line in found.strip().splitlines()]
-    right = [line.strip() for line in expected.strip().splitlines()]
-    if left == right:
+    ours = [line.strip() for line in output.strip().splitlines()]
+    theirs = [line.strip() for line in expected.strip().splitlines()]
+    if ours == theirs:
         return True
-    pairs = zip(left, right, strict=False)
-    return len(left) == len(right) and all(_same_line(a, b) for a, b in pairs)
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(_same_line(a, b) for a, b in pairs)
 
 
-def _same_line(found: str, expected: str) -> bool:
-    left, right = found.split(), expected.split()
-    return len(left) == len(right) and all(map(_same_word, left, right))
+def _same_line(line: str, expected: str) -> bool:
+    ours, theirs = line.split(), expected.split()
+    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
 
 
-def _same_word(found: str, expected: str) -> bool:
-    numbers = NUMBER.fullmatch(found) and NUMBER.fullmatch(expected)
-    return found == expected or (bool(numbers) and Decimal(found) == Decimal(expected))
+def _same_word(word: str, expected: str) -> bool:
+    numbers = NUMBER.fullmatch(word) and NUMBER.fullmatch(expected)
+    return word == expected or (bool(numbers) and Decimal(word) == Decimal(expected))
 
 
-def _differs(where: str, expected: Any, found: Any) -> Verdict:
-    return Verdict(WRONG, why=f"{where}expected {_cut(expected)}, found {_cut(found)}")
+def _differs(where: str, expected: Any, value: Any) -> Verdict:
+    return Verdict(WRONG, why=f"{where}expected {_cut(expected)}, found {_cut(value)}")
 
 
 def _failed(ended: Ended, limits: Limits, where: str = "") -> Verdict:
@@ -271,7 +198,7 @@ def _failed(ended: Ended, limits: Limits, where: str = "") -> Verdict:
 
 
 def describe(ended: Ended, limits: Limits) -> str:
-    """Why a program that ended like this is not right."""
+    """The reason why a program that ended like this is not right."""
     if ended.error:
         return ended.error
     if ended.how.startswith("signal "):

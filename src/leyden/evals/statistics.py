@@ -30,10 +30,10 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, Interval]:
-    """Mean of values in [0, 1], one per problem, and its interval by bootstrap over problems.
+    """The mean of values in [0, 1], one per problem, and its interval by bootstrap over problems.
 
-    Where every problem is 0 or 1, a proportion, the interval is Wilson's, which covers better; and
-    where all are alike, of which a bootstrap sees no spread at all.
+    The interval is Wilson's where every value is 0 or 1, since it covers better, and where all
+    values are equal, since a bootstrap then has no width.
     """
     mean = float(np.mean(values))
     if set(values) <= {0.0, 1.0} or min(values) == max(values):
@@ -50,7 +50,7 @@ def accuracy_interval(scores: Sequence[Sequence[bool]]) -> tuple[float, Interval
 
 
 def pass_at(k: int, *, samples: int, successes: int) -> float:
-    """That one of k samples is right, without bias, from ``samples`` of which ``successes`` are.
+    """The unbiased estimate that one of k samples is right, from ``successes`` of ``samples``.
 
     1 - C(n - c, k) / C(n, k). Source: Chen et al. 2021 (arXiv 2107.03374), equation 1.
     """
@@ -60,10 +60,10 @@ def pass_at(k: int, *, samples: int, successes: int) -> float:
 
 
 def majority_share(votes: Sequence[tuple[bool, str]]) -> float:
-    """maj@k of one problem: whether the answer given most often is right.
+    """maj@k of one problem: whether the most frequent answer is right.
 
-    ``votes``: (right, answer) of every sample that gave an answer. Right answers are one answer,
-    however they are written; a tie counts as the share of right ones among the first. Source: Wang
+    ``votes`` are (right, answer) of every sample with an answer. All right answers count as one,
+    however they are written. A tie counts as the share of right ones among the tied. Source: Wang
     et al. 2022 (arXiv 2203.11171), self-consistency.
     """
     if not votes:
@@ -77,18 +77,19 @@ def majority_share(votes: Sequence[tuple[bool, str]]) -> float:
 def paired_difference(
     first: Mapping[str, Sequence[bool]], second: Mapping[str, Sequence[bool]], *, seed: int = 0
 ) -> tuple[float, Interval]:
-    """How much better ``first`` does than ``second`` on the problems that both answered.
+    """The accuracy of ``first`` minus ``second`` on the problems that both answered.
 
-    The mean over problems of the difference of their means over samples, with a bootstrap over
-    problems: what makes a problem hard for both cancels. Where all differences are alike, the room
-    that Wilson's interval leaves for the next problem. Raises ValueError where they share none.
+    It is the mean over problems of the difference of their means over samples, bootstrapped over
+    problems, so that whatever makes a problem hard for both cancels. Where all differences are
+    equal, the interval is as wide as Wilson's is for n equal outcomes. Raises ValueError where the
+    two share no problem.
     """
     shared = [problem for problem in first if problem in second]
     if not shared:
         raise ValueError("no problem in common")
     differences = [float(np.mean(first[p])) - float(np.mean(second[p])) for p in shared]
     mean = float(np.mean(differences))
-    if min(differences) == max(differences):  # no spread to resample: as if one more had differed
+    if min(differences) == max(differences):  # nothing to resample
         room = wilson_interval(0, len(shared))[1]
         return mean, (max(-1.0, mean - room), min(1.0, mean + room))
     return mean, bootstrap_interval(differences, seed=seed)

@@ -1,4 +1,4 @@
-"""Where a model named in a recipe lies: a folder here, or a snapshot of the Hugging Face Hub."""
+"""Find a model named in a recipe: a folder here, or a snapshot of the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,10 @@ FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def model_folder(place: str) -> Path:
-    """The folder of ``place``: a path, or a Hub id ``org/name`` or ``org/name@revision``."""
+    """The folder of ``place``, a path or a Hub id ``org/name`` or ``org/name@revision``.
+
+    A model of the Hub is fetched. Raises EngineError where there is none.
+    """
     path = Path(place).expanduser()
     if path.is_dir():
         return path.resolve()

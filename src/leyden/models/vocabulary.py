@@ -1,4 +1,4 @@
-"""Tokenizers and sizes of models: token ids cross between models that number them alike."""
+"""Tokenizers and sizes of models. Token ids may cross between models that number them alike."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from leyden.provenance.identity import fingerprint
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Raises EngineError."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers, json and transformers each have errors of their own
@@ -34,7 +35,7 @@ def load_sizes(folder: Path) -> tuple[int, int]:
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of the token -> id map: models may share ids only if this is equal."""
+    """Hash of the map from tokens to ids: models may share ids only where it is equal."""
     return fingerprint(tokenizer.get_vocab())
 
 

@@ -1,8 +1,8 @@
-"""When is the estimator wrong? What stored scores and held-out rollouts say before a model is lost.
+"""Warn of an arm that goes wrong, from stored scores and held-out rollouts, while it can be saved.
 
-Every rule reads numbers that a record or metrics.jsonl already holds and either is silent or says
-what it found, against which limit, and what to do. ``labs/parity`` counts how often each fires on
-arms that fail and on arms that work.
+Every rule reads numbers of a record or of metrics.jsonl. It gives no finding, or one with the
+value, the limit and what to do. ``labs/parity`` counts how often each rule fires on arms that fail
+and on arms that work.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ RISE = 1.2  # of held-out reverse KL, or loss, over its lowest
 ESS = 0.5  # effective sample size of the ratios, share of the tokens
 RATIO = 0.1  # distance of the mean ratio from 1, its expectation
 BLIND = 3.0  # reverse KL by the stored top k over that by the sampled tokens
-PREFIX = 0.6  # nats per root of the answer's tokens; root mean square log-ratio of a prefix
+PREFIX = 0.6  # nats per root of the completion's tokens; root mean square log-ratio of a prefix
 LONGER, STOP = 1.25, 0.05  # growth of the mean length; fall of the stop rate
 COVERED, LEAK = 0.9, 0.05  # mass inside the top k; its fall while training
 
@@ -36,7 +36,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """``name`` is the rule's; ``step`` the measurement it speaks of."""
+    """A warning: the rule's ``name``, and the ``step`` of the measurement that it is about."""
 
     name: str
     step: int
@@ -55,8 +55,8 @@ def diagnose_arm(graph: Graph, arm: str) -> list[Finding]:
 def diagnose(
     arm: Objective, metrics: Sequence[Mapping[str, Any]], scores: Mapping[str, Any]
 ) -> list[Finding]:
-    """Every rule's finding at the newest held-out measurement; ``scores`` is the score record's
-    counts."""
+    """The findings of all rules at the newest held-out measurement. ``scores`` are the counts of
+    the score stage's record."""
     heldout = [line for line in metrics if line["split"] == "heldout"]
     if not heldout:
         return []
@@ -72,18 +72,20 @@ def diagnose(
 
 
 def best_step(metrics: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step that was best on held-out answers; None where nothing was measured."""
+    """The step with the best held-out measurement; None where nothing was measured."""
     heldout = [line for line in metrics if line["split"] == "heldout"]
     return min(heldout, key=criterion)["step"] if heldout else None
 
 
 def _leaving(arm, heldout, scores) -> Iterator[Finding]:
-    """No closer to the teacher than before training, twice in a row. A live arm is measured too: on
-    the reference's answers its student must come closer as any other."""
+    """No closer to the teacher than before training, twice in a row.
+
+    This holds for a live arm too: its student must come closer on the reference's rollouts.
+    """
     measured = [line["kl_topk"] for line in heldout if "kl_topk" in line]
-    wanted = 2 if arm.eval_every else 1
-    newest = measured[1:][-wanted:]
-    if len(newest) == wanted and min(newest) > LEAVING * measured[0] + NOISE:
+    needed = 2 if arm.eval_every else 1
+    newest = measured[1:][-needed:]
+    if len(newest) == needed and min(newest) > LEAVING * measured[0] + NOISE:
         yield Finding(
             "leaving_teacher",
             heldout[-1]["step"],
@@ -96,7 +98,7 @@ def _leaving(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
-    """Before training: the sampled loss is a handful of tokens."""
+    """Before training: a handful of tokens are most of the sampled loss."""
     share = heldout[0].get("far_loss_share", 0.0)
     if share > FAR_SHARE:
         yield Finding(
@@ -109,7 +111,7 @@ def _heavy_tail(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
-    """Before training: the rollouts are not what the reference writes at temperature 1."""
+    """Before training: the rollouts were not sampled at temperature 1."""
     if _is_sharp(scores):
         ratio = scores["surprisal_over_entropy"]
         yield Finding(
@@ -123,9 +125,10 @@ def _sharpened(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _rising(arm, heldout, scores) -> Iterator[Finding]:
+    """Held-out reverse KL, or loss, above its lowest."""
     best, last = min(heldout, key=criterion), heldout[-1]
     if "kl_topk" in last and best is heldout[0]:
-        return  # that is leaving_teacher's to say, where it lasts
+        return  # the rule leaving_teacher reports this, where it lasts
     low, now = criterion(best), criterion(last)
     if now > low + (RISE - 1) * abs(low) + NOISE:
         what = "reverse KL" if "kl_topk" in last else "loss"
@@ -139,7 +142,7 @@ def _rising(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _blind(arm, heldout, scores) -> Iterator[Finding]:
-    """The student puts mass where no token was sampled, and the sampled loss cannot see it."""
+    """The student gives mass to tokens that were not sampled, which the sampled loss cannot see."""
     last = heldout[-1]
     dense, sampled = last.get("kl_topk"), last.get("kl_sampled")
     if dense is None or sampled is None or _is_sharp(scores):
@@ -160,6 +163,7 @@ def _is_sharp(scores) -> bool:
 
 
 def _drifted(arm, heldout, scores) -> Iterator[Finding]:
+    """The rollouts are no longer the student's own."""
     last = heldout[-1]
     ess, ratio, prefix = (last.get(k) for k in ("ratio_ess", "ratio_mean", "prefix_drift_rms"))
     if ess is not None and ess < ESS:
@@ -191,7 +195,7 @@ def _drifted(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _leaking(arm, heldout, scores) -> Iterator[Finding]:
-    """Mass outside the stored ids, which renormalised top k leaves alone."""
+    """Mass outside the stored ids, which the renormalised top k leaves free."""
     first, last = heldout[0], heldout[-1]
     covered = first.get("teacher_covered", 1.0)
     if arm.objective == "topk" and covered < COVERED:
@@ -213,6 +217,7 @@ def _leaking(arm, heldout, scores) -> Iterator[Finding]:
 
 
 def _longer(arm, heldout, scores) -> Iterator[Finding]:
+    """Completions grow, or stop less often by themselves."""
     measured = [line for line in heldout if "length_mean" in line]
     if not measured:
         return
@@ -221,7 +226,7 @@ def _longer(arm, heldout, scores) -> Iterator[Finding]:
         yield Finding(
             "growing_length",
             last["step"],
-            f"answers grew from {first['length_mean']:.1f} to {last['length_mean']:.1f} tokens "
+            f"completions grew from {first['length_mean']:.1f} to {last['length_mean']:.1f} tokens "
             f"(limit {LONGER} times)",
             "look at the stop token's advantage in the report; lower the rate or use 'topk_tail'",
         )
@@ -230,7 +235,7 @@ def _longer(arm, heldout, scores) -> Iterator[Finding]:
         yield Finding(
             "falling_stop_rate",
             last["step"],
-            f"answers that stop by themselves fell from {first['stop_rate']:.0%} to "
+            f"completions that stop by themselves fell from {first['stop_rate']:.0%} to "
             f"{last['stop_rate']:.0%}",
             "look at the stop token's advantage in the report; lower the rate or use 'topk_tail'",
         )

@@ -31,7 +31,7 @@ from leyden.recipe.benchmarks import grader_files, problem_files
 from leyden.recipe.schema import Evaluation
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.fits import check_length
-from leyden.run.layout import EVALUATIONS, RENDERED
+from leyden.run.layout import EVALUATIONS
 from leyden.run.table import EVALUATE, PROBLEMS
 from leyden.stages.evaluate import answer_benchmarks
 from leyden.telemetry.progress import Progress, silent
@@ -127,7 +127,7 @@ def _evaluate(
 ) -> Record:
     """Sample and grade."""
     use_threads(settings.execution)
-    rendered = write_prompt_set(folder / str(PROBLEMS) / RENDERED, list(prompts.values()))
+    rendered = write_prompt_set(folder / str(PROBLEMS), list(prompts.values()))
     answered = answer_benchmarks(sampler, settings.evaluate, prompts, folder, renderer.tokenizer)
     results = Results(answered.results)
     write_results(folder, results)

@@ -1,7 +1,7 @@
-"""What a model, a tokenizer or a setting *is*: hashes of content, never of names or places.
+"""Identify models, tokenizers and settings by hashes of their content, never by names or places.
 
-A model's identity is sha256 over its parts, each a hash of its own, so that a mismatch can say
-which part differs. Nothing here loads a model: torch and transformers stay out.
+A model's identity is a sha256 over its parts. Each part has a hash of its own, so that a mismatch
+can name the part that differs. Nothing here loads a model: torch and transformers stay out.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 TOKENIZER_VOLATILE = {"chat_template", "name_or_path", "tokenizer_file", "transformers_version"}
 STOP_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
-CACHE_FROM_BYTES = 64 * 2**20
+CACHE_FROM_BYTES = 64 * 2**20  # smaller files are hashed in well under a second
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """``digest`` (hex sha256) over ``parts``: part -> hex sha256, or "" where there is none."""
+    """A hex sha256, ``digest``, over ``parts``: part -> hex sha256, or "" where it is absent."""
 
     digest: str
     parts: dict[str, str]
@@ -43,7 +43,7 @@ class ModelIdentity:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Sorted keys, no spaces, no NaN; raises TypeError on what JSON cannot hold."""
+    """JSON with sorted keys and no spaces. Raises TypeError on a value that JSON cannot hold."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
     ).encode()
@@ -128,7 +128,7 @@ def _weights_part(folder: Path) -> str:
 
 
 def tokenizer_part(folder: Path) -> str:
-    """Hash of what turns text into ids and back, without the chat template."""
+    """Hash of the files that turn text into ids and back, without the chat template."""
     content: dict[str, Any] = {}
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
@@ -141,7 +141,7 @@ def tokenizer_part(folder: Path) -> str:
 
 
 def read_template(folder: Path) -> Any:
-    """What tells the chat template (or named templates) apart from another, or None."""
+    """The content of the chat template (or templates), by file; None where there is none."""
     files = sorted([*folder.glob("chat_template.*"), *folder.glob("additional_chat_templates/*")])
     templates: Mapping[str, Any] = {f.name: hash_file(f) for f in files if f.is_file()}
     settings = folder / "tokenizer_config.json"
@@ -151,5 +151,5 @@ def read_template(folder: Path) -> Any:
 
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     generation = folder / "generation_config.json"
-    found = {**config, **(read_object(generation) if generation.is_file() else {})}
-    return {key: found[key] for key in STOP_KEYS if found.get(key) is not None}
+    values = {**config, **(read_object(generation) if generation.is_file() else {})}
+    return {key: values[key] for key in STOP_KEYS if values.get(key) is not None}

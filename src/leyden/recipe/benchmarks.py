@@ -1,7 +1,7 @@
-"""Benchmarks: what ``[evaluate]`` of a recipe says, and the known ones of benchmarks.toml.
+"""Benchmarks: the section ``[evaluate]`` of a recipe, and the known ones of benchmarks.toml.
 
-A known benchmark is nothing but defaults for ``[[evaluate.benchmarks]]`` under its name: whatever a
-recipe states replaces them, and the resolved recipe shows them all.
+A known benchmark is no more than defaults for ``[[evaluate.benchmarks]]`` under its name. Whatever
+a recipe states replaces them, and the resolved recipe shows them all.
 """
 
 import tomllib
@@ -26,28 +26,29 @@ class HubFiles(Section):
     revision: str
     """A commit, so that the problems cannot change."""
     files: str
-    """Which files, as a glob; JSON lines, JSON or Parquet, read in the order of their names."""
+    """A glob of files: JSON lines, JSON or Parquet, read in the order of their names."""
 
 
 class Problems(Section):
-    """Where problems are and how a row is read. Of a tuple of fields the first that is there."""
+    """Where problems are and how a row is read. Of several fields the first that a row has."""
 
     file: str | None = Field(default=None, json_schema_extra=WHERE)
-    """Path of a local file, relative to the recipe; it goes before ``hub``."""
+    """Path of a local file, relative to the recipe. It is used instead of ``hub``."""
     hub: HubFiles | None = None
     """The published files."""
     prompt_field: Fields = "prompt"
     """The question."""
     answer_field: Fields | None = None
-    """The reference answer. Where it holds ``\\boxed{...}``, what is inside."""
+    """The reference answer. Where it holds ``\\boxed{...}``, the content of the box."""
     answer_after: str | None = None
-    """The answer is what follows the last of these marks in its field."""
+    """The answer follows the last of these marks in its field."""
     id_field: Fields | None = None
     """A unique id; without it, the sha256 of the prompt is the id."""
     instruction: str = "{prompt}"
-    """What the model is asked: ``{prompt}``, and for code ``{examples}`` (the asserts of a row that
-    its prompt does not show) and ``{starter}`` (how to answer: the row's starter code, or standard
-    input and output). A prompt that already holds the words around ``{prompt}`` stays as it is."""
+    """The text for the model, around ``{prompt}``. For code also ``{examples}``, the asserts of a
+    row that its prompt does not show, and ``{starter}``, the row's starter code or a sentence about
+    standard input and output. A prompt that already holds the words after ``{prompt}`` stays as it
+    is."""
     date_field: str | None = None
     """The field that holds a problem's date, as ``2025-02-01...``."""
     first_date: str | None = None
@@ -57,7 +58,7 @@ class Problems(Section):
     skip: Size = 0
     """Leave out this many rows from the start."""
     limit: Count | None = None
-    """Use this many rows at most."""
+    """Use at most this many rows."""
 
     @model_validator(mode="after")
     def _has_a_place(self):
@@ -71,12 +72,12 @@ class Problems(Section):
 
 
 class Benchmark(Sampling):
-    """Problems with a grader. The defaults of sampling are the paper's protocol."""
+    """Problems with a grader. Sampling defaults to the paper's protocol."""
 
     name: Name
-    """Shown in tables. A known benchmark's name brings its problems, grader and samples."""
+    """The name in tables. A known benchmark's name brings its problems, grader and samples."""
     known: str | None = None
-    """A known benchmark under another name, such as a second date window."""
+    """Take a known benchmark's defaults under another name, as for a second date window."""
     problems: Problems
     """Where the problems are and how to read them."""
     grader: str = Field(default="math", json_schema_extra=WHERE)
@@ -85,7 +86,7 @@ class Benchmark(Sampling):
     temperature: Positive = 0.6
     """Softmax temperature of the sampler."""
     top_p: Fraction = 0.95
-    """Nucleus: sample from the smallest set of tokens whose mass reaches this."""
+    """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
 
     @property
     def grader_path(self) -> str:
@@ -93,7 +94,7 @@ class Benchmark(Sampling):
         return self.grader.rpartition(":")[0]
 
     def identity(self) -> dict[str, Any]:
-        """With the grader's name, not where it lies: its file counts by content."""
+        """With the grader's name but not its place: its file counts by content."""
         return super().identity() | {"grader": self.grader.rpartition("/")[2]}
 
     @model_validator(mode="before")
@@ -133,16 +134,16 @@ def _with_known(values: dict[str, Any]) -> dict[str, Any]:
 @cache
 def known_benchmarks() -> dict[str, dict[str, Any]]:
     """Name -> the defaults of that benchmark."""
-    found = tomllib.loads(files("leyden.recipe").joinpath("benchmarks.toml").read_text())
-    common = found.pop("common")
-    for values in found.values():
+    known = tomllib.loads(files("leyden.recipe").joinpath("benchmarks.toml").read_text())
+    common = known.pop("common")
+    for values in known.values():
         problems = values["problems"]
         problems["instruction"] = common.get(problems["instruction"], problems["instruction"])
-    return found
+    return known
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """TOML and JSON know lists alone; what goes through our own code must be what the type says."""
+    """Turn the lists of TOML and JSON into the tuples that the types ask for."""
     problems = values.get("problems")
     if not isinstance(problems, dict):
         return values
@@ -151,34 +152,34 @@ def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class SandboxLimits(Section):
-    """What one tested program may use, and where it runs."""
+    """The limits of one tested program, and where it runs."""
 
     image: str = Field(default="python:3.11-slim", json_schema_extra=WHERE)
-    """For docker and podman, used where bubblewrap does not work: an image that is already here."""
+    """For docker and podman, which run where bubblewrap does not: an image that is already here."""
     cpu_seconds: Count = 10
-    """CPU time over all processes; of each test case, where cases are run one by one."""
+    """CPU time over all its processes; per test case, where cases are run one by one."""
     wall_seconds: Positive = 30.0
-    """Time on the clock, all together, of the same."""
+    """Time on the clock for the same."""
     memory_mb: Count = 2048
-    """Memory of all its processes together."""
+    """Memory over all its processes."""
     processes: Count = 64
     """Processes and threads at a time."""
 
 
 class Evaluate(Section):
-    """Stage 6: every model made answers the same questions."""
+    """Stage 6: every model answers the same problems."""
 
     benchmarks: tuple[Benchmark, ...] = ()
     """Each ``[[evaluate.benchmarks]]``."""
     sandbox: SandboxLimits = SandboxLimits()
     """Limits of tested programs."""
     allow_unsandboxed_code: bool = Field(default=False, json_schema_extra=WHERE)
-    """Run what models wrote on this very machine where no sandbox works: only in a machine that is
-    itself thrown away."""
+    """Run programs of models without a sandbox where none works. Only for a machine that is thrown
+    away afterwards."""
     graders: Size = Field(default=0, json_schema_extra=WHERE)
-    """Answers graded at the same time; 0 = one per CPU."""
+    """Completions graded at the same time; 0 = one per CPU."""
     kl_prompts: Size = 0
-    """Measure reverse KL to the teacher on fresh rollouts of so many held-out prompts; 0 = not."""
+    """Held-out prompts on whose fresh rollouts reverse KL to the teacher is measured; 0 = none."""
     kl_max_new_tokens: Count = 256
     """Length cap of those rollouts."""
 

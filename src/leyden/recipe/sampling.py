@@ -1,4 +1,4 @@
-"""What prompts are read from and how completions are drawn: parts that several sections share."""
+"""Parts that several sections share: a file of prompts, and how completions are sampled."""
 
 from pydantic import Field
 
@@ -19,16 +19,16 @@ class PromptFile(Section):
     skip: Size = 0
     """Leave out this many rows from the start."""
     limit: Count | None = None
-    """Use this many rows at most."""
+    """Use at most this many rows."""
 
 
 class Sampling(Section):
-    """How completions are drawn."""
+    """How completions are sampled."""
 
     temperature: Positive = 1.0
     """Softmax temperature of the sampler."""
     top_p: Fraction = 1.0
-    """Nucleus: sample from the smallest set of tokens whose mass reaches this."""
+    """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
     max_new_tokens: Count = 4096
     """Length cap, stop token included."""
     samples_per_prompt: Count = 1

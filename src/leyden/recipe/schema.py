@@ -1,9 +1,8 @@
-"""A recipe: everything that decides a run, as closed, frozen, strict pydantic models.
+"""A recipe: all settings of a run, as closed, frozen, strict pydantic models.
 
-The classes state the fields; reading TOML and applying flags is ``recipe.py``. A field whose value
-cannot change a token, a score or a weight is marked ``Where`` (it says where or how fast, not
-what) and stays out of fingerprints. Paths are ``Where`` too: what they point to is identified by
-content.
+The classes state the fields; ``toml.py`` reads files and applies flags. A field that cannot change
+a token, a score or a weight is marked ``WHERE`` and stays out of fingerprints. Paths are marked
+too: the files that they point to are identified by content.
 """
 
 from typing import Literal
@@ -17,19 +16,19 @@ from leyden.recipe.training import Distill, Sft
 
 
 class Models(Section):
-    """Which models: a folder in the Hugging Face format, or a Hub id ``org/name[@revision]``."""
+    """The models: folders in the Hugging Face format, or Hub ids ``org/name[@revision]``."""
 
     teacher: str = Field(json_schema_extra=WHERE)
-    """Writes the SFT answers and scores the rollouts."""
+    """Writes the SFT data and scores the rollouts."""
     base: str = Field(json_schema_extra=WHERE)
     """The student before any training."""
     sft_teacher: str | None = Field(default=None, json_schema_extra=WHERE)
-    """Another model that writes the SFT answers: against the method; needs
+    """Another model that writes the SFT data. This is against the method and needs
     ``score.allow_inconsistent_teacher``."""
     reference: str | None = Field(default=None, json_schema_extra=WHERE)
-    """Adopt this student, trained elsewhere, as the reference policy; teach and sft are skipped."""
+    """A student trained elsewhere, adopted as the reference policy; teach and sft are skipped."""
     reference_teacher: str | None = Field(default=None, json_schema_extra=WHERE)
-    """The model that wrote the adopted student's SFT data: declared by you, not verified."""
+    """The model that wrote the adopted student's SFT data. You declare it; it is not verified."""
 
     @model_validator(mode="after")
     def _adoption_is_declared(self):
@@ -44,83 +43,84 @@ class Prompts(Section):
     """The prompts of SFT and of on-policy distillation."""
 
     sft: PromptFile
-    """The teacher answers these."""
+    """The teacher writes completions of these, the SFT data."""
     opd: PromptFile
-    """The student answers these and the teacher scores the answers."""
+    """The student writes completions of these, and the teacher scores them."""
     heldout: Size = 64
-    """The last so many OPD prompts are never trained on: held-out loss and KL."""
+    """The number of OPD prompts, from the end, that are kept out of training to measure loss and
+    KL on."""
     max_prompt_tokens: Count = Field(default=1024, json_schema_extra=WHERE)
-    """A longer rendered prompt is an error."""
+    """A rendered prompt of more tokens is an error."""
 
 
 class Template(Section):
-    """How a prompt becomes token ids; done once per run, with the teacher's tokenizer."""
+    """How a prompt becomes token ids: once per run, with the teacher's tokenizer."""
 
     kind: Literal["chat", "plain"] = "chat"
     """``chat`` uses the tokenizer's chat template, ``plain`` the ``plain`` string below."""
     plain: str = "{prompt}"
-    """For ``kind = "plain"``: the text, with ``{prompt}`` where the prompt goes."""
+    """For ``kind = "plain"``: the text around ``{prompt}``."""
     system: str | None = None
-    """System message, for ``kind = "chat"``."""
+    """For ``kind = "chat"``: the system message."""
     arguments: dict[str, bool | int | str] = Field(default={})
-    """More arguments of the chat template, such as ``enable_thinking = false``."""
+    """Further arguments of the chat template, such as ``enable_thinking = false``."""
     stop_tokens: tuple[str, ...] = ()
-    """Tokens that end a completion; empty means the teacher's own end-of-sequence tokens."""
+    """Tokens that end a completion; by default the teacher's own end-of-sequence tokens."""
 
 
 class Teach(Sampling):
-    """Stage 1: the teacher answers the SFT prompts."""
+    """Stage 1: the teacher writes completions of the SFT prompts."""
 
     answer_opd_prompts: bool = False
-    """Also answer the OPD prompts, as fresh data for ``objective = "sft"`` arms (the control)."""
+    """Also complete the OPD prompts, as fresh data for control arms (``objective = "sft"``)."""
 
 
 class Rollout(Sampling):
-    """Stage 3: the SFT student answers the OPD prompts. Defaults: paper, section 4 (T 0.8)."""
+    """Stage 3: the student after SFT completes the OPD prompts. Temperature 0.8 is the paper's."""
 
     temperature: Positive = 0.8
     """Softmax temperature of the sampler."""
 
 
 class Score(Section):
-    """Stage 4: teacher and reference score every rollout token, once."""
+    """Stage 4: teacher and reference policy score every rollout token, once."""
 
     top_k: Size = 0
-    """Store the teacher's k most likely ids per token with both models' log-probs; 0 = none."""
+    """Store the teacher's k likeliest ids per token, with both models' log-probs; 0 = none."""
     allow_inconsistent_teacher: bool = False
-    """Score with a teacher that did not write the SFT data; recorded and shown ever after."""
+    """Let a teacher score that did not write the SFT data. The run's records and pages say so."""
 
 
 class Execution(Section):
-    """Where and how fast: nothing here changes what is made, beyond rounding."""
+    """Where and how fast: nothing here changes a result beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run."""
+    """The device of the models."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Weights and compute of inference; compute of training (master weights stay float32)."""
+    """Weights and compute of inference, and compute of training, whose weights stay float32."""
     threads: Size = 0
-    """CPU threads of torch; 0 = torch's choice. Tiny models are often faster with 1."""
+    """CPU threads of torch; 0 = torch's choice. Tiny models are often fastest with 1."""
     rows_per_unit: Count = 256
-    """Rows per store unit: what a killed worker loses at most."""
+    """Rows that are committed to a store together; a killed worker loses at most these."""
     generate_batch_size: Count = 64
     """Sequences sampled together."""
     batch_tokens: Count = 16384
-    """Token budget of a scoring batch or a training micro-batch, padding included."""
+    """Tokens in a scoring batch or a training micro-batch at most, padding included."""
     logprob_chunk_tokens: Count = 1024
-    """Tokens whose logits are held at once."""
+    """Tokens whose logits are in memory at once."""
     layout: Literal["padded", "packed"] = "padded"
-    """Training micro-batches: one sequence per row, or all sequences in one row."""
+    """Layout of training micro-batches: one sequence per row, or all sequences in one row."""
     ranks: Count = 1
     """Data-parallel training processes on this machine."""
 
 
 class Evaluation(Section):
-    """What `leyden evaluate MODEL` does: the last stage without a run."""
+    """The settings of `leyden evaluate MODEL`: the last stage without a run."""
 
     model: str = Field(json_schema_extra=WHERE)
-    """The model that answers: a folder or a Hub id."""
+    """The model to evaluate: a folder or a Hub id."""
     seed: Size = 0
-    """Samples follow from it."""
+    """The seed of all samples."""
     template: Template = Template()
     """How a problem becomes token ids, with the model's own tokenizer."""
     evaluate: Evaluate
@@ -130,12 +130,12 @@ class Evaluation(Section):
 
 
 class Recipe(Section):
-    """One file, one run."""
+    """All settings of one run, as one file."""
 
     name: Name = Field(json_schema_extra=WHERE)
-    """Names the run and its default folder, ``runs/NAME``."""
+    """The name of the run, and of its default folder ``runs/NAME``."""
     seed: Size = 0
-    """Every random choice of the run follows from it."""
+    """The seed of every random choice."""
     models: Models
     prompts: Prompts
     template: Template = Template()
@@ -175,7 +175,7 @@ class Recipe(Section):
             arm.objective == "sft" for arm in self.distill.resolved_arms().values()
         ):
             raise ValueError(
-                "objective = 'sft' needs teacher answers; models.reference skips teach"
+                "objective = 'sft' needs the teacher's completions; models.reference skips teach"
             )
         others = {"teacher", "sft_teacher", "base", "reference"}
         taken = others & self.distill.resolved_arms().keys()

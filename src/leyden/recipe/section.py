@@ -1,10 +1,11 @@
-"""What every part of a recipe is: closed, frozen, strict, and able to say what it decides."""
+"""The base of every part of a recipe: closed, frozen, strict."""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+# Marks a field that says where or how fast, not what: it cannot change a token, score or weight.
 WHERE: JsonDict = {"identity": False}
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
@@ -16,14 +17,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 
 
 class Section(BaseModel):
-    """Base of every part of a recipe: frozen, no unknown keys, no silent conversions."""
+    """A part of a recipe: frozen, without unknown keys, without silent conversions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what is made, as plain JSON values."""
+        """The fields that decide the result, as plain JSON values."""
         fields = type(self).model_fields
         return {
             name: _identity_value(getattr(self, name))

@@ -1,4 +1,4 @@
-"""Recipe files: TOML and flags in, a validated ``Recipe`` out, and back to TOML."""
+"""Recipe files: from TOML and flags to a validated ``Recipe``, and back to TOML."""
 
 import difflib
 import json
@@ -29,7 +29,8 @@ def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe
 
 
 def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> Evaluation:
-    """``values`` with (key, text) pairs applied, validated; paths are relative to here."""
+    """Apply (key, text) pairs to ``values`` and validate. Paths are relative to the working
+    directory."""
     for key, text in overrides:
         _override(values, key, text)
     _resolve_paths(values, Path.cwd())
@@ -45,11 +46,11 @@ def read_toml(path: Path) -> dict[str, Any]:
             hint="give the path of a TOML recipe, such as recipes/tiny.toml",
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint="mend that line") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="correct that line") from error
 
 
 def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
-    """Validate in JSON mode (TOML arrays pass as tuples); the first error as a sentence."""
+    """Validate a recipe. Raises ConfigError with the first mistake as a sentence."""
     return validate(Recipe, values, source=source)
 
 
@@ -57,7 +58,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def validate(section: type[S], values: Mapping[str, Any], *, source: str) -> S:
-    """Validate any section as if read from TOML."""
+    """Validate any section in JSON mode, in which TOML's arrays pass as tuples."""
     try:
         return section.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
@@ -73,7 +74,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
-    """``["--distill.learning-rate", "2e-6", "--seed=3"]`` as (key, text) pairs."""
+    """Turn ``["--distill.learning-rate", "2e-6", "--seed=3"]`` into (key, text) pairs."""
     pairs, rest = [], list(arguments)
     while rest:
         flag = rest.pop(0)
@@ -92,7 +93,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 def _override(values: dict[str, Any], key: str, text: str) -> None:
-    """Set a dotted key; the text is read as a TOML value, or taken as a string."""
+    """Set a dotted key. The text is read as a TOML value, or else taken as a string."""
     *sections, field = key.split(".")
     inside = ""
     for name in sections:
@@ -111,12 +112,12 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
-    """A flag's dashes are a field's underscores; names of arms are the user's own."""
+    """The field that a flag means: its dashes are underscores, except in names of arms."""
     return name if name in values or inside == "arms" else name.replace("-", "_")
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    """Make relative paths absolute; a Hub id that is no folder of ``folder`` stays."""
+    """Make paths absolute that are relative to ``folder``. A Hub id stays."""
     models = values.get("models")
     if isinstance(models, dict):
         for role, place in models.items():
@@ -140,19 +141,19 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
 
 
 def _explain(error: ValidationError, source: str, top: type[BaseModel]) -> ConfigError:
-    """The first validation error as one sentence with the key, the value found and a hint."""
+    """The first validation error as one sentence with the key, its value and a hint."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    found, kind = first.get("input"), first["type"]
+    value, kind = first.get("input"), first["type"]
     if kind == "extra_forbidden":
         known = _fields_at(first["loc"][:-1], top)
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         hint += "; as a flag: --section.field VALUE" if len(first["loc"]) == 1 else ""
-        return ConfigError(f"{source}: unknown key {key} = {found!r}", hint=hint)
+        return ConfigError(f"{source}: unknown key {key} = {value!r}", hint=hint)
     if first["loc"] and first["loc"][-1] == "[key]":
         return ConfigError(
-            f"{source}: {found!r} is not a name", hint="lower-case letters, digits, - and _"
+            f"{source}: {value!r} is not a name", hint="lower-case letters, digits, - and _"
         )
     if kind == "missing":
         return ConfigError(
@@ -165,7 +166,7 @@ def _explain(error: ValidationError, source: str, top: type[BaseModel]) -> Confi
             f"{source}: {where}{' '.join(message)}", hint="change one of the settings named"
         )
     return ConfigError(
-        f"{source}: {key} = {found!r} is not valid: {first['msg']}",
+        f"{source}: {key} = {value!r} is not valid: {first['msg']}",
         hint=f"`leyden config --schema` documents {key}",
     )
 

@@ -9,7 +9,7 @@ from leyden.recipe.section import WHERE, Beta, Count, Name, NonNegative, Positiv
 
 
 class Optimisation(Section):
-    """What SFT and distillation share: AdamW on batches of whole sequences."""
+    """Settings that SFT and distillation share: AdamW on batches of whole sequences."""
 
     steps: Count = 150
     """Optimizer steps."""
@@ -32,11 +32,11 @@ class Optimisation(Section):
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "token_mean"
     """How token losses become one number; always global sums over global denominators."""
     eval_every: Size = Field(default=10, json_schema_extra=WHERE)
-    """Measure held-out loss every so many steps; 0 = only at the end."""
+    """Steps between measurements of the held-out loss; 0 = only at the end."""
     patience: Size = 0
-    """Stop when so many held-out measurements in a row brought no lower reverse KL by the stored
-    top k (or loss, without one), and keep the model of the lowest; 0 = train all steps and keep the
-    last."""
+    """Stop after this many held-out measurements in a row without a lower reverse KL by the stored
+    top k (without a lower loss, where no top k is stored), and keep the best model; 0 = train all
+    steps and keep the last."""
     checkpoint_every: Count = Field(default=50, json_schema_extra=WHERE)
     """Steps between resume points."""
 
@@ -47,46 +47,48 @@ class Optimisation(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """How often held-out loss is measured decides the model once patience may stop."""
-        found = super().identity()
-        return found | {"eval_every": self.eval_every} if self.patience else found
+        """With ``eval_every`` where patience may stop training: it then decides when."""
+        fields = super().identity()
+        return fields | {"eval_every": self.eval_every} if self.patience else fields
 
 
 class Sft(Optimisation):
-    """Stage 2: the base model learns the teacher's answers; the result is the reference policy."""
+    """Stage 2: the base model learns the teacher's completions; it becomes the reference policy."""
 
     learning_rate: Positive = 8e-5
     """Peak learning rate; the paper's for 4B and 8B."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After warm-up: constant, or cosine to a tenth of the peak."""
     keep_truncated: bool = False
-    """Also learn answers that were cut at the length cap; they hold no stop token to learn."""
+    """Also learn completions that were cut at the length cap, which hold no stop token."""
 
 
 class Objective(Optimisation):
-    """Stage 5: the student trains on the stored scores alone. Defaults: paper, section 4."""
+    """Stage 5: the student trains on the stored scores alone. The defaults are the paper's."""
 
     objective: Literal["sampled", "topk", "topk_tail", "sft"] = "sampled"
-    """``sampled`` is the paper's; ``topk_tail`` and ``topk`` match the stored top-k distribution
-    with a bucket for the rest, or renormalised; ``sft`` continues on teacher answers (a
-    control)."""
+    """``sampled`` is the paper's loss. ``topk_tail`` and ``topk`` match the stored top-k
+    distribution: with one bucket for all other tokens, or renormalised. ``sft`` continues on the
+    teacher's completions, as a control."""
     top_k: Size = 0
-    """For dense objectives: use the likeliest so many of the stored ids, the others joining the
-    tail; 0 = all of them."""
+    """For dense objectives: use only the k likeliest of the stored ids, and count the others to the
+    tail; 0 = use all."""
     advantage_clip: Positive = 10.0
-    """tau: the advantage, in nats, beyond which the loss grows linearly (``sampled``)."""
+    """For ``sampled``: tau, the advantage in nats beyond which the loss grows linearly."""
     importance: Literal["none", "token", "prefix", "sequence"] = "none"
-    """Detached ratio student/reference: of the token, of the prefix up to it, of the sequence."""
+    """Weight each token by the detached ratio student / reference: of the token itself, of the
+    prefix up to it, or of the whole sequence."""
     importance_cap: Positive | None = None
-    """Truncate the ratio here; default 2 for ``token``, 3 for ``prefix`` and ``sequence``."""
+    """Truncate the ratio at this value; by default 2 for ``token``, 3 for ``prefix`` and
+    ``sequence``."""
     kl_to_reference: NonNegative = 0.0
-    """Weight of an explicit penalty against leaving the reference policy."""
+    """Weight of a penalty against leaving the reference policy."""
     refresh_every: Size = 0
-    """0: train on the stored rollouts alone (Lightning OPD). k: every k steps the student answers
-    anew and the teacher, live, scores the answers; 1 is standard OPD."""
+    """0: train on the stored rollouts alone (Lightning OPD). k: every k steps the student writes
+    new rollouts and a live teacher scores them; 1 is standard OPD."""
     heldout_samples: Size = Field(default=32, json_schema_extra=WHERE)
-    """At each held-out measurement the student answers so many held-out prompts: their mean length
-    and stop rate; 0 = not."""
+    """Held-out prompts that the student completes at each measurement, for the mean length and the
+    stop rate; 0 = none."""
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "sequence_mean"
     """How token losses become one number; ``sequence_mean`` is the released code's."""
 
@@ -105,7 +107,9 @@ class Objective(Optimisation):
         if self.top_k and not dense:
             raise ValueError(f"top_k has no effect for objective = {self.objective!r}")
         if self.refresh_every and control:
-            raise ValueError("objective = 'sft' learns teacher answers; refresh_every must be 0")
+            raise ValueError(
+                "objective = 'sft' learns the teacher's completions; refresh_every must be 0"
+            )
         if self.refresh_every and self.importance != "none":
             raise ValueError(
                 f"importance = {self.importance!r} corrects stored rollouts towards the student; "
@@ -120,10 +124,10 @@ class Objective(Optimisation):
 
 
 class Distill(Objective):
-    """``[distill]`` holds what arms share; each ``[distill.arms.NAME]`` overrides some of it."""
+    """``[distill]`` holds the settings of all arms; ``[distill.arms.NAME]`` overrides some."""
 
     arms: dict[Name, dict[str, Any]] = Field(default={})
-    """Named overrides; without any there is one arm, named after the objective."""
+    """Arm -> its overrides. Without any there is one arm, named after the objective."""
 
     def resolved_arms(self) -> dict[str, Objective]:
         """Arm name -> its complete settings."""

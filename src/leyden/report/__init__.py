@@ -1,1 +1,1 @@
-"""One self-contained HTML page about a run."""
+"""A self-contained HTML page about runs and evaluations."""

@@ -29,8 +29,8 @@ class Evaluated:
 def collect_benchmarks(
     models: list[Evaluated], problems: Mapping[str, Any], *, against: str
 ) -> list[dict[str, Any]]:
-    """Per benchmark what the template shows. ``problems``: id -> rendered prompt; differences are
-    to the model named ``against``, where it was evaluated."""
+    """The content of the template, per benchmark. ``problems``: id -> rendered prompt. Differences
+    are to the model named ``against``, where it was evaluated."""
     results = {model.name: read_results(model.folder).benchmarks for model in models}
     names = dict.fromkeys(name for own in results.values() for name in own)
     length = _length(sum(r.samples for own in results.values() for r in own.values()), models)
@@ -87,7 +87,7 @@ def _sorted(letters: str) -> list[str]:
 
 
 def _length(answers: int, models: list[Evaluated]) -> int:
-    """How much of each completion fits; all of it where the page stays small."""
+    """The characters of each completion that fit; all of them where the page stays small."""
     files = [path for m in models for path in (m.folder / GRADES).glob("*.jsonl")]
     if sum(path.stat().st_size for path in files) <= BUDGET:
         return BUDGET

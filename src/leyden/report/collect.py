@@ -22,7 +22,7 @@ from leyden.telemetry.metrics import criterion, read_metrics
 
 NUM_COMPLETIONS = 12
 LOSS = ("loss", "Loss", "Dashed: held-out rollouts.")
-CURVES = [  # metric, title, what it means
+CURVES = [  # metric, title, meaning
     ("advantage_mean", "Advantage, mean", "Teacher minus student, nats per token."),
     ("advantage_min", "Advantage, worst token", "The most negative in the step, nats."),
     ("advantage_beyond_5", "Advantage beyond 5 nats", "Share of tokens: the heavy tail."),
@@ -190,9 +190,9 @@ def _arms(graph: Graph, status: RunStatus) -> list[ArmRow]:
     return rows
 
 
-def _without_weights(wanted: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Importance weights that are all one need no chart."""
-    return [curve for curve in wanted if not curve[0].startswith("weight")]
+def _without_weights(charts: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The charts for arms whose importance weights are all 1."""
+    return [chart for chart in charts if not chart[0].startswith("weight")]
 
 
 def _curves(

@@ -11,7 +11,7 @@ from leyden.files import write_atomic
 from leyden.provenance.records import require_record
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
-from leyden.run.graph import check_rendered, resolve
+from leyden.run.graph import resolve
 from leyden.run.layout import REPORT
 from leyden.run.run import Run
 from leyden.run.table import PROBLEMS, PROMPTS
@@ -41,8 +41,7 @@ def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
     records = [require_record(folder, reader="a report") for folder in folders]
     problems: dict[str, RenderedPrompt] = {}
     for folder, record in zip(folders, records, strict=True):
-        place = folder / str(PROBLEMS)
-        problems |= read_prompt_set(check_rendered(place, record.counts["problems"]))
+        problems |= read_prompt_set(folder / str(PROBLEMS), expected=record.counts["problems"])
     return _write(
         "evaluation.html.j2",
         out or folders[0] / REPORT,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from leyden.data.prompt_set import PromptFacts, RenderedPrompt, read_prompt_set
-from leyden.run.graph import Graph, check_rendered
+from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, SFT_TEACHER
 from leyden.run.stage import Job
 from leyden.run.table import PROMPTS
@@ -19,7 +19,7 @@ def open_artifact(graph: Graph, job: Job, *, reader: object = "this command") ->
 
 def open_prompts(graph: Graph, job: Job = PROMPTS) -> dict[str, RenderedPrompt]:
     """The rendered prompts (or problems) by id. Raises StoreError unless they are as recorded."""
-    return read_prompt_set(check_rendered(graph.folder(job), graph.require(job).fingerprint))
+    return read_prompt_set(graph.folder(job), expected=graph.require(job).fingerprint)
 
 
 def prompt_facts(graph: Graph) -> PromptFacts:

@@ -1,6 +1,8 @@
 """The machine that a job runs on: what its record tells people, and torch's threads."""
 
+import os
 import platform
+import sys
 
 from leyden.provenance.records import package_versions
 from leyden.recipe.schema import Execution
@@ -23,6 +25,11 @@ def environment_of(execution: Execution) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "ranks": execution.ranks,
     }
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use; all of them on systems that do not say, macOS and Windows."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def use_threads(execution: Execution) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from leyden.data.prompt_set import check_prompt_set
 from leyden.engines.base import Role
 from leyden.errors import ConfigError, StoreError
 from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
@@ -24,7 +25,7 @@ from leyden.provenance.records import (
 )
 from leyden.recipe.schema import Execution
 from leyden.run import table
-from leyden.run.layout import MODEL, RENDERED
+from leyden.run.layout import MODEL
 from leyden.run.run import Run
 from leyden.run.stage import Artifact, Job, Stage
 
@@ -115,7 +116,7 @@ class Graph:
     def _check_content(self, job: Job, record: Record) -> None:
         folder, kind = self.folder(job), self.stage(job).artifact
         if kind == Artifact.PROMPTS:
-            check_rendered(folder, record.fingerprint)
+            check_prompt_set(folder, record.fingerprint)
         if kind == Artifact.MODEL:
             if not (folder / MODEL).is_dir():
                 raise StoreError(
@@ -184,16 +185,3 @@ def trainer_numerics(execution: Execution) -> dict[str, Any]:
     versions = package_versions("torch", "transformers")
     dtype, ranks = execution.dtype, execution.ranks
     return {"engine": "transformers", "dtype": dtype, "ranks": ranks, **versions}
-
-
-def check_rendered(folder: Path, expected: str) -> Path:
-    """The file of rendered prompts. Raises StoreError unless its sha256 is ``expected``."""
-    path = folder / RENDERED
-    content = hash_file(path) if path.is_file() else "missing"
-    if content != expected:
-        raise StoreError(
-            f"{path}: the rendered prompts changed: sha256 is {content[:12]}, "
-            f"recorded {expected[:12]}",
-            hint=f"restore the file, or `leyden run RECIPE --redo {folder.name}`",
-        )
-    return path

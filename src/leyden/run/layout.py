@@ -1,10 +1,10 @@
-"""Every file and folder name of a run. The names inside a store are the store's own format.
+"""Every file and folder name of a run; stores and prompt sets have formats of their own.
 
     RUN/
     ├── recipe.toml          the resolved recipe
     ├── .lock                held by the process that works on the run
-    ├── prompts/             rendered.jsonl: every prompt as token ids
-    ├── problems/            rendered.jsonl: every benchmark problem as token ids
+    ├── prompts/             a prompt set: every prompt as token ids
+    ├── problems/            a prompt set: every benchmark problem as token ids
     ├── teach/               a store of the teacher's completions
     ├── sft/                 model/, metrics.jsonl, checkpoints/ while it trains
     ├── rollout/             a store of the student's completions
@@ -20,7 +20,6 @@ Each job's folder also holds ``intent.json`` and ``record.json`` (``provenance/r
 from pathlib import Path
 
 RECIPE, LOCK, REPORT, SUPERSEDED = "recipe.toml", ".lock", "report.html", "superseded"
-RENDERED = "rendered.jsonl"
 MODEL, METRICS, CHECKPOINTS, REFRESH = "model", "metrics.jsonl", "checkpoints", "refresh"
 RESULTS, SAMPLES, GRADES, DIVERGENCE = "results.json", "samples", "grades", "divergence"
 OLD_RESULTS = "scores.json"  # before results were told apart from a teacher's scores

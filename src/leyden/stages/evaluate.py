@@ -13,7 +13,8 @@ from leyden.data.prompt_set import BENCHMARK, HELDOUT, RenderedPrompt
 from leyden.data.scored import sequence_of
 from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.grading import Answer, digest, grade_answers
+from leyden.evals.grade_workers import GradeRequest
+from leyden.evals.grading import digest, grade_completions
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
 from leyden.evals.verdict import Verdict
@@ -101,9 +102,9 @@ def answer_benchmarks(
 
 def _answers(
     store: Store, problems: Mapping[str, RenderedPrompt], tokenizer: PreTrainedTokenizerBase
-) -> list[Answer]:
+) -> list[GradeRequest]:
     return [
-        Answer(
+        GradeRequest(
             row["prompt_id"],
             _problem(problems[row["prompt_id"]]),
             completion_text(tokenizer, row),
@@ -115,14 +116,14 @@ def _answers(
 
 def _grade(
     store: Store,
-    answers: list[Answer],
+    answers: list[GradeRequest],
     benchmark: Benchmark,
     settings: Evaluate,
     path: Path,
     advance: Callable[[int, str], None],
 ) -> BenchmarkResult:
     """Grade every sample, keep the verdicts in ``path``, and sum them up."""
-    verdicts = grade_answers(answers, benchmark, settings, advance=advance)
+    verdicts = grade_completions(answers, benchmark, settings, advance=advance)
     lines = (
         {"prompt_id": a.prompt_id, "sample": sample, **asdict(verdict), "text": a.text}
         for a, sample, verdict in zip(answers, store.values("sample"), verdicts, strict=True)

@@ -34,7 +34,6 @@ from leyden.recipe.sampling import PromptFile
 from leyden.run.artifacts import open_prompts
 from leyden.run.fits import check_limits, common_vocabulary, outside_roles
 from leyden.run.graph import Graph
-from leyden.run.layout import RENDERED
 from leyden.run.run import SFT_TEACHER, Run
 from leyden.run.stage import Job
 
@@ -91,7 +90,7 @@ def _write(
 ) -> Record:
     check_limits(run, prompts)
     unknown = _warn_of_unknown(prompts, tokenizer.unk_token_id)
-    digest = write_prompt_set(run.folder(Job.parse(intent.stage)) / RENDERED, prompts)
+    digest = write_prompt_set(run.folder(Job.parse(intent.stage)), prompts)
     counts = {
         "rows": len(prompts),
         "tokens": sum(len(p.ids) for p in prompts),

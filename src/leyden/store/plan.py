@@ -1,4 +1,4 @@
-"""The plan: which rows a store will hold, in which units, with which seeds; fixed before any token.
+"""The plan of a store: its rows, in units, with their seeds, fixed before the first token.
 
 A row's seed depends on the run's seed, the stage, the prompt and the sample, never on the unit, the
 batch or the worker.
@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PlanRow:
+    """One row to make: a sample of a prompt, and the seed that decides it."""
+
     prompt_id: str
     sample: int
     seed: int

@@ -63,7 +63,7 @@ class Store:
         return [value for _, table in self.shards for value in table.column(name).to_pylist()]
 
     def lengths(self, name: str) -> list[int]:
-        """How many entries the list column ``name`` has, row by row."""
+        """The number of entries in the list column ``name``, row by row."""
         columns = (table.column(name) for _, table in self.shards)
         chunks = [chunk for column in columns for chunk in column.chunks]
         return [n for chunk in chunks for n in chunk.value_lengths().to_pylist()]
@@ -99,28 +99,28 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
     schema = shards[0][2].schema
     if seal != sealed_content(schema, shards):
         raise damaged(folder / SEALED, "it does not describe its shards")
-    found = seal["dataset_fingerprint"]
-    require_same(folder, found, expected or found)
+    fingerprint = seal["dataset_fingerprint"]
+    require_same(folder, fingerprint, expected or fingerprint)
     if origin is not None and about["origin"] != origin:
         raise damaged(folder / STORE, "it was made from something else than its record says")
     tables = tuple((shard_path(folder, unit, digest), table) for unit, digest, table in shards)
     ends = tuple(accumulate(table.num_rows for _, table in tables))
-    return Store(folder, found, seal["tokens"], tables, ends)
+    return Store(folder, fingerprint, seal["tokens"], tables, ends)
 
 
 def _sealed_units(folder: Path, units: Any) -> list[tuple[str, str]]:
     """(unit, sha256) of every shard that the seal names; there is at least one."""
     try:
-        found = [(unit, digest) for unit, digest in units if unit + digest and len(digest) == 64]
+        pairs = [(unit, digest) for unit, digest in units if unit + digest and len(digest) == 64]
     except (TypeError, ValueError) as error:
         raise damaged(folder / SEALED, "its units are not pairs of a name and a hash") from error
-    if not found or len(found) != len(units):
+    if not pairs or len(pairs) != len(units):
         raise damaged(folder / SEALED, "it names no units, or some without a hash")
-    return found
+    return pairs
 
 
 def check_plan(store: Store) -> None:
-    """The header, the plan and the commit records must say what the sealed shards say."""
+    """Raise StoreError unless header, plan and commit records agree with the sealed shards."""
     folder = store.folder
     about = read_header(folder)
     units = read_plan(folder, about["plan"])

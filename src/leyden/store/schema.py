@@ -1,4 +1,4 @@
-"""The two kinds of rows, field by field, and the checksum each row carries.
+"""The two kinds of rows, field by field, and the checksum of a row.
 
 Every list has one entry per completion token unless stated; nothing is padded, so no field has a
 value "where masked". Log-probs are natural, in nats, float32.
@@ -67,13 +67,13 @@ def scores_schema(
         fields = [field for field in fields if field.name != "teacher_entropy"]
     fields.append(pa.field(CHECKSUM, pa.uint32()))
     metadata = {"kind": "scores", "top_k": str(top_k)}
-    # An exact tail goes without saying: the first versions wrote no other, and noted nothing.
+    # The first versions made exact tails alone and noted nothing, so an exact tail is not noted.
     metadata |= {} if teacher_tail == EXACT else {TAIL: teacher_tail}
     return pa.schema(fields, metadata=metadata)
 
 
 def notes_of(schema: pa.Schema) -> dict[str, str]:
-    """What the schema says of its rows beside their columns."""
+    """The schema's notes about all rows, beside their columns."""
     return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
 
 

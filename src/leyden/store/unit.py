@@ -44,12 +44,12 @@ def write_commit(folder: Path, unit: str, digest: str, table: pa.Table) -> None:
 
 
 def read_commit(path: Path) -> dict[str, Any]:
-    """A commit record, with a hash and two counts."""
-    found = read_object(path, "sha256", "rows", "tokens")
+    """Read a commit record. Raises StoreError unless it has a hash and two counts."""
+    record = read_object(path, "sha256", "rows", "tokens")
     kinds = {"sha256": str, "rows": int, "tokens": int}
-    if wrong := [key for key, kind in kinds.items() if type(found[key]) is not kind]:
-        raise damaged(path, f"its {wrong[0]} is {found[wrong[0]]!r}")
-    return found
+    if wrong := [key for key, kind in kinds.items() if type(record[key]) is not kind]:
+        raise damaged(path, f"its {wrong[0]} is {record[wrong[0]]!r}")
+    return record
 
 
 def open_shard(path: Path, digest: str) -> pa.Table:
@@ -57,15 +57,15 @@ def open_shard(path: Path, digest: str) -> pa.Table:
     if not path.exists():
         raise StoreError(f"{path}: a shard is missing", hint="restore it, or redo the stage")
     with disk_errors(path), open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise damaged(path, f"its sha256 is {found[:12]}, recorded {digest[:12]}")
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    if content != digest:
+        raise damaged(path, f"its sha256 is {content[:12]}, recorded {digest[:12]}")
     with disk_errors(path):
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def open_committed(folder: Path, unit: Unit) -> pa.Table:
-    """The unit's rows, once shard and record are what one commit wrote."""
+    """The rows of a unit. Raises StoreError unless its shard and its record belong together."""
     path = commit_path(folder, unit.name)
     commit = read_commit(path)
     table = open_shard(shard_path(folder, unit.name, commit["sha256"]), commit["sha256"])
@@ -77,25 +77,26 @@ def open_committed(folder: Path, unit: Unit) -> pa.Table:
 
 
 def damaged(path: Path, what: str) -> StoreError:
+    """The error for a file that is not what was written; ``what`` says how that shows."""
     return StoreError(
         f"{path}: damaged: {what}", hint="restore the file from a copy, or redo the stage"
     )
 
 
 def num_tokens(table: pa.Table) -> int:
-    """Completion tokens of a table of either kind: those of its log-probs."""
+    """Completion tokens of a table of either kind, counted by its log-probs."""
     name = next(name for name in LOGPROBS if name in table.schema.names)
     return len(table[name].combine_chunks().flatten())
 
 
 def _record(digest: str, table: pa.Table) -> dict[str, Any]:
-    """Tokens of a shard and, per log-prob column, its mean and extremes over all tokens."""
-    found: dict[str, Any] = {"sha256": digest, "rows": table.num_rows, "tokens": num_tokens(table)}
+    """The commit record of a shard: counts, and the mean and extremes of each log-prob column."""
+    record: dict[str, Any] = {"sha256": digest, "rows": table.num_rows, "tokens": num_tokens(table)}
     for name in table.schema.names:
         if name in LOGPROBS:
             values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             if len(values) and np.isfinite(values).all():
                 low, high = float(np.min(values)), float(np.max(values))
                 mean = float(np.mean(values, dtype=np.float64))
-                found[name] = {"mean": mean, "min": low, "max": high}
-    return found
+                record[name] = {"mean": mean, "min": low, "max": high}
+    return record

@@ -1,7 +1,7 @@
-"""Write a store: commit unit after unit, in any order, from any number of processes, then seal it.
+"""Write a store: commit its units, in any order, from any number of processes, then seal it.
 
-How long a unit took is kept apart (``timings/``), so that a store's shards, records and seal are
-the same bytes every time.
+The time that a unit took is kept apart (``timings/``), so that the shards, records and seal of a
+store are the same bytes every time.
 """
 
 import json
@@ -64,7 +64,7 @@ class StoreWriter:
         write_commit(self.folder, unit.name, digest, table)
 
     def check_committed(self) -> None:
-        """Raise StoreError naming the file where a committed unit is no longer what it was."""
+        """Raise StoreError, naming the file, where a committed unit is not what was committed."""
         pending = {unit.name for unit in self.pending()}
         for unit in self.units:
             if unit.name not in pending:
@@ -94,12 +94,12 @@ class StoreWriter:
         create_once(self.folder / SEALED, json_bytes(seal))
         return seal["dataset_fingerprint"]
 
-    def _sweep(self, wanted: set[str]) -> None:
-        """Remove what killed workers left: temporary files and shards that were never committed."""
+    def _sweep(self, committed: set[str]) -> None:
+        """Remove temporary files and uncommitted shards, which killed workers left."""
         for name in (".", SHARDS, COMMITS, TIMINGS):
             remove_temporaries(self.folder / name)
         for path in (self.folder / SHARDS).iterdir():
-            if path.name not in wanted:
+            if path.name not in committed:
                 path.unlink()
 
     def device_seconds(self) -> float:
@@ -108,7 +108,7 @@ class StoreWriter:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """store.json, of this version of the format."""
+    """Read store.json. Raises StoreError where another version of the format wrote it."""
     path = folder / STORE
     about = read_object(path, "format_version", "plan", "origin", "schema")
     if about["format_version"] != FORMAT_VERSION:
@@ -123,13 +123,13 @@ def device_seconds(folder: Path) -> float:
     """The sum over all units of the stores in ``folder`` and below."""
     total = 0.0
     for path in whole_files(folder, f"**/{TIMINGS}/*.json"):
-        found = read_object(path, SECONDS)[SECONDS]
-        if type(found) not in (int, float):
+        seconds = read_object(path, SECONDS)[SECONDS]
+        if type(seconds) not in (int, float):
             raise StoreError(
-                f"{path}: {SECONDS} is {found!r}, not a number",
+                f"{path}: {SECONDS} is {seconds!r}, not a number",
                 hint="delete that file; it only says how long a unit took",
             )
-        total += found
+        total += seconds
     return total
 
 
@@ -138,7 +138,8 @@ def open_writer(
 ) -> StoreWriter:
     """Begin a store, or resume one. ``origin`` is the digest of the intent it is made from.
 
-    On resume the plan on disk rules; it must hold the same rows as ``units``, split in any way.
+    A resumed store keeps its own plan, which must hold the rows of ``units``, cut in any way.
+    Raises StoreError where it does not, or where a committed unit is damaged.
     """
     header = folder / STORE
     if not header.exists():
@@ -172,8 +173,8 @@ def _rows(units: Sequence[Unit]) -> list[Any]:
 def sealed_content(
     schema: pa.Schema, shards: Sequence[tuple[str, str, pa.Table]]
 ) -> dict[str, Any]:
-    """What SEALED.json says of (unit, sha256, rows) in order. ``dataset_fingerprint`` is the hash
-    of what a store holds: its columns and every shard."""
+    """The content of SEALED.json, from (unit, sha256, rows) in order. ``dataset_fingerprint`` is
+    the hash of the whole store: its columns and every shard."""
     units = [[unit, digest] for unit, digest, _ in shards]
     return {
         "units": units,
@@ -184,4 +185,5 @@ def sealed_content(
 
 
 def described(schema: pa.Schema) -> dict[str, str]:
+    """Column -> its type, as the header and the fingerprint say them."""
     return {field.name: str(field.type) for field in schema}

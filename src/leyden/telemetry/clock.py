@@ -17,12 +17,13 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the block; what fails is not counted."""
+        """Count the time of the block, unless it fails."""
         began = time.monotonic()
         yield
         self.add(name, (time.monotonic() - began) * self.weight)
 
     def add(self, name: str, seconds: float) -> None:
+        """Count ``seconds`` that were measured elsewhere."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def restore(self, seconds: dict[str, float], *, weight: int) -> None:

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON line per measurement, with ``step`` and ``split``; read without torch."""
+"""The file metrics.jsonl: a JSON line per measurement, with ``step`` and ``split``. No torch."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from leyden.files import disk_errors, write_atomic
 
 
 def append_metrics(path: Path, values: dict[str, Any]) -> None:
+    """Add one measurement."""
     with disk_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; what a killed run logged beyond it is done again."""
+    """Keep the lines up to ``step``. Steps beyond it, of a killed run, will be done again."""
     kept = [] if step == 0 else [m for m in read_metrics(path) if m["step"] <= step]
     write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
 
@@ -31,22 +32,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        found = [json.loads(line) for line in lines[:-1] if line]
+        rows = [json.loads(line) for line in lines[:-1] if line]  # the last may be half-written
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: damaged: {error}", hint="redo its stage") from error
-    for number, row in enumerate(found, start=1):
+    for number, row in enumerate(rows, start=1):
         if not _is_measurement(row):
             raise StoreError(
                 f"{path}:{number}: damaged: not a measurement with step, split, tokens and loss",
                 hint="redo its stage",
             )
-    return found
+    return rows
 
 
 def criterion(measured: Mapping[str, Any]) -> float:
-    """What held-out measurements are compared by, lower being better: the reverse KL to the teacher
-    by the stored top k, or the loss where there is none. A sampled loss may fall on the tokens of
-    its rollouts while the student leaves the teacher (labs/parity)."""
+    """The number by which held-out measurements are compared, lower being better.
+
+    It is the reverse KL to the teacher by the stored top k, or the loss where none is stored: a
+    sampled loss may fall on its rollouts while the student leaves the teacher (labs/parity).
+    """
     return float(measured.get("kl_topk", measured["loss"]))
 
 

@@ -1,11 +1,11 @@
-"""How far a stage is: two protocols, and the progress that shows nothing."""
+"""Progress of a stage: two protocols, and a progress that shows nothing."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
 class Advance(Protocol):
-    """Tells that ``amount`` more is done; ``note`` is shown beside it, such as the score so far."""
+    """Tells that ``amount`` more is done. ``note`` is shown beside it."""
 
     def __call__(self, amount: int, note: str = "", /) -> None: ...
 
@@ -17,4 +17,5 @@ class Progress(Protocol):
 
 
 def silent(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    """Show nothing."""
     return nullcontext(lambda amount, note="": None)

@@ -1,4 +1,4 @@
-"""What is measured while training, kept as sums and extremes so that no split changes it."""
+"""Measurements of training, kept as sums and extremes so that no split changes them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from leyden.losses import running_sum
 
 Sums = dict[str, Tensor]
-LARGE = (1.0, 5.0)  # nats; how much of the advantage lies beyond
+LARGE = (1.0, 5.0)  # nats; the share of tokens with an advantage beyond is measured
 
 
 def policy_sums(
@@ -30,7 +30,7 @@ def policy_sums(
 
 
 def _drift_sums(drift_N: Tensor, advantage_N: Tensor, sequence_N: Tensor) -> Sums:
-    """How far the student has left the policy that wrote the rollouts.
+    """Sums about how far the student has left the policy that wrote the rollouts.
 
     With w = student / reference and r = teacher / student at the reference's own tokens,
     E[w (r - 1 - log r)] is the reverse KL at its prefixes, and no term is negative.
@@ -48,6 +48,7 @@ def _drift_sums(drift_N: Tensor, advantage_N: Tensor, sequence_N: Tensor) -> Sum
 
 
 def importance_sums(weight_N: Tensor) -> Sums:
+    """Sums over tokens of the importance weights in use."""
     return {
         "weight": weight_N.sum(),
         "weight_squared": (weight_N**2).sum(),
@@ -71,20 +72,27 @@ def add(total: Sums, part: Sums) -> Sums:
 
 
 def summarise(sums: Sums) -> dict[str, Any]:
-    """Means and extremes, as plain numbers. Names are those of metrics.jsonl:
+    """Means and extremes as plain numbers, under the names of metrics.jsonl.
 
-    ``loss`` as reduced, ``token_loss`` per token; ``advantage_*`` in nats (teacher minus student);
-    ``far_loss_share`` of the unweighted loss from tokens with an advantage below -10 nats;
-    ``drift_mean`` student minus reference, nats; ``drift_rms``; ``ratio_ess`` effective sample
-    size of the ratios student / reference as a share of the tokens, ``ratio_mean`` their mean (1 in
-    expectation), ``prefix_drift_rms`` of the log-ratio of whole prefixes; ``weight_ess`` that of
-    the importance weights in use; ``*_covered`` mass inside the stored top k. Reverse KL to the
-    teacher at the stored prefixes, nats per token: ``kl_sampled`` from the stored tokens by
-    importance weighting (noisy), ``kl_topk`` from the stored top k with tail (a lower bound).
+    Log-probs are in nats; shares are of the tokens.
+
+        loss               as reduced over the global batch
+        token_loss         the same, per token
+        advantage_*        teacher minus student: mean, std, extremes, share beyond 1 and 5 nats
+        far_loss_share     share of the unweighted loss from advantages below -10 nats
+        drift_mean, _rms   student minus reference
+        prefix_drift_rms   the same, of whole prefixes
+        ratio_mean         of student / reference: 1 in expectation
+        ratio_ess          effective sample size of these ratios, as a share
+        weight_*           the importance weights in use: mean, maximum, effective sample size
+        *_covered          mass inside the stored top k
+        kl_sampled         reverse KL to the teacher at the stored prefixes, per token, from the
+                           stored tokens by importance weighting: noisy
+        kl_topk            the same from the stored top k and its tail: a lower bound
     """
     values = {name: float(value) for name, value in sums.items()}
     tokens = values["tokens"]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "loss": values["loss"],
         "token_loss": values["token_loss"] / tokens,
         "tokens": int(tokens),
@@ -92,7 +100,7 @@ def summarise(sums: Sums) -> dict[str, Any]:
     if "advantage" in values:
         mean = values["advantage"] / tokens
         variance = max(0.0, values["advantage_squared"] / tokens - mean**2)
-        found |= {
+        summary |= {
             "advantage_mean": mean,
             "advantage_std": variance**0.5,
             "advantage_min": values["min_advantage"],
@@ -100,9 +108,9 @@ def summarise(sums: Sums) -> dict[str, Any]:
             **{f"advantage_beyond_{b:g}": values[f"beyond_{b:g}"] / tokens for b in LARGE},
         }
     if values.get("match_loss"):
-        found["far_loss_share"] = values["far_loss"] / values["match_loss"]
+        summary["far_loss_share"] = values["far_loss"] / values["match_loss"]
     if "drift" in values:
-        found |= {
+        summary |= {
             "drift_mean": values["drift"] / tokens,
             "drift_rms": (values["drift_squared"] / tokens) ** 0.5,
             "prefix_drift_rms": (values["prefix_drift_squared"] / tokens) ** 0.5,
@@ -110,15 +118,15 @@ def summarise(sums: Sums) -> dict[str, Any]:
             "ratio_ess": _effective_share(values, "ratio"),
         }
     if "weight" in values:
-        found |= {
+        summary |= {
             "weight_mean": values["weight"] / tokens,
             "weight_max": values["max_weight"],
             "weight_ess": _effective_share(values, "weight"),
         }
     for name in ("student_covered", "teacher_covered", "kl_sampled", "kl_topk"):
         if name in values:
-            found[name] = values[name] / tokens
-    return found
+            summary[name] = values[name] / tokens
+    return summary
 
 
 def _effective_share(values: dict[str, float], name: str) -> float:

@@ -24,7 +24,7 @@ def make_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.Adam
 
 
 def learning_rate(step: int, settings: Optimisation) -> float:
-    """Of optimizer step ``step``, from 0: linear warm-up, then constant or cosine."""
+    """The rate of optimizer step ``step``, from 0: linear warm-up, then constant or cosine."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -35,7 +35,7 @@ def learning_rate(step: int, settings: Optimisation) -> float:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """``NAME/exp_avg`` and the like for every parameter that has state."""
+    """The optimizer's state on the CPU, by names such as ``WEIGHT/exp_avg``."""
     return {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
@@ -46,6 +46,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
+    """Put the state that ``optimizer_tensors`` gave back in place."""
     parameters = dict(model.named_parameters())
     for path, value in tensors.items():
         name, key = path.rsplit("/", 1)

@@ -1,4 +1,4 @@
-"""The student as a module from a batch to log-probs: one forward for whatever shards it."""
+"""The student as a module from a batch to log-probs: one forward, also for a sharded model."""
 
 import torch
 from torch import Tensor, nn
