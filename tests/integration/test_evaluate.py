@@ -1,9 +1,6 @@
 """`leyden evaluate` of any model, from the command line; and what a run makes of its benchmarks."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -15,6 +12,7 @@ from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import write_record
 from leyden.report.benchmarks import collect_benchmarks
 from leyden.store.reader import open_store
+from processes import Leyden
 
 PLAIN = ["--template.kind", "plain", "--execution.threads", "1", "--execution.device", "cpu"]
 PROMPTS = ROOT / "examples" / "tiny" / "prompts"
@@ -108,21 +106,16 @@ def test_a_run_is_not_a_model(finished, sums, capsys):
 def test_killed_while_sampling_or_grading_the_result_is_the_same(sums, tmp_path):
     arguments = ["--benchmarks", str(sums), "--samples", "8", "--max-new-tokens", "64", *PLAIN]
     arguments += ["--execution.rows-per-unit", "16"]
-    command = [sys.executable, "-m", "leyden.cli.main", "evaluate", str(MODELS / "teacher")]
+    command = ["evaluate", str(MODELS / "teacher"), *arguments]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, *arguments, "--out", str(whole)], check=True, capture_output=True)
+    assert run([*command, "--out", str(whole)]) == 0
     for count in (2, 5, 9, 12):
-        process = subprocess.Popen(
-            [*command, *arguments, "--out", str(broken)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = Leyden([*command, "--out", broken], tmp_path / "log")
         commits = broken / "samples" / "sums" / "commits"
-        while process.poll() is None and len(list(commits.glob("*.json"))) < count:
+        while process.running() and len(list(commits.glob("*.json"))) < count:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run([*command, *arguments, "--out", str(broken)], check=True, capture_output=True)
+        process.kill()
+    assert run([*command, "--out", str(broken)]) == 0
     for name in ("results.json", "grades/sums.jsonl", "samples/sums/SEALED.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
@@ -211,11 +204,11 @@ def test_long_answers_are_cut_in_the_middle_and_the_page_says_where_the_whole_is
     monkeypatch.setattr(benchmarks, "BUDGET", 50)
     monkeypatch.setattr(benchmarks, "SHORTEST", 4)
     folder = finished / "run" / "evaluate" / "base"
-    (found,) = collect_benchmarks([benchmarks.Evaluated("base", folder)], {}, against="x")
-    answers = [a for p in found["models"][0]["problems"] for a in p["answers"]]
-    assert [a["line"] for a in answers] == list(range(1, 9))
-    assert all("characters ..." in a["text"] for a in answers if not a["whole"])
-    assert not all(a["whole"] for a in answers)
+    (section,) = collect_benchmarks([benchmarks.Evaluated("base", folder)], {}, against="x")
+    completions = [made for p in section.problems["base"] for made in p.completions]
+    assert [made.line for made in completions] == list(range(1, 9))
+    assert all("characters ..." in made.text for made in completions if not made.whole)
+    assert not all(made.whole for made in completions)
 
 
 def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys):

@@ -10,15 +10,14 @@ import time
 import pytest
 
 from leyden.cli.main import run
+from processes import Leyden
 
+PROGRAM = [sys.executable, "-m", "leyden.cli.main"]
 SAME = ("shards", "commits", "model", "grades")
 
 
-def command(folder):
-    return [
-        sys.executable, "-m", "leyden.cli.main", "run", str(folder / "small.toml"),
-        "--out", str(folder / "run"),
-    ]  # fmt: skip
+def command(folder) -> list[str]:
+    return ["run", str(folder / "small.toml"), "--out", str(folder / "run")]
 
 
 def content(folder) -> dict[str, bytes]:
@@ -40,24 +39,21 @@ def unstarted(copied):
     return copied, expected
 
 
-def test_sigkill_anywhere_changes_no_byte(unstarted):
+def test_sigkill_anywhere_changes_no_byte(unstarted, tmp_path):
     """Killed whenever a random number of further files is written, until it is through."""
     folder, expected = unstarted
     rng = random.Random(os.environ.get("KILL_SEED", "0"))
     kills = 0
     for _ in range(60):
-        process = subprocess.Popen(
-            command(folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        process = Leyden(command(folder), tmp_path / "log")
         limit = num_files(folder / "run") + rng.randint(1, 60)
-        while process.poll() is None and num_files(folder / "run") < limit:
+        while process.running() and num_files(folder / "run") < limit:
             time.sleep(0.002)
-        if process.poll() is not None:
+        if not process.running():
             break
         process.kill()
-        process.wait()
         kills += 1
-    assert process.returncode == 0
+    assert process.wait() == 0, process.printed
     assert content(folder / "run") == expected
     assert kills >= 2, "too few kills to mean anything"
 
@@ -66,50 +62,42 @@ def num_files(folder) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
-def test_interrupt_is_a_sentence_and_resumes(unstarted):
+def test_interrupt_is_a_sentence_and_resumes(unstarted, tmp_path):
     folder, expected = unstarted
-    process = subprocess.Popen(
-        command(folder),
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background jobs ignore SIGINT, and their children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Leyden(command(folder), tmp_path / "log")
     while not (folder / "run" / "sft" / "metrics.jsonl").exists():
         time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert "interrupted" in errors and "Traceback" not in errors
-    assert run(command(folder)[3:]) == 0
+        assert process.running(), process.printed
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert "interrupted" in process.printed and "Traceback" not in process.printed
+    assert run(command(folder)) == 0
     assert content(folder / "run") == expected
 
 
-def test_two_processes_do_not_work_on_one_run(unstarted):
+def test_two_processes_do_not_work_on_one_run(unstarted, tmp_path):
     folder, _ = unstarted
     long = [*command(folder), "--sft.steps", "5000"]
-    first = subprocess.Popen(long, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = Leyden(long, tmp_path / "first")
     try:
         while not (folder / "run" / "teach").exists():
             time.sleep(0.05)
-        second = subprocess.run(long, capture_output=True, text=True, check=False)
+        second = Leyden(long, tmp_path / "second")
+        assert second.wait() == 1
+        assert "another leyden process" in second.printed
     finally:
         first.kill()
-        first.wait()
-    assert second.returncode == 1
-    assert "another leyden process" in second.stderr
 
 
 def test_a_full_disk_is_a_sentence_and_what_is_committed_stays(unstarted):
     """A file-size limit stands in for a full disk: the same OSError at the same writes."""
     folder, expected = unstarted
-    limited = ["bash", "-c", 'ulimit -f 24; exec "$@"', "limited", *command(folder)]
+    limited = ["bash", "-c", 'ulimit -f 24; exec "$@"', "limited", *PROGRAM, *command(folder)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "error: " in done.stderr and "hint: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert run(command(folder)[3:]) == 0
+    assert run(command(folder)) == 0
     assert content(folder / "run") == expected
 
 

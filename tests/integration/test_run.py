@@ -147,12 +147,18 @@ def test_another_arm_is_added_to_a_finished_run(copied, capsys):
     assert "extra" in status(copied / "run", capsys)["results"]
 
 
+LIVE_AND_STORED = (
+    "{live = {learning_rate = 1e-4, refresh_every = 3}, "
+    'tail = {objective = "topk_tail", learning_rate = 3e-4}}'
+)
+
+
 def test_two_ranks_train_the_same_student(copied):
     """Data parallel over two processes: the same losses as one process to rounding."""
-    one = (copied / "run/sft/metrics.jsonl").read_text().splitlines()
     shutil.move(copied / "run", copied / "one")
     command = [sys.executable, "-m", "leyden.cli.main", "run", str(copied / "small.toml")]
     command += ["--out", str(copied / "run"), "--execution.ranks", "2"]
+    command += ["--distill.arms", LIVE_AND_STORED]  # each training job starts torchrun: seconds
     done = subprocess.run(
         [*command, "--evaluate.benchmarks", "[]", "--evaluate.kl-prompts", "0"],
         capture_output=True,
@@ -160,8 +166,9 @@ def test_two_ranks_train_the_same_student(copied):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    two = (copied / "run/sft/metrics.jsonl").read_text().splitlines()
-    assert len(one) == len(two)
-    for a, b in zip(map(json.loads, one), map(json.loads, two), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-        assert a["tokens"] == b["tokens"]
+    for job in ("sft", "distill/tail", "distill/live"):
+        one, two = (read_metrics(copied / name / job / "metrics.jsonl") for name in ("one", "run"))
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4 if job == "sft" else 1e-2)
+            assert a["tokens"] == b["tokens"] or job == "distill/live"

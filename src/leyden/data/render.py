@@ -148,18 +148,18 @@ def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ..
                 hint="name tokens as the tokenizer spells them, such as '<|im_end|>'",
             )
         return tuple(sorted(vocabulary[t] for t in template.stop_tokens))
-    found: set[int] = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    ids: set[int] = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     if (folder / "generation_config.json").is_file():
         listed = read_object(folder / "generation_config.json").get("eos_token_id")
-        found |= set(listed if isinstance(listed, list) else [listed]) - {None}
-    if not all(isinstance(i, int) for i in found):
+        ids |= set(listed if isinstance(listed, list) else [listed]) - {None}
+    if not all(isinstance(i, int) for i in ids):
         raise ConfigError(
-            f"{folder}: its end-of-sequence ids are {sorted(map(str, found))}, not numbers",
+            f"{folder}: its end-of-sequence ids are {sorted(map(str, ids))}, not numbers",
             hint="set template.stop_tokens",
         )
-    if not found:
+    if not ids:
         raise ConfigError(
             f"{folder}: neither tokenizer nor generation config names an end-of-sequence token",
             hint="set template.stop_tokens",
         )
-    return tuple(sorted(found))
+    return tuple(sorted(ids))

@@ -43,10 +43,10 @@ def hub_files(repo: str, *, revision: str, pattern: str) -> list[Path]:
             f"{repo}@{revision[:12]}: the Hub does not give this data set: {first_line(error)}",
             hint="check the network, or set problems.file to a local copy of its file",
         ) from error
-    found = sorted(path for path in Path(home).glob(pattern) if path.is_file())
-    if not found:
+    paths = sorted(path for path in Path(home).glob(pattern) if path.is_file())
+    if not paths:
         raise EngineError(
             f"{repo}@{revision[:12]}: holds no file {pattern}",
             hint="set problems.hub.files, or problems.file to a local copy",
         )
-    return found
+    return paths

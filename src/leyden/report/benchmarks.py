@@ -1,20 +1,20 @@
-"""The benchmark section: every model's results, problem by problem, answer by answer."""
+"""The benchmark section: every model's results, by problem and by completion."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from leyden.evals.results import BenchmarkResult, difference, read_results
+from leyden.data.prompt_set import RenderedPrompt
+from leyden.evals.results import BenchmarkResult, Estimate, difference, read_results
 from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT
 from leyden.report.charts import Band, heat_map
 from leyden.run.layout import GRADES, grades_file
 
 BUDGET = 6_000_000  # characters of completions on one page; beyond it each is cut in the middle
-SHORTEST = 300
+SHORTEST = 300  # characters of a completion are always shown
 BY_LETTER = {letter: outcome for outcome, letter in LETTERS.items()}
 
 
@@ -26,42 +26,82 @@ class Evaluated:
     folder: Path
 
 
+@dataclass(frozen=True)
+class GradedCompletion:
+    """A sample with its grade. ``line`` of the grades file holds the ``whole`` text."""
+
+    sample: int
+    outcome: str
+    why: str
+    text: str
+    whole: bool
+    line: int
+
+
+@dataclass(frozen=True)
+class GradedProblem:
+    """A problem with every completion of it. ``gold`` is the reference answer."""
+
+    id: str
+    asked: str
+    gold: str
+    completions: list[GradedCompletion]
+
+    @property
+    def right(self) -> int:
+        return sum(completion.outcome == RIGHT for completion in self.completions)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model in the table of a benchmark. ``difference`` is to the section's base model."""
+
+    model: str
+    result: BenchmarkResult
+    difference: Estimate | None
+
+    @property
+    def pass_at(self) -> Estimate:
+        return self.result.pass_at[str(self.result.samples_per_problem)]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark on the page. ``problems``: model -> its graded problems."""
+
+    name: str
+    k: int
+    rows: list[Row]
+    heat: Markup
+    problems: dict[str, list[GradedProblem]]
+
+
 def collect_benchmarks(
-    models: list[Evaluated], problems: Mapping[str, Any], *, against: str
-) -> list[dict[str, Any]]:
-    """The content of the template, per benchmark. ``problems``: id -> rendered prompt. Differences
-    are to the model named ``against``, where it was evaluated."""
+    models: Sequence[Evaluated], problems: Mapping[str, RenderedPrompt], *, against: str
+) -> list[Section]:
+    """A section per benchmark. ``problems``: id -> rendered prompt. Differences are to the model
+    named ``against``, where it was evaluated."""
     results = {model.name: read_results(model.folder).benchmarks for model in models}
-    names = dict.fromkeys(name for own in results.values() for name in own)
     length = _length(sum(r.samples for own in results.values() for r in own.values()), models)
     sections = []
-    for name in names:
-        having = {m: results[m.name][name] for m in models if name in results[m.name]}
-        base = results.get(against, {}).get(name)
+    for name in dict.fromkeys(name for own in results.values() for name in own):
+        having = [model for model in models if name in results[model.name]]
+        own = {model.name: results[model.name][name] for model in having}
         sections.append(
-            {
-                "name": name,
-                "k": max(result.samples_per_problem for result in having.values()),
-                "rows": [
-                    _row(m, r, None if m.name == against else base) for m, r in having.items()
-                ],
-                "heat": _heat(name, {m.name: r.outcomes for m, r in having.items()}),
-                "models": [
-                    {"name": m.name, "problems": list(_problems(m, name, problems, length))}
-                    for m in having
-                ],
-            }
+            Section(
+                name,
+                max(result.samples_per_problem for result in own.values()),
+                [_row(model, own, against) for model in own],
+                _heat(name, {model: result.outcomes for model, result in own.items()}),
+                {m.name: list(_problems(m, name, problems, length)) for m in having},
+            )
         )
     return sections
 
 
-def _row(model: Evaluated, result: BenchmarkResult, base: BenchmarkResult | None) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "result": result,
-        "pass_at": result.pass_at[str(result.samples_per_problem)],
-        "difference": difference(result, base) if base else None,
-    }
+def _row(model: str, results: Mapping[str, BenchmarkResult], against: str) -> Row:
+    base = results.get(against) if model != against else None
+    return Row(model, results[model], difference(results[model], base) if base else None)
 
 
 def _heat(name: str, outcomes: Mapping[str, Mapping[str, str]]) -> Markup:
@@ -86,35 +126,36 @@ def _sorted(letters: str) -> list[str]:
     return sorted((BY_LETTER[letter] for letter in letters), key=OUTCOMES.index)
 
 
-def _length(answers: int, models: list[Evaluated]) -> int:
+def _length(completions: int, models: Sequence[Evaluated]) -> int:
     """The characters of each completion that fit; all of them where the page stays small."""
     files = [path for m in models for path in (m.folder / GRADES).glob("*.jsonl")]
     if sum(path.stat().st_size for path in files) <= BUDGET:
         return BUDGET
-    return max(SHORTEST, BUDGET // max(1, answers))
+    return max(SHORTEST, BUDGET // max(1, completions))
 
 
 def _problems(
-    model: Evaluated, name: str, problems: Mapping[str, Any], length: int
-) -> Iterator[dict[str, Any]]:
-    """Every problem with every answer to it."""
-    grouped: dict[str, list[dict[str, Any]]] = {}
+    model: Evaluated, name: str, problems: Mapping[str, RenderedPrompt], length: int
+) -> Iterator[GradedProblem]:
+    grouped: dict[str, list[GradedCompletion]] = {}
     with open(grades_file(model.folder, name), encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            answer = json.loads(line)
-            text = _cut(answer["text"], length)
-            grouped.setdefault(answer["prompt_id"], []).append(
-                answer | {"text": text, "line": number, "whole": text == answer["text"]}
+            grade = json.loads(line)
+            text = _cut(grade["text"], length)
+            whole = text == grade["text"]
+            grouped.setdefault(grade["prompt_id"], []).append(
+                GradedCompletion(
+                    grade["sample"], grade["outcome"], grade["why"], text, whole, number
+                )
             )
-    for problem, answers in grouped.items():
+    for problem, completions in grouped.items():
         asked = problems.get(problem)
-        yield {
-            "id": problem.partition("/")[2],
-            "asked": _cut(asked.text, 3000) if asked else "",
-            "gold": (asked.answer or "") if asked else "",
-            "right": sum(answer["outcome"] == RIGHT for answer in answers),
-            "answers": answers,
-        }
+        yield GradedProblem(
+            problem.partition("/")[2],
+            _cut(asked.text, 3000) if asked else "",
+            (asked.answer or "") if asked else "",
+            completions,
+        )
 
 
 def _cut(text: str, length: int) -> str:

@@ -9,14 +9,23 @@ from leyden.models.vocabulary import load_tokenizer
 from leyden.monitor.diagnosis import Finding, best_step
 from leyden.monitor.show import describe
 from leyden.monitor.status import RunStatus, run_status
-from leyden.report.benchmarks import Evaluated, collect_benchmarks
+from leyden.report.benchmarks import Evaluated, Section, collect_benchmarks
 from leyden.report.charts import Line, histogram, interval_chart, line_chart
 from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.run.graph import Graph
 from leyden.run.layout import METRICS, SAMPLES
 from leyden.run.run import REFERENCE
-from leyden.run.stage import Job
-from leyden.run.table import PROBLEMS, ROLLOUT, SCORE, SFT, TEACH, distill, evaluate
+from leyden.run.stage import Artifact, Job
+from leyden.run.table import (
+    PROBLEMS,
+    ROLLOUT,
+    SCORE,
+    SFT,
+    STAGES,
+    TEACH,
+    distill,
+    evaluate,
+)
 from leyden.store.reader import is_sealed, open_store
 from leyden.telemetry.metrics import criterion, read_metrics
 
@@ -43,8 +52,8 @@ CURVES = [  # metric, title, meaning
     ("ratio_ess", "Effective sample size", "Of the ratios student / reference, share of tokens."),
     ("weight_ess", "Importance weights in use", "Their effective sample size, share of tokens."),
     ("student_covered", "Student's mass in the top k", "Low: the student leaves the stored ids."),
-    ("length_mean", "Length of answers", "Sampled from the student on held-out prompts, tokens."),
-    ("stop_rate", "Stop rate", "Of those answers; the others ran into the length cap."),
+    ("length_mean", "Length of completions", "Of the student on held-out prompts, tokens."),
+    ("stop_rate", "Stop rate", "Of these completions; the others reached the length cap."),
     ("grad_norm", "Gradient norm", "Before clipping."),
 ]
 
@@ -84,6 +93,7 @@ def collect_run(graph: Graph) -> dict[str, Any]:
         "name": run.recipe.name,
         "root": str(run.root),
         "status": status,
+        "stages": [s for s in status.stages if STAGES[s.name].artifact != Artifact.PROMPTS],
         "total_seconds": sum(job.device_seconds for job in status.jobs),
         "colours": colours,
         "accuracy": _accuracy(status, colours),
@@ -117,7 +127,7 @@ def compare(statuses: Sequence[RunStatus]) -> list[dict[str, Any]]:
     ]
 
 
-def _benchmarks(graph: Graph) -> list[dict[str, Any]]:
+def _benchmarks(graph: Graph) -> list[Section]:
     run = graph.run
     models = [
         Evaluated(model, graph.folder(evaluate(model)))
@@ -198,19 +208,19 @@ def _without_weights(charts: Sequence[tuple[str, str, str]]) -> list[tuple[str, 
 def _curves(
     metrics: dict[str, list[dict[str, Any]]],
     colours: dict[str, int],
-    wanted: Sequence[tuple[str, str, str]],
+    charts: Sequence[tuple[str, str, str]],
 ) -> list[Curve]:
-    """One chart per metric with a curve per arm, dashed where held-out."""
-    charts = []
-    for key, title, meaning in wanted:
+    """One curve per arm in each of ``charts`` (metric, title, meaning), dashed where held-out."""
+    curves = []
+    for key, title, meaning in charts:
         lines = [
             Line(f"{arm}, {split}", _points(rows, split, key), colours[arm], split == "heldout")
             for arm, rows in metrics.items()
             for split in ("train", "heldout")
         ]
         if any(line.points for line in lines):
-            charts.append(Curve(title, meaning, line_chart(lines, label=title)))
-    return charts
+            curves.append(Curve(title, meaning, line_chart(lines, label=title)))
+    return curves
 
 
 def _points(rows: list[dict[str, Any]], split: str, key: str) -> list[tuple[float, float]]:

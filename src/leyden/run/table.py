@@ -84,8 +84,8 @@ def _rollout_settings(recipe: Recipe, name: str, record: Record | None) -> dict[
 
 
 def _distill_parents(recipe: Recipe, arm: str) -> list[Job]:
-    on_answers = recipe.distill.resolved_arms()[arm].objective == "sft"
-    return [PROMPTS, *sft_job(recipe), TEACH if on_answers else SCORE]
+    is_control = recipe.distill.resolved_arms()[arm].objective == "sft"
+    return [PROMPTS, *sft_job(recipe), TEACH if is_control else SCORE]
 
 
 def _distill_models(recipe: Recipe, arm: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Run programs that nobody has read: contained, limited, and judged by what they answer."""
+"""Run programs that nobody has read, contained and limited, and report how they ended."""

@@ -1,4 +1,4 @@
-"""The ways to contain a program on this machine: each is the command that starts a nursery."""
+"""The ways to contain programs on this machine; each is a command that starts a nursery."""
 
 import importlib.util
 import os
@@ -39,8 +39,11 @@ OPTIONAL_PACKAGES = ("numpy",)  # the tests of HumanEval+ and MBPP+ import it
 
 @dataclass(frozen=True)
 class Backend:
-    """``command`` starts a nursery; slots have their own ``uid``, since processes are counted by
-    user. Without ``own_environment`` the command itself is given the environment of the caller."""
+    """A way to contain programs. ``command`` starts a nursery.
+
+    Each slot has its own ``uid``, since processes are counted by user. Without ``own_environment``
+    the command itself gets the environment of the caller.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -63,32 +66,36 @@ class Backend:
 
 
 def bubblewrap() -> Backend | str:
-    """The backend, or why it cannot be had. Source: bwrap(1)."""
-    found = shutil.which("bwrap")
-    if found is None:
+    """The bubblewrap backend, or the reason why there is none. Source: bwrap(1)."""
+    if sys.platform != "linux":
+        return "bubblewrap needs Linux"
+    tool = shutil.which("bwrap")
+    if tool is None:
         return "bwrap is not installed (Debian's package is bubblewrap)"
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    version = tuple(int(n) for n in re.findall(r"\d+", said)[:2])
+    asked = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+    version = tuple(int(n) for n in re.findall(r"\d+", asked.stdout)[:2])
     if version < OLDEST_BUBBLEWRAP:
-        return f"{said.strip() or found} is older than {'.'.join(map(str, OLDEST_BUBBLEWRAP))}"
+        oldest = ".".join(map(str, OLDEST_BUBBLEWRAP))
+        return f"{asked.stdout.strip() or tool} is older than {oldest}"
     root = os.geteuid() == 0
     start = [f"{INNER_PYTHON}/bin/{python().name}", *FLAGS, "-c", START, INNER]
-    command = [found, *_namespaces(root), *_files(), *start]
+    command = [tool, *_namespaces(root), *_files(), *start]
     return Backend("bubblewrap", tuple(command), uid=first_uid() if root else 0)
 
 
 def first_uid() -> int:
-    """Users that exist nowhere, a block of 64 per process of ours; within a usual id map."""
+    """The first of 64 user ids for this process. Nobody has them, and usual id maps hold them."""
     return 20_000 + (os.getpid() * 64) % 40_000
 
 
 def python() -> Path:
-    """The interpreter itself, not the virtual environment's link to it."""
+    """The interpreter itself rather than the virtual environment's link to it."""
     return Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def _namespaces(root: bool) -> list[str]:
-    """Root keeps what it takes to become somebody else; others get a user namespace."""
+    """Arguments for namespaces. Root keeps the capabilities to change its user; other users get a
+    user namespace."""
     kept = [f"CAP_{name}" for name in CAPABILITIES]
     as_root = ["--cap-drop", "ALL", *(word for cap in kept for word in ("--cap-add", cap))]
     as_user = ["--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)]
@@ -97,13 +104,14 @@ def _namespaces(root: bool) -> list[str]:
         *(as_root if root else as_user),
         *own,
         *("--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv"),
-        "--as-pid-1",  # else the first process is bwrap's, which programs of our own user may enter
+        "--as-pid-1",  # else bwrap is the first process, and programs of the same user may enter it
         *(word for pair in ENVIRONMENT.items() for word in ("--setenv", *pair)),
     ]
 
 
 def _files() -> list[str]:
-    """The C library, Python, our own files, all read-only, and a small ``/tmp``."""
+    """Arguments for files: the C library, Python and our own files, read-only, and a small
+    ``/tmp``."""
     words: list[str] = []
     for folder in (
         "/usr",
@@ -120,7 +128,9 @@ def _files() -> list[str]:
             words += ["--symlink", os.readlink(folder), folder]
         elif Path(folder).is_dir():
             words += ["--ro-bind", folder, folder]
-    library = Path(sys.base_prefix) / "lib"  # perhaps below a folder that only its owner may enter
+    library = (
+        Path(sys.base_prefix) / "lib"
+    )  # it may lie below a folder that only its owner may enter
     words += ["--ro-bind", str(library), f"{INNER_PYTHON}/lib"]
     words += ["--ro-bind", str(python().resolve()), f"{INNER_PYTHON}/bin/{python().name}"]
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
@@ -137,7 +147,7 @@ def _files() -> list[str]:
 
 
 def _packages() -> Iterator[tuple[Path, str]]:
-    """What programs may import beside the standard library."""
+    """The packages that programs may import beside the standard library."""
     for name in OPTIONAL_PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin:
@@ -148,10 +158,10 @@ def _packages() -> Iterator[tuple[Path, str]]:
 
 
 def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
-    """Docker or podman; ``image`` has a ``python3``. Source: docker-run(1)."""
+    """The docker or podman backend. ``image`` must hold a ``python3``. Source: docker-run(1)."""
     for tool in ("docker", "podman"):
-        found = shutil.which(tool)
-        if found is None:
+        program = shutil.which(tool)
+        if program is None:
             yield f"{tool} is not installed"
             continue
         limits = ["--network", "none", "--read-only", "--pids-limit", "256"]
@@ -161,13 +171,13 @@ def container(image: str, *, memory_bytes: int) -> Iterator[Backend | str]:
         limits += ["--security-opt", "no-new-privileges", "--user", "0:0", "--pull", "never"]
         settings = [word for pair in ENVIRONMENT.items() for word in ("--env", "=".join(pair))]
         files = ["--volume", f"{INSIDE}:{INNER}/inside:ro", "--workdir", "/tmp"]
-        for outer, inner in _packages():  # which load where the image has this version of Python
+        for outer, inner in _packages():  # they load where the image has this version of Python
             files += ["--volume", f"{outer}:{inner}:ro"]
-        command = [found, "run", "--rm", "--interactive", *limits, *settings, *files, image]
+        command = [program, "run", "--rm", "--interactive", *limits, *settings, *files, image]
         command += ["python3", *FLAGS, "-c", START, INNER]
         yield Backend(tool, tuple(command), uid=first_uid(), own_environment=False)
 
 
 def bare() -> Backend:
-    """No containment at all, only limits: for machines that are a sandbox themselves."""
+    """Limits without containment, for machines that are a sandbox themselves."""
     return Backend("none", (str(python()), *FLAGS, "-c", START, str(INSIDE.parent)), own_pids=False)

@@ -1,4 +1,4 @@
-"""Run a program in a sandbox and hear how it ended."""
+"""Run a program in a sandbox, and learn how it ended."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 from leyden.sandbox.backends import Backend
 
-GRACE_SECONDS = 10.0  # beyond a program's own time, before its sandbox is given up
+GRACE_SECONDS = 10.0  # after a program's own time its sandbox is given up
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use; CPU time and memory over all its processes."""
+    """The limits of one program; CPU time and memory are over all its processes."""
 
     cpu_seconds: int = 10
     wall_seconds: float = 30.0
@@ -31,9 +31,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: ``how`` is "done", "exit", "cpu", "wall", "memory", "output", "file",
-    "signal N"; "sandbox": it brought the sandbox down; "setup": it was not begun; "machine": the
-    machine ran out of memory beside it."""
+    """How a program ended.
+
+    ``how`` is "done", "exit", "cpu", "wall", "memory", "output", "file" or "signal N"; "sandbox"
+    where it brought the sandbox down, "setup" where it was not begun, "machine" where the machine
+    ran out of memory beside it.
+    """
 
     how: str
     result: Any = None
@@ -44,7 +47,7 @@ class Ended:
 
 
 class Sandbox:
-    """One nursery, started when first needed and again whenever a program has brought it down.
+    """One nursery, started on first use, and again after a program has brought it down.
 
     It dies with the thread that started it, so that nothing outlives us when we are killed.
     """
@@ -54,8 +57,8 @@ class Sandbox:
         self.process: subprocess.Popen | None = None
 
     def run(self, job: dict[str, Any], limits: Limits) -> Ended:
-        """``job``: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
-        ``stdin``; see ``inside/programs.py``."""
+        """Run one job: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
+        ``stdin``, as in ``inside/programs.py``."""
         if self.process is not None and self.process.poll() is not None:
             self.close()  # it died between programs
         process = self.process or self._start()
@@ -75,7 +78,7 @@ class Sandbox:
         return self.process
 
     def _ask(self, process: subprocess.Popen, data: bytes, deadline: float) -> dict | None:
-        """The nursery's reply, or None when it has died or is late."""
+        """The nursery's reply, or None where it has died or is late."""
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(struct.pack(">I", len(data)) + data)
@@ -88,7 +91,7 @@ class Sandbox:
             return None
 
     def close(self) -> None:
-        """End the nursery and, with it, whatever runs in its sandbox."""
+        """End the nursery, and with it everything in its sandbox."""
         if self.process is None:
             return
         process, self.process = self.process, None

@@ -1,4 +1,4 @@
-"""Before any program of a model runs: programs of ours that try to get out, and must not."""
+"""Test a sandbox before any model's program runs: programs of ours try to get out."""
 
 import contextlib
 import logging
@@ -24,7 +24,8 @@ QUICK = Limits(cpu_seconds=2, wall_seconds=2.5, memory_bytes=256 * 2**20, proces
 
 @dataclass(frozen=True)
 class Probe:
-    """``program`` runs as a script; ``passes`` judges how it ended; ``fails`` says if not."""
+    """One attempt. ``program`` runs as a script, ``passes`` judges how it ended, and ``fails`` is
+    the sentence for a failure."""
 
     fails: str
     program: str
@@ -33,15 +34,16 @@ class Probe:
 
 
 def failures(backend: Backend) -> list[str]:
-    """What the sandbox does not contain, or does not allow; empty when it is sound.
+    """A sentence for each thing that the sandbox fails to contain, or to allow; none where it is
+    sound.
 
-    Gentle probes first, which only look and touch. The rough ones, such as one that kills every
-    process it can, run only where the gentle ones have found walls on all sides.
+    Gentle probes, which only look and touch, come first. Rough ones, such as one that kills every
+    process it can, run only where all gentle ones were contained.
     """
     with _bait() as bait:
-        found = _try(backend, 0, _gentle(*bait))
-    if found:
-        return found
+        problems = _try(backend, 0, _gentle(*bait))
+    if problems:
+        return problems
     groups = _rough()
     with ThreadPoolExecutor(len(groups)) as threads:
         futures = [threads.submit(_try, backend, slot, group) for slot, group in enumerate(groups)]
@@ -49,37 +51,37 @@ def failures(backend: Backend) -> list[str]:
 
 
 def _try(backend: Backend, slot: int, probes: list[Probe]) -> list[str]:
-    """One sandbox, one probe after the other."""
-    found, sandbox = [], Sandbox(backend, slot)
+    """Run probes in one sandbox, one after the other."""
+    problems, sandbox = [], Sandbox(backend, slot)
     try:
         for probe in probes:
             program, began = textwrap.dedent(probe.program), time.monotonic()
             ended = sandbox.run({"kind": "script", "program": program}, probe.limits)
             late = time.monotonic() - began > probe.limits.wall_seconds + LATE_SECONDS
             if late or not probe.passes(ended):
-                found.append(f"{probe.fails} ({_shown(ended)})")
+                problems.append(f"{probe.fails} ({_shown(ended)})")
     finally:
         sandbox.close()
-    return found
+    return problems
 
 
 def sound_backend(image: str, *, memory_mb: int, allow_bare: bool) -> Backend:
     """The first backend that passes its self-test: bubblewrap, docker, podman, or none if allowed.
 
-    Tested once in the life of this process. Raises ConfigError that says of each why not.
+    The test is run once per process. Raises ConfigError with the reason against each backend.
     """
     return _sound(image, memory_mb, allow_bare, os.environ.get("PATH", ""))
 
 
 @cache
 def _sound(image: str, memory_mb: int, allow_bare: bool, path: str) -> Backend:
-    """``path`` is where the tools are looked for."""
+    """The sound backend. ``path`` is where the tools are searched."""
     reasons = []
     for backend in (bubblewrap(), *container(image, memory_bytes=memory_mb << 20)):
         if isinstance(backend, str):
             reasons.append(backend)
-        elif found := failures(backend):
-            reasons.append(f"{backend.name}: {found[0]}")
+        elif problems := failures(backend):
+            reasons.append(f"{backend.name}: {problems[0]}")
         else:
             return backend
     if allow_bare:
@@ -102,7 +104,7 @@ def _shown(ended: Ended) -> str:
 
 @contextlib.contextmanager
 def _bait() -> Iterator[tuple[str, str, int]]:
-    """A secret in a file and in the environment, and an open port: (secret, file, port)."""
+    """Lay bait: a secret in a file and in the environment, and an open port."""
     secret = secrets.token_hex(8)
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
         path = Path(folder) / "bait"
@@ -138,7 +140,7 @@ def _gentle(secret: str, path: str, port: int) -> list[Probe]:
 
 
 def _rough() -> list[list[Probe]]:
-    """Groups that run side by side, each in a sandbox of its own."""
+    """The rough probes in groups that run side by side, each in a sandbox of its own."""
     kill = "import os, signal\nos.kill(-1, signal.SIGKILL)"
     flood = "import sys\nwhile True: sys.stdout.write('x' * 10**6)"
     grow = "held = []\nwhile True: held.append(bytearray(2**22))"
@@ -203,7 +205,7 @@ for path in (%r, "/etc/passwd", "/etc/shadow", "/home", "/root", "/var/log"):
         pass
 print(found or "hidden")
 """
-NUMPY = "import numpy\nprint(numpy.ones(3).sum())"  # the tests of HumanEval+ and MBPP+ need it
+NUMPY = "import numpy\nprint(numpy.ones(3).sum())"  # tests of HumanEval+ and MBPP+ import it
 ENTERING = """
 import os
 opened = []
@@ -231,7 +233,7 @@ WRITING = """
 import os, sys
 done = []
 for folder in ("/", "/usr/lib", "/leyden", "/packages", "/proc/sys/kernel", "/dev", sys.prefix):
-    if os.access(folder, os.W_OK):  # not tried: without walls it would be done
+    if os.access(folder, os.W_OK):  # writing is not tried: without walls it would succeed
         done.append(folder)
 print(done or "none")
 """

@@ -92,15 +92,15 @@ def answer_benchmarks(
             benchmark,
             purpose=f"evaluate/{benchmark.name}",
         )
-        answers = _answers(store, problems, tokenizer)
+        requests = _requests(store, problems, tokenizer)
         path = grades_file(folder, benchmark.name)
-        with sampler.progress(f"{sampler.title}, grading", len(store), "answers") as advance:
-            results[benchmark.name] = _grade(store, answers, benchmark, settings, path, advance)
+        with sampler.progress(f"{sampler.title}, grading", len(store), "completions") as advance:
+            results[benchmark.name] = _grade(store, requests, benchmark, settings, path, advance)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
     return Answered(results, rows, tokens, seconds)
 
 
-def _answers(
+def _requests(
     store: Store, problems: Mapping[str, RenderedPrompt], tokenizer: PreTrainedTokenizerBase
 ) -> list[GradeRequest]:
     return [
@@ -116,23 +116,23 @@ def _answers(
 
 def _grade(
     store: Store,
-    answers: list[GradeRequest],
+    requests: list[GradeRequest],
     benchmark: Benchmark,
     settings: Evaluate,
     path: Path,
     advance: Callable[[int, str], None],
 ) -> BenchmarkResult:
     """Grade every sample, keep the verdicts in ``path``, and sum them up."""
-    verdicts = grade_completions(answers, benchmark, settings, advance=advance)
+    verdicts = grade_completions(requests, benchmark, settings, advance=advance)
     lines = (
-        {"prompt_id": a.prompt_id, "sample": sample, **asdict(verdict), "text": a.text}
-        for a, sample, verdict in zip(answers, store.values("sample"), verdicts, strict=True)
+        {"prompt_id": r.prompt_id, "sample": sample, **asdict(verdict), "text": r.text}
+        for r, sample, verdict in zip(requests, store.values("sample"), verdicts, strict=True)
     )
     write_atomic(path, _json_lines(lines))
     by_problem: dict[str, list[Verdict]] = {}
-    for answer, verdict in zip(answers, verdicts, strict=True):
-        by_problem.setdefault(answer.prompt_id, []).append(verdict)
-    asked = {answer.prompt_id: answer.problem for answer in answers}
+    for request, verdict in zip(requests, verdicts, strict=True):
+        by_problem.setdefault(request.prompt_id, []).append(verdict)
+    asked = {request.prompt_id: request.problem for request in requests}
     return BenchmarkResult(
         **vars(summarise(by_problem)),
         questions={name: digest(problem)[:8] for name, problem in asked.items()},
@@ -147,7 +147,7 @@ def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
 
 
 def _problem(prompt: RenderedPrompt) -> dict[str, Any]:
-    """What a grader is given: the prompt file's row with ``prompt`` and perhaps ``answer``."""
+    """The problem as a grader gets it: the file's row with ``prompt`` and perhaps ``answer``."""
     answer = {} if prompt.answer is None else {"answer": prompt.answer}
     return {**prompt.row, "prompt": prompt.text, **answer}
 

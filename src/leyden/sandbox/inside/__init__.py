@@ -1,1 +1,1 @@
-"""What runs inside the sandbox: the standard library and nothing of ours but these files."""
+"""The code inside the sandbox. It imports the standard library and its neighbours alone."""

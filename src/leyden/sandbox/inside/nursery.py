@@ -1,9 +1,9 @@
-"""The first process in the sandbox: forks one limited child per job and says how it ended.
+"""The first process in the sandbox: it forks a limited child per job and reports how it ended.
 
-Starting Python costs more than most tests do, so this process starts once, with the modules that
-solutions use already imported, and every job gets a fork of it. The child gives up its privileges
-before it reads a line of the program. When it has ended, everything it started is killed and
-``/tmp`` is emptied; where that fails this process ends, and a new sandbox is made.
+Starting Python takes longer than most tests, so this process starts once, imports the modules that
+solutions use, and forks for every job. The child gives up its privileges before it reads a line of
+the program. When it has ended, everything that it started is killed and ``/tmp`` is emptied; where
+that fails, this process ends and a new sandbox is made.
 
 Messages in both directions: four bytes of length, big-endian, then JSON.
 
@@ -32,21 +32,23 @@ from . import programs, seccomp
 from .watch import Watch, others
 
 PR_SET_DUMPABLE = 4
-PRELOADED = (  # what solutions import most
+PRELOADED = (  # the imports of most solutions
     "bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq",
     "itertools", "math", "operator", "re", "statistics", "string", "typing",
 )  # fmt: skip
-SETUP_FAILED = 120  # exit code of a child that did not get as far as its program
+SETUP_FAILED = 120  # exit code of a child that failed before its program
 STACK_BYTES = 64 * 2**20
-MOST_TO_REMOVE = 2000  # files in /tmp: more are left to a new sandbox
+MOST_TO_REMOVE = 2000  # files in /tmp; with more, a new sandbox is made instead
 MOST_SAID = 500  # characters of an error
 PACKAGES = "/packages"
 
 
 def main() -> None:
     uid, own_pids = int(sys.argv[2]), sys.argv[3] == "yes"
-    sys.path.remove(sys.argv[1])  # where we came from
-    with contextlib.suppress(OSError):  # if memory runs out, this and its children go first
+    sys.path.remove(sys.argv[1])  # the folder of our own files
+    with contextlib.suppress(
+        OSError
+    ):  # if memory runs out, the kernel kills this and its children first
         Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # programs cannot look into this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,11 +65,11 @@ def main() -> None:
         write_message(replies, reply)
         if not reply["clean"]:
             return
-        del job, reply  # nothing of them for the next program to find
+        del job, reply  # the next program must not find them
 
 
 def take_over_streams() -> tuple[int, int]:
-    """Move our two pipes out of the way of programs, whose own streams are empty."""
+    """Move our two pipes away from the standard streams, which are empty for programs."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -78,7 +80,7 @@ def take_over_streams() -> tuple[int, int]:
 def preload_numpy() -> None:
     if PACKAGES not in sys.path:
         sys.path.append(PACKAGES)
-        with contextlib.suppress(ImportError):  # then the program will meet that itself
+        with contextlib.suppress(ImportError):  # the program will meet the error itself
             import numpy  # noqa: F401
 
 
@@ -87,7 +89,7 @@ class Nursery:
         self.uid, self.own_pids, self.filters = uid, own_pids, filters
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Fork, run, watch; how it ended, what it answered and what it printed."""
+        """Fork, run and watch; how the program ended, its report and its output."""
         limits, token = job["limits"], os.urandom(16).hex()
         result_read, result_write = os.pipe()
         output_read, output_write = os.pipe()
@@ -119,7 +121,7 @@ class Nursery:
         }
 
     def be_program(self, job: dict[str, Any], token: str, streams: tuple) -> None:
-        """In the child: become nobody in particular, run, report, end."""
+        """In the child: give up privileges, run, report and end."""
         code = SETUP_FAILED
         try:
             given, output, report = streams
@@ -134,7 +136,7 @@ class Nursery:
             sys.stdin, sys.stdout = os.fdopen(0, **text), os.fdopen(1, "w", **text)
             sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
             sys.argv[:] = sys.orig_argv[:] = ["program.py"]
-            random.seed()  # a fork would go on where this process stands
+            random.seed()  # a fork would continue the parent's sequence
             code = 1
             message = programs.run(job, token)
             write_all(3, message)
@@ -169,7 +171,7 @@ class Nursery:
             seccomp.install(self.filters)
 
     def kill_all(self, child: int) -> None:
-        """Kill the program and whatever it started, without a moment in which it could fork."""
+        """Kill the program and everything it started, and leave it no moment to fork."""
         try:
             if self.own_pids:
                 os.kill(-1, signal.SIGKILL)
@@ -179,7 +181,7 @@ class Nursery:
             pass
 
     def clean_up(self) -> bool:
-        """Nothing of the program is left: no process, no file. False where that is not so."""
+        """Remove the program's processes and files. False where some remain."""
         if not self.own_pids:
             return True
         deadline = time.monotonic() + 1
@@ -201,7 +203,7 @@ class Nursery:
 
 
 def reap() -> None:
-    """Orphans come to the first process of a sandbox, which is this one."""
+    """Wait for orphans, which become children of a sandbox's first process."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -216,7 +218,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> str:
-    """In a word, how a child ended that was not stopped by us."""
+    """One word for how a child ended that we did not stop."""
     if not os.WIFSIGNALED(status):
         codes = {0: "done", SETUP_FAILED: "setup"}
         return codes.get(os.WEXITSTATUS(status), "exit")
@@ -228,7 +230,7 @@ def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> s
 
 
 def answer(data: bytes, token: str) -> tuple[Any, str]:
-    """The child's own report: only with the token that it was given."""
+    """The child's own report, believed only with the token that it was given."""
     if not data.startswith(token.encode()):
         return None, ""
     try:
@@ -239,7 +241,7 @@ def answer(data: bytes, token: str) -> tuple[Any, str]:
 
 
 def input_file(text: str) -> int:
-    """A descriptor to read ``text`` from; the file has no name."""
+    """A descriptor to read ``text`` from, of a file without a name."""
     descriptor = os.memfd_create("stdin") if text else os.open(os.devnull, os.O_RDONLY)
     if text:
         write_all(descriptor, text.encode("utf-8", "replace"))

@@ -1,6 +1,6 @@
-"""The program under test, run in a process of its own: with tests, with calls, or as a script.
+"""Run the program under test in a process of its own: with tests, with calls, or as a script.
 
-Each function returns ``(result, error)``: JSON values, or None and a sentence of what went wrong.
+Each function returns ``(result, error)``: a JSON value and "", or None and a sentence.
 """
 
 import atexit
@@ -18,19 +18,19 @@ from typing import Any
 from .values import decode, encode
 
 PROGRAM, TESTS, PRELUDE, GIVEN = "<program>", "<tests>", "<prelude>", "<given>"
-compile_, execute, dumps = compile, exec, json.dumps  # ours, whatever a program makes of theirs
+compile_, execute, dumps = compile, exec, json.dumps  # ours, should a program replace them
 Outcome = tuple[Any, str]
 
 
 def run(job: dict[str, Any], token: str) -> bytes:
-    """The report that the nursery believes: it begins with ``token``."""
+    """Run a job and write its report, which the nursery believes because of ``token``."""
     kinds = {"asserts": run_asserts, "calls": run_calls, "script": run_script}
     result, error = kinds[job["kind"]](job)
     return (token + dumps([result, error])).encode()
 
 
 def run_asserts(job: dict[str, Any]) -> Outcome:
-    """The tests run in the program's own namespace; the first exception fails them all."""
+    """Run the tests in the program's own namespace. The first exception fails them all."""
     try:
         tests = compile_(job["tests"], TESTS, "exec")
         space = load(job["program"], "candidate")
@@ -41,7 +41,7 @@ def run_asserts(job: dict[str, Any]) -> Outcome:
 
 
 def run_calls(job: dict[str, Any]) -> Outcome:
-    """``function`` (a name, or a method of ``Solution``) on each of the ``calls``' arguments.
+    """Call ``function``, or the method of ``Solution``, with each arguments of ``calls``.
 
     The result is a list with ``["value", v]`` or ``["error", sentence]`` per call.
     """
@@ -61,7 +61,7 @@ def one_call(function: Any, call: Any, job: dict[str, Any]) -> list[Any]:
 
 
 def find(space: dict[str, Any], name: str) -> Any:
-    """The program's function of that name, not the prelude's."""
+    """Find the program's function of that name, not the prelude's."""
     if name in space and space[name] is not space[GIVEN].get(name):
         return space[name]
     if "Solution" in space:
@@ -70,7 +70,7 @@ def find(space: dict[str, Any], name: str) -> Any:
 
 
 def run_script(job: dict[str, Any]) -> Outcome:
-    """The whole program as ``__main__``; what it prints goes to its standard output."""
+    """Run the whole program as ``__main__``, printing to its standard output."""
     stdout, error = sys.stdout, ""
     try:
         load(job["program"], "__main__", job.get("prelude", ""))
@@ -84,7 +84,7 @@ def run_script(job: dict[str, Any]) -> Outcome:
 
 
 def finish(stdout: Any) -> None:
-    """What the interpreter does at the end: threads, exit functions, open files, streams."""
+    """Do what the interpreter does at its end: threads, exit functions, open files, streams."""
     for module, step in ((threading, "_shutdown"), (atexit, "_run_exitfuncs")):
         with contextlib.suppress(BaseException):
             getattr(module, step)()
@@ -97,7 +97,7 @@ def finish(stdout: Any) -> None:
 
 def load(program: str, name: str, prelude: str = "") -> dict[str, Any]:
     """Run the program as a module of that name, after ``prelude``, and return its namespace."""
-    for name_of_exit in ("exit", "quit"):  # which `site` gives to every other program
+    for name_of_exit in ("exit", "quit"):  # `site`, which we do not load, defines these
         setattr(builtins, name_of_exit, sys.exit)
     module = types.ModuleType(name)
     module.__file__ = PROGRAM
@@ -111,13 +111,14 @@ def load(program: str, name: str, prelude: str = "") -> dict[str, Any]:
 
 def explain(error: BaseException, job: dict[str, Any]) -> str:
     """Type and message of an exception, and the line of program or tests where it was raised."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SystemExit):
-        said = "it exits before its tests have run"
+        sentence = "it exits before its tests have run"
     sources = {PROGRAM: job["program"], TESTS: job.get("tests", "")}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in sources and frame.lineno:
             lines = sources[frame.filename].splitlines()
             line = lines[frame.lineno - 1].strip() if frame.lineno <= len(lines) else ""
-            return f"{said[:300]} (line {frame.lineno} of the {frame.filename[1:-1]}: {line[:160]})"
-    return said[:300]
+            where = f"line {frame.lineno} of the {frame.filename[1:-1]}"
+            return f"{sentence[:300]} ({where}: {line[:160]})"
+    return sentence[:300]

@@ -1,8 +1,8 @@
-"""A system call filter for one process and all it starts: what no tested program needs is refused.
+"""A filter that refuses system calls which tested programs do not need.
 
-The namespaces around it already hide network and files; this closes what namespaces do not cover:
-new user namespaces, memory outside the address space (memfd, System V), VM sockets, the kernel's
-own machinery. Source: seccomp(2), and linux/filter.h for the classic BPF encoding.
+The namespaces around a program already hide network and files. The filter closes what they do not
+cover: new user namespaces, memory outside the address space (memfd, System V), VM sockets, the
+kernel's own machinery. Source: seccomp(2), and linux/filter.h for the classic BPF encoding.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 NEW_NAMESPACES = 0x7E020000  # the CLONE_NEW* flags
-LOCAL_SOCKETS = 1  # AF_UNIX; others reach nobody here, and queue memory that is not counted
+LOCAL_SOCKETS = 1  # AF_UNIX; other sockets reach nobody and hold memory that is not counted
 SHARED_ANONYMOUS = 0x21  # MAP_SHARED | MAP_ANONYMOUS: memory that no process is charged for
 NEWEST = 462  # system calls after this one are not known here
 X32 = 0x40000000
@@ -88,7 +88,7 @@ def program() -> bytes:
         (AT_LEAST, 0, 1, NEWEST + 1),
         unknown,
         (EQUAL, 0, 1, calls["clone3"]),
-        unknown,  # the C library then uses clone, whose flags we see
+        unknown,  # the C library then falls back to clone, whose flags the filter sees
     ]
     for number in calls["refused"]:
         steps += [(EQUAL, 0, 1, number), refused]

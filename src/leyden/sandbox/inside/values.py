@@ -1,7 +1,7 @@
-"""Python values as JSON and back, told apart by type: a tuple stays a tuple, NaN stays NaN.
+"""Encode Python values as JSON and back with their types: a tuple stays a tuple, NaN stays NaN.
 
-Used on both sides of the sandbox. Reading never runs anything: what has no encoding becomes an
-``Opaque``, equal to nothing.
+Both sides of the sandbox use it. Reading never runs anything. A value without an encoding becomes
+an ``Opaque``, which equals nothing.
 """
 
 import math
@@ -25,11 +25,11 @@ class Opaque:
 
 
 def encode(value: Any) -> Any:
-    """JSON values: plain ones as they are, everything else as [type, content]."""
+    """Encode a value: plain ones as they are, everything else as [type, content]."""
     kind = type(value)
     if kind in PLAIN:
         return value
-    if isinstance(value, int):  # and what is derived from it, such as an IntEnum
+    if isinstance(value, int):  # derived types too, such as an IntEnum
         return int(value) if -SMALL < value < SMALL else ["int", hex(value)]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else ["float", float(value).hex()]
@@ -39,7 +39,7 @@ def encode(value: Any) -> Any:
         return ["complex", value.real.hex(), value.imag.hex()]
     if kind in (bytes, bytearray):
         return ["bytes", value.hex()]
-    for name in ("list", "tuple", "frozenset", "set"):  # and what is derived, such as a namedtuple
+    for name in ("list", "tuple", "frozenset", "set"):  # derived types too, such as a namedtuple
         if isinstance(value, SEQUENCES[name]):
             return [name, [encode(item) for item in value]]
     if isinstance(value, dict):
@@ -51,13 +51,14 @@ def encode(value: Any) -> Any:
     return ["opaque", kind.__name__, repr(value)[:200]]
 
 
-def decode(found: Any) -> Any:
-    """What ``encode`` wrote. Raises ValueError, TypeError or RecursionError on anything else."""
-    if isinstance(found, PLAIN) or type(found) in (int, float):
-        return found
-    if not isinstance(found, list) or not found:
-        raise ValueError(f"not an encoded value: {found!r:.60}")
-    kind, content = found[0], found[1:]
+def decode(encoded: Any) -> Any:
+    """Read what ``encode`` wrote. Raises ValueError, TypeError or RecursionError on anything
+    else."""
+    if isinstance(encoded, PLAIN) or type(encoded) in (int, float):
+        return encoded
+    if not isinstance(encoded, list) or not encoded:
+        raise ValueError(f"not an encoded value: {encoded!r:.60}")
+    kind, content = encoded[0], encoded[1:]
     if kind in SEQUENCES:
         return SEQUENCES[kind](decode(item) for item in content[0])
     if kind == "dict":
@@ -68,5 +69,5 @@ def decode(found: Any) -> Any:
         return Opaque(*content)
     readers = {"int": lambda t: int(t, 16), "float": float.fromhex, "bytes": bytes.fromhex}
     if kind not in readers:
-        raise ValueError(f"not an encoded value: {found!r:.60}")
+        raise ValueError(f"not an encoded value: {encoded!r:.60}")
     return readers[kind](content[0])

@@ -1,4 +1,4 @@
-"""Watch a running program from outside of it: time, memory, processors, output, files."""
+"""Watch a running program from outside: time, memory, processors, output, files."""
 
 import os
 import select
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.05
-MOST_FILES = 10_000  # in /tmp: each holds kernel memory that nothing else counts
-RESERVE = 0.04  # of the machine's memory, which no program may take, whoever it is counted to
+MOST_FILES = 10_000  # in /tmp; each holds kernel memory that nothing else counts
+RESERVE = 0.04  # share of the machine's memory that programs must leave free
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
-    """Collects what a child writes and notices when it has had enough of anything."""
+    """Collects a child's output and notices when it exceeds a limit."""
 
     def __init__(
         self, child: int, limits: dict[str, Any], own_pids: bool, caps: dict[int, int]
     ) -> None:
-        """``caps``: pipe -> how many bytes of it are too many."""
+        """Watch pipes; ``caps``: pipe -> the number of bytes that is too many."""
         self.limits, self.own_pids, self.child, self.caps = limits, own_pids, child, caps
         self.deadline = time.monotonic() + limits["wall_seconds"]
         self.received = {pipe: bytearray() for pipe in caps}
@@ -28,13 +28,15 @@ class Watch:
             os.set_blocking(pipe, False)
 
     def wait(self) -> str:
-        """Until the child has ended ("") or must be; then why."""
+        """Wait until the child has ended (""), or must be ended; then the reason."""
         looked = time.monotonic()
         try:
             while True:
                 open_pipes = [pipe for pipe in self.caps if pipe not in self.ended]
                 ready, _, _ = select.select([self.exit, *open_pipes], [], [], POLL_SECONDS)
-                if not min([True, *map(self.drain, open_pipes)]):  # all of them, always
+                if not min(
+                    [True, *map(self.drain, open_pipes)]
+                ):  # every pipe is read, even after one gave too much
                     return "output"
                 if self.exit in ready:
                     return ""
@@ -49,7 +51,7 @@ class Watch:
             os.close(self.exit)
 
     def drain(self, pipe: int) -> bool:
-        """Read what is there; False when it is too much."""
+        """Read a pipe. False where it has given too much."""
         while len(self.received[pipe]) <= self.caps[pipe]:
             try:
                 data = os.read(pipe, 1 << 20)
@@ -62,7 +64,7 @@ class Watch:
         return False
 
     def excess(self) -> str:
-        """What all processes of the program together have too much of, or ""."""
+        """The limit that all processes of the program together exceed, or ""."""
         pids = others() if self.own_pids else [self.child]
         if sum(map(memory_of, pids)) > self.limits["memory_bytes"]:
             return "memory"
@@ -77,14 +79,14 @@ class Watch:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of a process that are not files: private, and shared with its own kind."""
+    """Bytes of a process that are not files: private memory, and memory shared with its forks."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return 0
-    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
     names = ("RssAnon", "RssShmem", "VmPTE")
-    return 1024 * sum(int(found.get(name, "0 kB").split()[0]) for name in names)
+    return 1024 * sum(int(fields.get(name, "0 kB").split()[0]) for name in names)
 
 
 def cpu_of(pid: int) -> float:
@@ -97,13 +99,13 @@ def cpu_of(pid: int) -> float:
 
 
 def machine_is_full() -> bool:
-    """Whether almost no memory is left, by whatever the program found that is not counted."""
+    """Whether the machine has almost no memory left, whoever it was counted to."""
     lines = Path("/proc/meminfo").read_text().splitlines()
-    found = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
-    return found.get("MemAvailable", 1) < RESERVE * found.get("MemTotal", 1)
+    fields = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
+    return fields.get("MemAvailable", 1) < RESERVE * fields.get("MemTotal", 1)
 
 
 def others() -> list[int]:
-    """Every process here but this one and the first, which may be this one."""
+    """Every process in the sandbox except this one and the first."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return [pid for pid in pids if pid not in (1, os.getpid())]
