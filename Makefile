@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-seeds test test-slow lint format docs clean
+.PHONY: demo demo-seeds quick test test-slow lint format docs wheel clean
 
 demo: $(READY)  ## the whole method on a CPU, in minutes
 	$(BIN)/leyden run recipes/tiny.toml --out runs/tiny
@@ -11,17 +11,21 @@ demo: $(READY)  ## the whole method on a CPU, in minutes
 demo-seeds: $(READY)  ## the demo over untouched seeds: the README's table
 	$(BIN)/python examples/tiny/seeds.py runs/seeds
 
-test: $(READY)
+quick: $(READY)  ## unit, numerics and architecture: under a minute
+	$(BIN)/pytest -q -m "not slow" -n 2 tests/unit tests/numerics tests/architecture
+
+test: $(READY)  ## everything but slow tests
 	$(BIN)/pytest -q -m "not slow" -n 2
 
-test-slow: $(READY)
+test-slow: $(READY)  ## all tests, an hour
 	$(BIN)/pytest -q
 
-lint: $(READY)
+lint: $(READY)  ## form, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/pyrefly check -c labs/theory/pyrefly.toml
+	$(BIN)/codespell
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -35,5 +39,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
 	touch $(READY)
 
+wheel: $(READY)  ## build the wheel and use it alone, in an environment of its own
+	rm -rf build/wheel && $(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --disable-pip-version-check -q -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/leyden --help > help.txt && venv/bin/python ../../tests/slim.py
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) build runs

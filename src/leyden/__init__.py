@@ -1,34 +1,69 @@
 """leyden: distil language models on the student's own outputs, with no teacher running."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:  # for editors and type checkers; at run time names are imported on first use
+    from leyden.engines.base import Engine, EngineSpec
+    from leyden.errors import LeydenError
+    from leyden.evals.results import Results, read_results
+    from leyden.logprobs import token_logprobs
+    from leyden.pipeline.pipeline import run_jobs, run_recipe
+    from leyden.provenance.identity import identify_model
+    from leyden.recipe.schema import Recipe
+    from leyden.recipe.toml import load_recipe
+    from leyden.run.graph import Graph, resolve
+    from leyden.run.run import Run
+    from leyden.run.stage import Job
+    from leyden.store.reader import Store, open_store
+
+__version__: str
 _PUBLIC = {  # name -> module
+    "Engine": "leyden.engines.base",
+    "EngineSpec": "leyden.engines.base",
+    "Graph": "leyden.run.graph",
+    "Job": "leyden.run.stage",
     "LeydenError": "leyden.errors",
     "Recipe": "leyden.recipe.schema",
+    "Results": "leyden.evals.results",
     "Run": "leyden.run.run",
     "Store": "leyden.store.reader",
     "identify_model": "leyden.provenance.identity",
     "load_recipe": "leyden.recipe.toml",
     "open_store": "leyden.store.reader",
+    "read_results": "leyden.evals.results",
+    "resolve": "leyden.run.graph",
     "run_jobs": "leyden.pipeline.pipeline",
+    "run_recipe": "leyden.pipeline.pipeline",
     "token_logprobs": "leyden.logprobs",
 }
 __all__ = [
+    "Engine",
+    "EngineSpec",
+    "Graph",
+    "Job",
     "LeydenError",
     "Recipe",
+    "Results",
     "Run",
     "Store",
     "identify_model",
     "load_recipe",
     "open_store",
+    "read_results",
+    "resolve",
     "run_jobs",
+    "run_recipe",
     "token_logprobs",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are first used, so that `import leyden` costs nothing."""
+    """Import a public name when it is first used, so that `import leyden` costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("leyden")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'leyden' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -76,7 +76,7 @@ def test_a_bad_field_is_named_with_what_was_found(tmp_path, flags, sentence):
 
 def test_a_typo_is_answered_with_the_field_that_was_meant(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, "--teach.temprature", "1.0")
+        load(tmp_path, "--teach.temprature", "1.0")  # codespell:ignore
     assert caught.value.hint == "did you mean 'temperature'?"
 
 

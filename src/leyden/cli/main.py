@@ -40,13 +40,14 @@ TAKES_FIELDS = (c.RunRecipe, c.Config, c.Evaluate)
 def main(arguments: list[str] | None = None) -> None:
     """The console entry point."""
     try:
-        code = run(sys.argv[1:] if arguments is None else arguments)
-    except SystemExit as error:  # the parser has printed help, or a mistake in the arguments
-        code = error.code
-    try:
+        try:
+            code = run(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit as error:  # the parser has printed help, or a mistake in the arguments
+            code = error.code
         sys.stdout.flush()
     except BrokenPipeError:  # whatever read our output, such as head, has seen enough
         _drop_output()
+        code = 0
     sys.exit(code)
 
 
