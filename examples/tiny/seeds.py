@@ -1,14 +1,15 @@
-"""Repeat the demo over untouched seeds, with one teacher and with two, and write the README's
-table.
+"""Repeat the demo over untouched seeds, with one teacher and with two, for the README's table.
 
     python examples/tiny/seeds.py runs/seeds [--seeds 11 12 ...] [--workers 2]
 
-A seed decides the prompts, the teacher's answers, the rollouts and the order of training; models
-and settings stay. Settings were chosen on seed 101, which is not among those reported.
-OUT/table.md gets means, standard errors over seeds, and paired differences.
+A seed decides the prompts, the teacher's completions, the rollouts and the order of training.
+Models and settings stay. The settings were chosen on seed 101, which is not reported. OUT gets
+accuracies.json with the accuracy of every model, and table.md with means, standard errors over
+seeds and paired differences. The accuracies behind the README are kept in seeds.json.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +32,14 @@ CONDITIONS = {
     ],
 }
 ROWS = {
-    "reference": "SFT (the reference policy)",
-    "sft_continued": "SFT continued, fresh answers, equal steps",
-    "sampled": "Lightning OPD, sampled token (the paper's)",
-    "sampled_tau1": "Lightning OPD, sampled token, tau = 1",
-    "topk_tail": "**Lightning OPD, top-8 with tail**",
+    "reference": "After SFT: the reference policy",
+    "sft_continued": "SFT continued on fresh teacher completions",
+    "sampled": "Lightning OPD, the paper's loss",
+    "sampled_tau1": "Lightning OPD, the paper's loss clipped at 1 nat",
+    "topk_tail": "**Lightning OPD, dense targets**",
 }
+Accuracies = dict[str, list[dict[str, float]]]
+"""Condition -> for every seed, model -> accuracy from 0 to 1."""
 
 
 def run_seed(out: Path, seed: int, condition: str) -> dict[str, float]:
@@ -60,30 +63,41 @@ def run_seed(out: Path, seed: int, condition: str) -> dict[str, float]:
     return {model: benchmarks["sums"].result.accuracy for model, benchmarks in results.items()}
 
 
-def mean_and_error(values: list[float], *, signed: bool = False) -> str:
-    """Mean +- standard error over seeds, in points."""
-    array = 100 * np.array(values)
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    return f"{array.mean():{'+' if signed else ''}.1f} ± {error:.1f}"
+def mean_and_error(values: np.ndarray, *, signed: bool = False) -> str:
+    """Mean +- standard error over seeds, in points. ``values`` [seeds] from 0 to 1."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return f"{100 * values.mean():{'+' if signed else ''}.1f} ± {100 * error:.1f}"
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: accuracy per arm and condition, then paired differences to SFT continued."""
-    first, second = found.values()
-    lines = ["| accuracy, % | one teacher | minus SFT continued | two teachers |"]
+def of(runs: list[dict[str, float]], model: str) -> np.ndarray:
+    """The accuracies of a model, [seeds]."""
+    return np.array([run[model] for run in runs])
+
+
+def table(accuracies: Accuracies) -> str:
+    """Markdown: accuracy per arm and condition, and paired differences to SFT continued."""
+    one, two = accuracies.values()
+    lines = ["| Accuracy, % | One teacher | Gain over SFT continued | Two teachers |"]
     lines += ["|---|---|---|---|"]
     for model, title in ROWS.items():
-        gain = [run[model] - run["sft_continued"] for run in first]
+        gain = mean_and_error(of(one, model) - of(one, "sft_continued"), signed=True)
         cells = [
-            mean_and_error([run[model] for run in first]),
-            "" if model == "sft_continued" else mean_and_error(gain, signed=True),
-            mean_and_error([run[model] for run in second]),
+            mean_and_error(of(one, model)),
+            "" if model == "sft_continued" else gain,
+            mean_and_error(of(two, model)),
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    teacher = mean_and_error([run["teacher"] for run in first])
-    base = mean_and_error([run["base"] for run in first])
-    lines += ["", f"Teacher {teacher}, base {base}; {len(first)} seeds, 512 problems each, T = 1."]
+    teacher, base = mean_and_error(of(one, "teacher")), mean_and_error(of(one, "base"))
+    models = f"Teacher {teacher}, student before SFT {base}."
+    lines += ["", f"{models} {len(one)} seeds with 512 problems each, sampled at temperature 1."]
     return "\n".join(lines) + "\n"
+
+
+def gains(accuracies: Accuracies, model: str) -> list[str]:
+    """Points that a model gains over its reference with one teacher, with two, and the loss from
+    the second teacher: all paired by seed."""
+    one, two = (of(runs, model) - of(runs, "reference") for runs in accuracies.values())
+    return [mean_and_error(one), mean_and_error(two), mean_and_error(one - two)]
 
 
 def main() -> None:
@@ -97,8 +111,11 @@ def main() -> None:
             condition: [pool.submit(run_seed, args.out, s, condition) for s in args.seeds]
             for condition in CONDITIONS
         }
-        found = {condition: [job.result() for job in jobs[condition]] for condition in jobs}
-    text = table(found)
+        accuracies = {
+            condition: [j.result() for j in running] for condition, running in jobs.items()
+        }
+    (args.out / "accuracies.json").write_text(json.dumps(accuracies, indent=1) + "\n")
+    text = table(accuracies)
     (args.out / "table.md").write_text(text)
     print(text)
 

@@ -8,9 +8,12 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time names are import
     from leyden.errors import LeydenError
     from leyden.evals.results import Results, read_results
     from leyden.logprobs import token_logprobs
+    from leyden.monitor.status import run_status
+    from leyden.pipeline.evaluate_model import evaluate_model
     from leyden.pipeline.pipeline import run_jobs, run_recipe
+    from leyden.pipeline.verify import verify_run
     from leyden.provenance.identity import identify_model
-    from leyden.recipe.schema import Recipe
+    from leyden.recipe.schema import Evaluation, Recipe
     from leyden.recipe.toml import load_recipe
     from leyden.run.graph import Graph, resolve
     from leyden.run.run import Run
@@ -21,6 +24,7 @@ __version__: str
 _PUBLIC = {  # name -> module
     "Engine": "leyden.engines.base",
     "EngineSpec": "leyden.engines.base",
+    "Evaluation": "leyden.recipe.schema",
     "Graph": "leyden.run.graph",
     "Job": "leyden.run.stage",
     "LeydenError": "leyden.errors",
@@ -28,6 +32,7 @@ _PUBLIC = {  # name -> module
     "Results": "leyden.evals.results",
     "Run": "leyden.run.run",
     "Store": "leyden.store.reader",
+    "evaluate_model": "leyden.pipeline.evaluate_model",
     "identify_model": "leyden.provenance.identity",
     "load_recipe": "leyden.recipe.toml",
     "open_store": "leyden.store.reader",
@@ -35,11 +40,14 @@ _PUBLIC = {  # name -> module
     "resolve": "leyden.run.graph",
     "run_jobs": "leyden.pipeline.pipeline",
     "run_recipe": "leyden.pipeline.pipeline",
+    "run_status": "leyden.monitor.status",
     "token_logprobs": "leyden.logprobs",
+    "verify_run": "leyden.pipeline.verify",
 }
 __all__ = [
     "Engine",
     "EngineSpec",
+    "Evaluation",
     "Graph",
     "Job",
     "LeydenError",
@@ -47,6 +55,7 @@ __all__ = [
     "Results",
     "Run",
     "Store",
+    "evaluate_model",
     "identify_model",
     "load_recipe",
     "open_store",
@@ -54,7 +63,9 @@ __all__ = [
     "resolve",
     "run_jobs",
     "run_recipe",
+    "run_status",
     "token_logprobs",
+    "verify_run",
 ]
 
 

@@ -17,14 +17,6 @@ cli -> pipeline, report -> stages -> monitor -> evals -> inference, train
 """
 LAYERS = [set(re.split(r"[,\s]+", line.strip())) for line in reversed(LINES.split("->"))]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-TO_TURN = {  # arrows that still point upwards after the moves
-    ("data", "run"),
-    ("evals", "evals"),
-    ("files", "errors"),
-    ("stages", "monitor"),
-    ("models", "run"),
-    ("recipe", "evals"),
-}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

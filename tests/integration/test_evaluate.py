@@ -223,7 +223,7 @@ def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys
     shown = " ".join(capsys.readouterr().out.split())
     assert "warning: the benchmark sums is trained on: 8 opd prompts hold its problems" in shown
     assert run(["report", out]) == 0
-    assert "Trained on what it evaluates" in (tmp_path / "r" / "report.html").read_text()
+    assert "Training prompts hold problems" in (tmp_path / "r" / "report.html").read_text()
     assert run(["check-overlap", str(recipe), "--json"]) == 0
     found = json.loads(capsys.readouterr().out.partition("report.html")[2])
     assert [(o["source"], o["exact"]) for o in found] == [("prompts.sft", 0), ("prompts.opd", 8)]

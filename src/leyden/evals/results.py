@@ -77,6 +77,7 @@ class Results:
     divergence: Divergence | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The values as they are written to results.json."""
         values = asdict(self)
         if self.divergence is None:
             del values["divergence"]
@@ -84,6 +85,7 @@ class Results:
 
     @property
     def fingerprint(self) -> str:
+        """A hash of all values."""
         return fingerprint(self.as_json())
 
 

@@ -77,7 +77,7 @@ class RunStatus:
 
 
 def run_status(graph: Graph) -> RunStatus:
-    """Read a run's status."""
+    """Everything that `leyden status` shows, from records, commits and metrics alone."""
     jobs = {job: job_status(graph, job) for job in graph.jobs}
     evaluations = _evaluations(graph)
     return RunStatus(

@@ -48,9 +48,11 @@ class Graph:
     # What the recipe says of a job.
 
     def stage(self, job: Job) -> Stage:
+        """The row of the stage table that makes ``job``."""
         return table.STAGES[job.stage]
 
     def folder(self, job: Job) -> Path:
+        """The folder of the job's artifact."""
         return self.run.folder(job)
 
     def parents(self, job: Job) -> list[Job]:
@@ -62,6 +64,7 @@ class Graph:
         return list(self.stage(job).models(self.run.recipe, job.name))
 
     def of_stage(self, name: str) -> list[Job]:
+        """All jobs of a stage, in order."""
         return [job for job in self.jobs if job.stage == name]
 
     def named(self, name: str) -> list[Job]:
@@ -91,6 +94,7 @@ class Graph:
         return self._once("intent", job, lambda: read_intent(self.folder(job)))
 
     def finished(self, job: Job) -> bool:
+        """Whether the job has a record."""
         return self.record(job) is not None
 
     def require(self, job: Job, *, reader: object = "this command") -> Record:
@@ -104,6 +108,7 @@ class Graph:
         return record
 
     def identity(self, model: str) -> ModelIdentity:
+        """The identity of a model of the run, by its role or its arm."""
         return self._once("model", model, lambda: identify_model(self.run.place(model)))
 
     def fingerprint(self, job: Job, *, reader: object = "this command") -> str:

@@ -41,6 +41,7 @@ class Run:
         return cls(root, load_recipe(root / RECIPE), progress)
 
     def folder(self, job: Job) -> Path:
+        """The folder of the job's artifact."""
         return self.root / str(job)
 
     def arms(self) -> dict[str, Objective]:
@@ -89,6 +90,7 @@ class Run:
         return self.open_engine(self.spec(role, model, vocab_size))
 
     def spec(self, role: Role, model: str, vocab_size: int | None = None) -> EngineSpec:
+        """What the engine that plays ``role`` with ``model`` is to be opened from."""
         return EngineSpec(role, self.address(model), self.recipe.execution, vocab_size)
 
     def numerics(self, role: Role) -> dict[str, Any]:
