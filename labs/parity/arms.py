@@ -43,7 +43,7 @@ WHY: dict[str, dict[str, Any]] = {  # what makes a few refreshes worse than none
 }
 TITLES = {
     "reference": "SFT (the reference policy)",
-    CONTROL: "SFT continued, fresh answers, equal sequences",
+    CONTROL: "SFT continued on fresh completions, equal sequences",
     ONLINE: "standard OPD (sampled, fresh every step)",
     ONLINE_EXACT: "standard OPD, exact (full vocabulary, fresh every step)",
     "refresh_10": "fresh rollouts every 10 steps",

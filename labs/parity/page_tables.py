@@ -25,7 +25,7 @@ DIFFERENCE = re.compile(r"\{(\w+):(\w+)-(\w+):(one|two|two-one)\}")
 def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
     found = {task: load(results, task) for task in tasks}
     sections = [section(results, task, found[task], dev_seeds) for task in tasks]
-    said = {
+    values = {
         "sections": "\n\n".join(filter(None, sections)),
         "steps": str(STEPS),
         "batch": " and ".join(sorted({str(TASKS[task].batch) for task in tasks})),
@@ -33,13 +33,13 @@ def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
     }
     text = (Path(__file__).parent / "page.md.in").read_text()
     text = DIFFERENCE.sub(lambda match: difference(found, *match.groups()), text)
-    for name, value in said.items():
+    for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)
     return text
 
 
 def difference(found: Mapping[str, Results], task: str, arm: str, other: str, teachers: str) -> str:
-    """What the prose says: ``arm`` minus ``other``, under one condition or across both."""
+    """``arm`` minus ``other`` as the prose states it, under one condition or across both."""
     first, _, second = teachers.partition("-")
     runs = found[task]
     return paired(points(runs[first], arm) - points(runs[second or first], other))
@@ -80,20 +80,20 @@ def load(results: Path, task: str) -> Results:
 def models_line(results: Path, task: str, found: Results) -> str:
     one, two = found["one"], found["two"]
     path = results / f"{task}-teachers.json"
-    answers = ""
+    learned = ""
     if path.exists():
         right = json.loads(path.read_text())
         first, second = (100 * np.array(right[condition]) for condition in ("one", "two"))
-        answers = (
-            f" Of the answers that students learn from, the teacher has {mean_error(first)}% right "
-            f"and the other teacher {mean_error(second)}%."
+        learned = (
+            f"\nOf the completions that students learn from, {mean_error(first)}% of the teacher's "
+            f"are right and {mean_error(second)}% of the other's."
         )
-    lengths = (np.mean([run["reference"]["mean_tokens"] for run in runs]) for runs in (one, two))
+    lengths = [np.mean([run["reference"]["mean_tokens"] for run in runs]) for runs in (one, two)]
     return (
         f"Teacher {mean_error(points(one, 'teacher'))}%, base {mean_error(points(one, 'base'))}%."
-        f"{answers} Answers of the reference: {next(lengths):.0f} tokens on average with one "
-        f"teacher, {next(lengths):.0f} with two. A rate with * is the lowest or highest that was "
-        "tried."
+        f"{learned}\nThe reference policy's completions have {lengths[0]:.0f} tokens on average "
+        f"with one teacher and {lengths[1]:.0f} with two.\nA rate with * is the lowest or highest "
+        "of those tried."
     )
 
 

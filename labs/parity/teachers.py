@@ -1,4 +1,4 @@
-"""How many of the answers that a seed's students learn from are right, by either teacher."""
+"""Count how many of the completions that students learn from are right, for both teachers."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The theory lab's claims on smaller worlds, and its losses against the package's."""
 
 import copy
+import json
 import sys
 
 import pytest
@@ -32,8 +33,9 @@ def lab():
         import enumeration
         import estimators
         import experiments
+        import page_text
 
-        yield {m.__name__: m for m in (claims, enumeration, estimators, experiments)}
+        yield {m.__name__: m for m in (claims, enumeration, estimators, experiments, page_text)}
     finally:
         sys.path.remove(str(ROOT / "labs/theory"))
         torch.set_default_dtype(before)
@@ -47,6 +49,14 @@ def results(lab):
 def test_every_claim_of_the_page_holds(lab, results):
     failed = [claim for claim, holds in lab["claims"].check(results).items() if not holds]
     assert not failed
+
+
+def test_the_page_says_what_its_results_say(lab):
+    folder = ROOT / "labs/theory"
+    results = json.loads((folder / "results.json").read_text())
+    verdicts = lab["claims"].check(results)
+    assert all(verdicts.values())
+    assert lab["page_text"].page(results, verdicts) == (folder / "README.md").read_text()
 
 
 def test_a_claim_can_fail(lab, results):
