@@ -92,7 +92,7 @@ def python_page() -> str:
         assert isinstance(node, ast.ClassDef | ast.FunctionDef)
         code = _outline(node) if isinstance(node, ast.ClassDef) else _signature(node)
         parts += [f"## `{name}`", f"From `{public.__module__}`.", _prose(node)]
-        parts += [f"```python\n{code}\n```"] if code else []
+        parts += [f"```text\n{code}\n```"] if code else []
     return "\n\n".join(parts) + "\n"
 
 
