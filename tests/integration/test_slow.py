@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 
@@ -15,7 +14,6 @@ from conftest import MODELS, ROOT
 from leyden.cli.main import run
 from leyden.monitor.status import divergences
 from leyden.provenance.identity import hash_file
-from leyden.recipe.toml import load_recipe
 from leyden.run.graph import resolve
 from leyden.run.run import Run
 from leyden.telemetry.metrics import read_metrics
@@ -99,14 +97,3 @@ def test_a_real_language_model_comes_closer_to_its_teacher(tmp_path):
             if m["split"] == "heldout"
         ]
         assert heldout[-1] < heldout[0]
-
-
-def test_the_demo_recipe_is_the_one_the_readme_speaks_of():
-    recipe = load_recipe(ROOT / "recipes/tiny.toml")
-    readme = (ROOT / "README.md").read_text()
-    assert f"steps = {recipe.distill.steps}\n" in readme
-    for arm, settings in recipe.distill.resolved_arms().items():
-        if f"[distill.arms.{arm}]" in readme:
-            pattern = rf"\[distill\.arms\.{arm}\][^\[]*learning_rate = (\S+)"
-            rate = re.search(pattern, readme)
-            assert rate and float(rate[1]) == settings.learning_rate

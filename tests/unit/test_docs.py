@@ -2,12 +2,14 @@
 
 import ast
 import json
+import math
 import re
 import sys
 import tomllib
 
 import pytest
 from pydantic import BaseModel
+from safetensors import safe_open
 
 from conftest import ROOT, module_at
 from leyden.monitor.diagnosis import RULES
@@ -136,6 +138,23 @@ def test_readme_table_is_what_was_measured(seeds):
     assert shown[1] == module.table(accuracies)
     dated = (ROOT / "benchmarks/README.md").read_text()
     assert module.table(accuracies).strip() in dated
+
+
+def test_readme_describes_the_demo_that_runs(seeds):
+    recipe, text = load_recipe(ROOT / "recipes/tiny.toml"), prose(README)
+    arms = recipe.distill.resolved_arms()
+    assert set(arms) == set(seeds[0].ROWS) - {"reference"}
+    assert recipe.score.top_k == 8 and "the teacher's eight likeliest tokens" in text
+    assert arms["sampled_tau1"].advantage_clip == 1.0 and "clipped at 1 nat" in text
+    sizes = {}
+    for model in ("teacher", "base"):
+        with safe_open(ROOT / f"examples/tiny/models/{model}/model.safetensors", "np") as weights:
+            shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+        sizes[model] = round(sum(math.prod(shape) for shape in shapes), -3)
+    assert f"teacher has {sizes['teacher']:,} parameters, the student {sizes['base']:,}" in text
+    problem, answer = re.findall(r"The problem `(.*?)` .* and `(.*?)` is an answer", text)[0]
+    assert sys.modules["task"].grade({"prompt": problem}, answer)
+    assert not sys.modules["task"].grade({"prompt": problem}, answer.replace("4>3", "4>2"))
 
 
 def test_readme_claims_about_the_demo_are_what_was_measured(seeds):
