@@ -1,12 +1,11 @@
-"""Do the graders judge as they should? Gold answers, perturbed answers, canonical solutions, speed.
+"""Test the graders on published data: reference answers, changed answers, solutions, speed.
 
     python benchmarks/graders.py DATA [--only gsm8k humaneval ...] [--write FOLDER]
 
-DATA is a folder with the published files named in FILES (those that are missing are left out).
-Every gold answer and canonical solution must be right, every perturbed one wrong. For code a
-perturbed solution is the canonical one of another problem, or with one operator, constant or return
-changed; some of those are right by chance, so they are written out with ``--write`` for other
-graders to judge, as is everything else.
+DATA is a folder with the published files that FILES names; missing ones are left out. Every
+reference answer and solution must be right, every changed one wrong. A changed solution is that of
+another problem, or has one operator, constant or return value changed. Some of these are right by
+chance. ``--write`` therefore writes every case to files, for other graders to judge.
 """
 
 import argparse
@@ -80,7 +79,7 @@ def known(name: str, path: Path) -> Benchmark:
 
 
 def report(name: str, kind: str, cases: list, benchmark: Benchmark, folder: Path | None) -> None:
-    """Grade, print counts and what is not as expected, and perhaps write every case down."""
+    """Grade all cases, print counts and surprises, and write the cases to files if asked."""
     content = [p.row if benchmark.grader == "code" else {"answer": p.answer} for p, _, _ in cases]
     answers = [
         GradeRequest(p.id, problem, text, True)
@@ -111,7 +110,7 @@ def canonical(row: dict) -> str:
 
 
 def perturbed_answers(problems: list[Problem], most: int) -> Iterator[tuple[Problem, str, str]]:
-    """A digit changed, a sign, one more or less, or the answer of another problem."""
+    """The answer with a changed digit or sign, plus or minus one, or that of another problem."""
     for i in range(min(most, 4 * len(problems))):
         problem = problems[i % len(problems)]
         said = other_answer(problem.answer or "", i // len(problems) + i)
@@ -132,7 +131,7 @@ def other_answer(gold: str, turn: int) -> str:
 
 
 def perturbed_programs(pairs: list, most: int) -> Iterator[tuple[Problem, str, str]]:
-    """One operator, constant, comparison or return of the canonical solution changed."""
+    """The solution with one operator, constant, comparison or return value changed."""
     for i in range(min(most, 4 * len(pairs))):
         problem, row = pairs[i % len(pairs)]
         tree = ast.parse(canonical(row))
@@ -164,7 +163,7 @@ def mutate(node: ast.AST) -> None:
 
 
 def speed(programs: int = 1000) -> str:
-    """Trivial programs, all different, graded per second and core, after the one self-test."""
+    """Trivial programs graded per second and core, all different, after the self-test."""
     benchmark = Benchmark.model_validate(
         {"name": "own", "grader": "code", "problems": {"file": "none"}}
     )

@@ -1,14 +1,14 @@
-"""What does an offline teacher save? Lightning OPD, standard OPD and TRL's DistillationTrainer.
+"""Measure what an offline teacher saves, against standard OPD and TRL's DistillationTrainer.
 
     python benchmarks/speedup.py OUT [--repeats 3] [--task walk] [--teacher-layers 24]
 
-Same machine, models, prompts, batch, optimizer and number of steps, in one run: the long-answer
-task of labs/parity (answers of about 110 tokens, a teacher 13 times the student). Threads are tuned
-for each method on a few steps. Repeats are interleaved; medians are printed with their range, and
-the accuracy that each student reaches. Needs the extra ``bench`` for TRL.
+All methods run on one machine with the same models, prompts, batch, optimizer and steps. The task
+is ``walk`` of labs/parity: completions of about 110 tokens, and a teacher 13 times the student. The
+number of threads is tuned for each method on a few steps. Repeats are interleaved. Printed are
+medians with their range, and the accuracy of each student. Needs the extra ``bench`` for TRL.
 
-``--teacher-layers`` puts layers that add nothing on top of the teacher: it answers and scores as
-before and costs as much as a real model of that depth.
+``--teacher-layers`` adds layers without effect to the teacher. It then samples and scores as
+before, at the cost of a real model of that depth.
 """
 
 import argparse
@@ -53,8 +53,9 @@ Seconds = dict[str, float]
 
 
 def lightning(run: Run, threads: int, *, steps: int | None = None, students: int = 2) -> Seconds:
-    """Roll out, score and train ``students``, one after the other, on the one store. ``wall`` is of
-    the first with its store, ``further`` the median of the others, ``all`` of everything."""
+    """Roll out, score, and train ``students`` one after the other on the same store. ``wall`` times
+    the first student with its store, ``further`` is the median of the others, ``all`` the total.
+    """
     rates = {f"s{i}": DENSE | {"learning_rate": RATE * 0.9**i} for i in range(students)}
     run = variant(run, threads, rates, steps)
     forget(run)
@@ -67,7 +68,7 @@ def lightning(run: Run, threads: int, *, steps: int | None = None, students: int
 
 
 def online(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
-    """Standard OPD in this program: fresh rollouts and a live teacher at every step."""
+    """Time standard OPD in leyden: fresh rollouts and a live teacher at every step."""
     run = variant(run, threads, {"s0": DENSE | {"refresh_every": 1}}, steps)
     forget(run)
     run_jobs(run, [ROLLOUT, SCORE])  # held-out prompts alone: not counted
@@ -88,8 +89,8 @@ def seconds_of(run: Run, jobs: list[Job]) -> float:
 
 
 def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
-    """TRL's trainer from the same reference, teacher and prompts; its wall time is of ``train``
-    alone, without loading models."""
+    """Time TRL's trainer on the same reference, teacher and prompts. Its wall time is that of
+    ``train``, without loading models."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DistillationConfig, DistillationTrainer
@@ -127,7 +128,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
 
 
 def timed(call: Callable[..., Any], spent: Seconds, name: str) -> Callable[..., Any]:
-    """``call``, its seconds added to ``spent[name]``."""
+    """Wrap ``call`` so that its seconds are added to ``spent[name]``."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
@@ -144,7 +145,7 @@ def read_prompts(file: str) -> list[str]:
 
 
 def variant(run: Run, threads: int, arms: dict[str, Any], steps: int | None) -> Run:
-    """The same run with other arms, threads and perhaps steps, beside its shared beginning."""
+    """Copy the shared beginning of a run, with other arms, threads and steps."""
     settings = {"arms": arms, "eval_every": 0, "heldout_samples": 0, "warmup_steps": 0}
     settings["steps"] = steps or run.recipe.distill.steps
     return changed(run, distill=settings, execution={"threads": threads})
@@ -165,7 +166,7 @@ def phases(cost: ArmCost) -> Seconds:
 
 
 def accuracy(run: Run, folder: Path) -> str:
-    """On the run's test problems, sampled at temperature 1, with its 95% interval."""
+    """Accuracy on the run's test problems at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
     prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file or "")
     tokenizer = demo.make_tokenizer(CHARACTERS)
@@ -195,7 +196,7 @@ METHODS: dict[str, tuple[Callable[..., Seconds], int, str]] = {  # call, epochs,
 
 
 def deepen(folder: Path, layers: int) -> None:
-    """Layers whose output is zero, up to so many: the same function, dearer."""
+    """Add layers whose output is zero, up to ``layers``: the same function at a higher cost."""
     model = load_model(folder, device="cpu", dtype="float32")
     weights, present = model.state_dict(), model.config.num_hidden_layers
     if layers <= present:
@@ -212,8 +213,8 @@ def deepen(folder: Path, layers: int) -> None:
 
 
 def beginning(out: Path, task: str, epochs: int) -> Run:
-    """Prompts, teach and sft: what all methods share. With ``epochs`` the prompts, and so the
-    rollouts, are fewer by that factor and each is trained on so many times."""
+    """Do prompts, teach and sft, which all methods share. With ``epochs`` there are fewer prompts
+    and rollouts by that factor, and each is trained on ``epochs`` times."""
     home = out / f"speedup-{epochs}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "models").exists():
@@ -236,7 +237,7 @@ def tune_threads(runs: dict[int, Run]) -> dict[str, int]:
 
 
 def measure(runs: dict[int, Run], repeats: int, threads: dict[str, int]) -> dict[str, Any]:
-    """Every method once per repeat, in turn; the first repeat trains all the students."""
+    """Run every method once per repeat, in turn. The first repeat trains all students."""
     found: dict[str, Any] = {name: {"seconds": []} for name in METHODS}
     for repeat in range(repeats):
         for name, (method, epochs, student) in METHODS.items():

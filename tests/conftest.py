@@ -73,7 +73,7 @@ def sampled_by_engine(engine, requests, sampling, stop_ids):
 
 
 def module_at(path: Path) -> ModuleType:
-    """The module in a file that no package holds."""
+    """Import the module in a file outside of any package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -151,7 +151,7 @@ rows_per_unit = 8
 
 
 def write_small_recipe(folder: Path) -> Path:
-    """The small recipe with models of its own, so that a test may damage them."""
+    """Write the small recipe with its own copy of the models, which a test may damage."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MODELS, folder / "models")
     path = folder / "small.toml"
@@ -183,5 +183,5 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """No test finds what another has graded."""
+    """Give every test an empty cache, so that none uses another test's grades."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -1,7 +1,7 @@
-"""Whole `leyden` processes for tests that kill them, without four seconds of imports for each.
+"""`leyden` processes for tests that kill them, without four seconds of imports for each.
 
-They are forks of a server that has imported everything and run nothing: real processes, with
-signals, locks and exit codes of their own.
+A server imports everything and runs nothing, and every process is a fork of it: a real process with
+its own signals, locks and exit code.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What an installed wheel must do without the rest of the project: run alone, by `make wheel`."""
+"""Check an installed wheel by itself; `make wheel` runs this without the rest of the project."""
 
 import sys
 from importlib.resources import files

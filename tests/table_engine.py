@@ -1,7 +1,7 @@
 """A second engine for tests: the next token follows a table of the last one, in float64.
 
-Its log-probs are exact, so whatever a store holds can be compared with the table. It gives results
-in a scrambled order, over all requests, as an engine with continuous batching would.
+Its log-probs are exact, so every stored number can be compared with the table. Results come in a
+scrambled order over all requests, as from an engine with continuous batching.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -2,14 +2,14 @@
 
     python examples/tiny/make_models.py OUT [--steps-scale 1.0]
 
-Writes OUT/{teacher,other_teacher,base} in the Hugging Face format. ``teacher`` prefers large
-terms; it sees slips in its contexts whose own loss is masked, so that it stays sane on a student's
-wrong prefixes. ``other_teacher`` is the same model tuned to the other style. ``base`` has learned
-from answers full of slips and is often wrong.
+Writes OUT/{teacher,other_teacher,base} in the Hugging Face format. ``teacher`` prefers large terms.
+Its contexts hold slips whose own loss is masked, so that it goes on sensibly from a student's wrong
+prefixes. ``other_teacher`` is the same model tuned to the other style. ``base`` has learned from
+completions full of slips and is often wrong.
 
-One thread per process: the same machine gives the same bits. Another kind of processor rounds
-otherwise and gives other weights of the same quality; models.json has the hashes of the shipped
-ones, made on an AMD EPYC with AVX2 and torch 2.13.0.
+Each process uses one thread, so the same machine gives the same bits. Another kind of processor
+rounds differently and gives other weights of the same quality. models.json has the hashes of the
+shipped models, which were made on an AMD EPYC with AVX2 and torch 2.13.0.
 """
 
 import argparse
@@ -31,7 +31,7 @@ VOCAB = len(SPECIAL) + len(CHARACTERS)
 IGNORED = -100
 Batch = tuple[torch.Tensor, torch.Tensor]
 """ids_BT and labels_BT."""
-TEACHER_MAX_TERMS = 10  # the teachers know longer problems than any student is asked
+TEACHER_MAX_TERMS = 10  # longer problems than any student gets
 
 
 def make_tokenizer(characters: str = CHARACTERS) -> PreTrainedTokenizerFast:
@@ -74,7 +74,7 @@ def make_model(
 def make_batch(
     rng, encode, *, style: str, slip: float, learn_slips: bool, longest: int, size: int = 64
 ) -> Batch:
-    """``size`` fresh problems; slips carry loss only if ``learn_slips``."""
+    """Make ``size`` new problems with completions; slips carry loss only with ``learn_slips``."""
     rows = []
     for _ in range(size):
         terms = make_terms(rng, longest=longest)
@@ -157,7 +157,7 @@ def make_teachers(out: Path, scale: float) -> None:
 
 
 def problems(tokenizer, **settings) -> Callable[[np.random.Generator], Batch]:
-    """``make_batch`` with everything but its random generator."""
+    """``make_batch`` with all arguments except its random generator."""
     encode = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
     return partial(make_batch, encode=encode, **settings)
 

@@ -9,7 +9,7 @@ equally right and differ in style: style ``large`` prefers large terms, style ``
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,9 @@ def grade(problem: dict, completion: str) -> bool:
     return Counter(used) == Counter(terms)
 
 
-def write_prompts(path: Path, *, count: int, seed: int, exclude: Collection[str] = ()) -> set[str]:
+def write_prompts(
+    path: Path, *, count: int, seed: int, exclude: set[str] = frozenset()
+) -> set[str]:
     """Write ``count`` distinct problems as JSON lines and return their prompts."""
     rng, prompts = np.random.default_rng(seed), {}
     while len(prompts) < count:

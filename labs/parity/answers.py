@@ -1,4 +1,4 @@
-"""Answers with slips in them, and batches of them: what the tasks share."""
+"""Completions with slips in them, and batches of them; both tasks use these."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -27,7 +27,7 @@ def make_batch(
     learn_slips: bool,
     size: int,
 ) -> demo.models.Batch:
-    """``size`` fresh problems; slips carry loss only if ``learn_slips``."""
+    """Make ``size`` new problems with completions; slips carry loss only with ``learn_slips``."""
     rows = []
     for _ in range(size):
         prompt = task.make_prompt(rng)
@@ -43,7 +43,7 @@ def make_batch(
 
 
 def pick_step(rng, style: str, longest: int = 3) -> int:
-    """A step of 1 to ``longest``, by style."""
+    """Draw a step of 1 to ``longest``, by style."""
     weight = np.exp(demo.task.STYLES[style] * np.arange(3, 3 * longest + 1, 3) / 9)
     return 1 + int(rng.choice(longest, p=weight / weight.sum()))
 

@@ -1,4 +1,4 @@
-"""The arms that are compared, and the two mistakes that the package itself cannot make."""
+"""The arms that are compared, and two mistakes that the package does not allow."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ SHARP: dict[str, dict[str, Any]] = {  # rollouts at T 0.7, top-p 0.9
     "sharp_topk_tail": {"objective": "topk_tail", "top_k": K},
 }
 WHY_RATE = 3e-4
-WHY: dict[str, dict[str, Any]] = {  # what makes a few refreshes worse than none or many
+WHY: dict[str, dict[str, Any]] = {  # to explain why a few refreshes are worse than none or many
     "why_stored": {},
     "why_stored_no_momentum": {"beta1": 0.0},
     "why_every_step": {"refresh_every": 1},

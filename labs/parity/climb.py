@@ -1,6 +1,8 @@
-"""Climb 4 to 9 stairs in steps of one to three, writing after each the running total modulo 10 and
-the stairs that are left: 12 to 54 tokens. Style ``large`` takes large steps and so writes shorter
-answers than ``small``: two right teachers that stop in different places.
+"""The task ``climb``: climb 4 to 9 stairs in steps of one to three.
+
+After each step a completion has the running total modulo 10 and the number of remaining stairs, in
+all 12 to 54 tokens. Style ``large`` takes large steps, so its completions are shorter than those of
+``small``: two teachers that are right and stop in different places.
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ class Climb:
         return f"{rng.integers(4, 10)}.{rng.integers(100, 1000)}="
 
     def answer(self, rng, prompt: str, style: str, slip: float) -> Iterator[Piece]:
-        """Characters of a right answer, or with ``slip`` one that goes wrong and on from there."""
+        """The characters of a right answer; with ``slip``, of one that goes on from mistakes."""
         left, total = int(prompt[0]), int(prompt[4])
         for number in range(9):
             if number:

@@ -1,4 +1,4 @@
-"""What the labs' tasks share with the demo: its task, and how its models are made."""
+"""The demo's task, and the functions that make its models, for the lab's tasks."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One seed of one task: its models, its recipe, its arms, its numbers."""
+"""Measure one seed of one task: make its models, write its recipe, run its arms."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ STEPS, HELDOUT, SFT, TEST = 40, 128, 640, 512
 
 
 def measure(out: Path, task: str, seed: int, rates: Mapping[str, float]) -> dict[str, dict]:
-    """Everything about one seed: with ``one`` teacher and with ``two``, arm -> its numbers."""
+    """Measure one seed. Condition (``one`` or ``two`` teachers) -> arm -> its numbers."""
     make_models(task, seed, out / "models" / task / str(seed))
     make_prompts(task, seed, out / "prompts" / task / str(seed))
     return {kind: measure_one(out, task, seed, kind, rates) for kind in ("one", "two")}
@@ -47,7 +47,7 @@ def measure_one(
 
 
 def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
-    """Arm -> learning rate -> its numbers on a development seed, with one teacher."""
+    """Measure a development seed with one teacher. Arm -> learning rate -> its numbers."""
     make_models(task, seed, out / "models" / task / str(seed))
     make_prompts(task, seed, out / "prompts" / task / str(seed))
     folder = out / "runs" / task / f"{seed}-tune"
@@ -70,7 +70,7 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
 
 
 def explain(out: Path, task: str, seed: int) -> dict[str, dict]:
-    """The arms of WHY on a tuned development seed, at one rate."""
+    """Measure the arms of WHY on a tuned development seed, at one rate."""
     tuned, folder = (out / "runs" / task / f"{seed}-{name}" for name in ("tune", "why"))
     arms = {arm: {**settings, "learning_rate": WHY_RATE} for arm, settings in WHY.items()}
     run = make_run(out, task, seed, "one", folder, arms, sharp=False)
@@ -80,8 +80,8 @@ def explain(out: Path, task: str, seed: int) -> dict[str, dict]:
 
 
 def make_prompts(task: str, seed: int, folder: Path, *, epochs: int = 1) -> None:
-    """Three disjoint sets of distinct prompts; of ``opd`` so many that training on each ``epochs``
-    times takes all steps."""
+    """Write three disjoint sets of distinct prompts. The size of ``opd`` lets training on each
+    prompt ``epochs`` times take all steps."""
     if (folder / "done").exists():
         return
     rng, seen = np.random.default_rng(50_000 + seed), set()
@@ -155,7 +155,7 @@ def make_run(
 
 
 def share_beginning(source: Path, target: Path) -> None:
-    """The sharp rollouts come from the same reference: its making is copied, not repeated."""
+    """Copy the jobs up to the reference policy, which the sharp rollouts share."""
     for name in ("prompts", "problems", "teach", "sft"):
         if not (target / name / "record.json").exists():
             shutil.rmtree(target / name, ignore_errors=True)
@@ -163,8 +163,8 @@ def share_beginning(source: Path, target: Path) -> None:
 
 
 def do_arms(run: Run, *, models: tuple[str, ...]) -> None:
-    """Every job of the run, each arm under its mistake if it is one; evaluations of ``models`` and
-    of the arms."""
+    """Do every job of the run, and make an arm's mistake while that arm trains. Of the evaluations
+    do those of ``models`` and of the arms."""
     run_jobs(run, [job for job in resolve(run).jobs if job.stage not in (DISTILL, EVALUATE)])
     for arm in run.arms():
         with mistake(arm):
@@ -173,7 +173,7 @@ def do_arms(run: Run, *, models: tuple[str, ...]) -> None:
 
 
 def numbers(run: Run) -> dict[str, dict[str, Any]]:
-    """Model -> accuracy and length; for arms their costs and all that warnings are made from."""
+    """Model -> accuracy and length; for arms also costs, and the measurements behind warnings."""
     graph = resolve(run)
     costs, kl = arm_costs(graph), divergences(graph)
     surprisal = graph.require(SCORE).counts["surprisal_over_entropy"]

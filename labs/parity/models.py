@@ -1,8 +1,9 @@
 """The models of one seed: two teachers and a base student, all of them new.
 
-The teacher is trained on contexts with slips whose own loss is masked, so that it stays sane on a
-student's wrong prefixes; the other teacher is the same model tuned to the other style; the base
-learns from answers full of slips. Layers and loop are those of examples/tiny/make_models.py.
+The teacher is trained on contexts with slips whose own loss is masked. It therefore goes on
+sensibly from a student's wrong prefixes. The other teacher is the same model tuned to the other
+style. The base learns from completions full of slips. Layers and loop are those of
+examples/tiny/make_models.py.
 """
 
 from functools import partial
@@ -45,7 +46,7 @@ def size(of: tuple[int, int, int]) -> dict[str, int]:
 
 
 def batches(task, tokenizer, **settings):
-    """``make_batch`` with everything but its random generator."""
+    """``make_batch`` with all arguments except its random generator."""
     ids_of = tokenizer.get_vocab()
     encode = lambda text: [ids_of[c] for c in text]  # noqa: E731
     return partial(make_batch, task=task, encode=encode, **settings)

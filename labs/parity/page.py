@@ -23,7 +23,7 @@ def write_page(results: Path, out: Path, tasks: Sequence[str], dev_seeds: Sequen
 
 
 def plot(found: Results, path: Path, task: str) -> None:
-    """Accuracy against device-seconds, every arm, one teacher filled and two hollow."""
+    """Plot accuracy against device-seconds of every arm: one teacher filled, two hollow."""
     style = {"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": task,
              "axes.grid": True, "grid.alpha": 0.3, "font.size": 8}  # fmt: skip
     with plt.rc_context(style):

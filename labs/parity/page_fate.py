@@ -1,4 +1,4 @@
-"""What became of the students: held-out measurements, and the warnings that they cause."""
+"""Tables about the students: their held-out measurements, and the warnings that these cause."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ FAILS, UNDECIDED, WORKS = "worse than its reference", "within 2 standard errors"
 
 
 def fate_table(arms: Sequence[tuple[str, Sequence[Mapping]]]) -> str:
-    """Held-out measurements at the end, means over seeds; the reverse KL at every measurement."""
+    """The last held-out measurements as means over seeds, and the reverse KL at each of them."""
     lines = [f"| arm | accuracy | {' | '.join(FATE.values())} |", "|---|---|" + "---|" * len(FATE)]
     for title, runs in arms:
         cells = [f"{100 * np.mean([run['accuracy'] for run in runs]):.1f}"]
@@ -41,7 +41,7 @@ def fate_table(arms: Sequence[tuple[str, Sequence[Mapping]]]) -> str:
 
 
 def why_table(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
-    """The arms of WHY; where they were not run it says so."""
+    """The arms of WHY, or a sentence that they were not run."""
     paths = [results / f"{task}-why-{seed}.json" for seed in dev_seeds]
     runs = [json.loads(path.read_text()) for path in paths if path.exists()]
     if not runs:
@@ -51,7 +51,7 @@ def why_table(results: Path, task: str, dev_seeds: Sequence[int]) -> str:
 
 
 def verdict(run: Mapping, arm: str) -> str:
-    """What became of an arm, against the reference that it started from, on the test problems."""
+    """Whether an arm is worse than its reference on the test problems, as good, or better."""
     after, before = run[arm]["accuracy"], run["reference"]["accuracy"]
     error = ((after * (1 - after) + before * (1 - before)) / TEST) ** 0.5
     if abs(after - before) <= 2 * error:
@@ -60,7 +60,7 @@ def verdict(run: Mapping, arm: str) -> str:
 
 
 def warnings(about: Mapping) -> set[str]:
-    """The rules that fire on an arm's held-out measurements, with the package's limits of today."""
+    """The rules that fire on an arm's held-out measurements, with the package's present limits."""
     scores = {"surprisal_over_entropy": about["surprisal_over_entropy"]}
     arm = Objective.model_validate(about["settings"])
     return {finding.name for finding in diagnose(arm, about["heldout"], scores)}
@@ -71,7 +71,7 @@ def column(kind: str, teachers: str) -> str:
 
 
 def warning_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Rule -> on how many arms it fired, by teachers and what became of them; mistakes apart."""
+    """Rule -> the number of arms on which it fired, by verdict and teachers."""
     kinds: dict[str, list[set[str]]] = {
         column(kind, teachers): [] for teachers in found for kind in (FAILS, UNDECIDED, WORKS)
     }

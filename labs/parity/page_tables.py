@@ -123,14 +123,14 @@ def rate_of(about: Mapping) -> str:
 
 
 def online(run: Mapping, arm: str) -> str | None:
-    """Standard OPD by the arm's kind of loss; None for itself and for what distils nothing."""
+    """The standard-OPD arm with the same kind of loss. None for that arm itself, and for SFT."""
     if arm in (CONTROL, ONLINE, ONLINE_EXACT) or arm not in MAIN | SHARP:
         return None
     return ONLINE if run[arm]["settings"].get("objective", "sampled") == "sampled" else ONLINE_EXACT
 
 
 def pairs_line(found: Results) -> str:
-    """Offline minus online where the loss is the same, or nearly."""
+    """Offline minus online for arms of the same loss, or nearly."""
     lines = ["| offline minus online | one teacher | two teachers |", "|---|---|---|"]
     for stored, live in PAIRS:
         cells = [paired(points(runs, stored) - points(runs, live)) for runs in found.values()]
@@ -139,8 +139,8 @@ def pairs_line(found: Results) -> str:
 
 
 def cost_table(one: Sequence[Mapping]) -> str:
-    """Means over seeds. A stored arm bears its whole store; another student of the same reference
-    and store only its training."""
+    """Means over seeds. A stored arm is charged for its whole store. Another student of the same
+    reference and store is charged for its training alone."""
     lines = ["| arm | sampling | scoring | training | in all | standard OPD, same loss / this "
              "| another student of that reference | standard OPD, same loss / that |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip

@@ -2,10 +2,10 @@
 
     python labs/parity/run.py OUT [--tasks climb walk] [--seeds 1 ... 8] [--dev-seeds 901 902]
 
-Learning rates are chosen on the development seeds, from the same five for every arm. What is
-finished is kept in results/ beside this file and not computed again; a killed run resumes. The page
-beside this file is written from results/ alone. After an edit here begin a new OUT: models and
-prompts in an old one are taken as they are. To measure again delete results/: two hours on two
+Learning rates are chosen on the development seeds, from the same five for every arm. Results are
+kept in results/ beside this file and not computed again; a killed run resumes. The page beside this
+file is written from results/ alone. After an edit here begin a new OUT, because models and prompts
+in an old one are used as they are. To measure again, delete results/: this takes two hours on two
 cores, one with ``--seeds 1 2``. Needs the extra ``labs``.
 """
 
@@ -45,7 +45,7 @@ DECIDES = ("answers", "arms", "climb", "demo", "experiment", "models", "tasks", 
 
 
 def sources() -> str:
-    """Of every file here that decides a result: what another version made is made again."""
+    """A hash of every file here that decides a result. Results of other hashes are made again."""
     files = [HERE / f"{name}.py" for name in DECIDES] + [DEMO / "make_models.py", DEMO / "task.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -55,7 +55,7 @@ def is_kept(path: Path) -> bool:
 
 
 def work(todo: Iterable[tuple[Path, tuple]], workers: int) -> None:
-    """Do the jobs that have no result yet, each in a process of the pool, and keep each at once."""
+    """Do the jobs without a result in a pool of processes, and keep each result at once."""
     wanted = [(path, given) for path, given in todo if not is_kept(path)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(job, *given): path for path, given in wanted}

@@ -11,7 +11,7 @@ from tasks import CHARACTERS, TASKS
 
 
 def share_right(out: Path, name: str, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """``one``: of the scoring teacher's, ``two``: of the other teacher's; one share per seed."""
+    """One share per seed, for the scoring teacher (``one``) and the other teacher (``two``)."""
     task, tokenizer = TASKS[name], demo.make_tokenizer(CHARACTERS)
 
     def is_right(row: Row) -> bool:

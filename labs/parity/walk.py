@@ -1,6 +1,8 @@
-"""From a number, take so many steps of one to three, counting down and writing the total modulo 10
-after each: 84 to 140 tokens. When to stop follows from the count, and a student that loses count
-runs on. Style ``large`` prefers large steps and ``small`` small ones.
+"""The task ``walk``: take n steps of one to three from a number.
+
+After each step a completion has the count and the total modulo 10, in all 84 to 140 tokens. The
+count says when to stop, so a student that loses count runs on. Style ``large`` prefers large steps
+and ``small`` small ones.
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ class Walk:
         return f"{rng.integers(12, 21)}.{rng.integers(100, 1000)}="
 
     def answer(self, rng, prompt: str, style: str, slip: float) -> Iterator[Piece]:
-        """Characters of a right answer, or with ``slip`` one that goes wrong and on from there."""
+        """The characters of a right answer; with ``slip``, of one that goes on from mistakes."""
         count, total = int(prompt[:2]), int(prompt[5])
         last = count + 4
         for number in range(last):

@@ -1,4 +1,4 @@
-"""What the page says, as statements about the results that are either true or fail the run."""
+"""The claims of the page as statements about the results. A false one fails the run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ Results = Mapping[str, Any]
 
 
 def check(results: Results) -> dict[str, bool]:
-    """Claim -> whether the numbers bear it out."""
+    """Claim -> whether the numbers agree with it."""
     gap, bias = results["gap_along_path"], results["teacher_bias"]
     optimum, kl = results["shared_optimum"], results["final_kl"]
     tabular, bigram = kl["tabular"], kl["bigram"]

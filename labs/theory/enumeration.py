@@ -31,7 +31,7 @@ class Family:
 
 
 def tabular(length: int) -> Family:
-    """Logits of its own for every prefix: any policy is representable."""
+    """Policies with logits of their own for every prefix: any policy can be represented."""
     sizes = [V**t * V for t in range(length)]
     return Family(
         "tabular",
@@ -41,7 +41,7 @@ def tabular(length: int) -> Family:
 
 
 def bigram(length: int) -> Family:
-    """Logits that see the last token and the position's parity alone: it cannot hold a teacher."""
+    """Policies that see the last token and the position's parity: no teacher can be represented."""
 
     def logits(theta_D: Tensor) -> list[Tensor]:
         table = theta_D.view(2, V + 1, V)
@@ -91,7 +91,7 @@ def online_gradient(theta_D: Tensor, family: Family, teacher: Policy) -> Tensor:
 
 
 def offline_gradient(theta_D: Tensor, family: Family, teacher: Policy, writer: Policy) -> Tensor:
-    """grad J_off: the same with sequences from ``writer``, whoever it is."""
+    """grad J_off: the same with sequences from ``writer``."""
     policy = family.policy(theta_D)
     pairs = zip(visits(writer), advantages(policy, teacher), strict=True)
     return weighted_score(theta_D, family, [v * a for v, a in pairs])

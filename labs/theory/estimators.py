@@ -40,7 +40,7 @@ def sampled(*, clip: float = TAU, importance: str = "none") -> Loss:
 
 
 def frozen(student: Policy, teacher: Policy, writer: Policy) -> Tensor:
-    """The advantage frozen at the writer, no ratio: has no interior optimum."""
+    """The loss with the advantage frozen at the writer and no ratio. It has no interior optimum."""
     pairs = zip(visits(writer), student, teacher, writer, strict=True)
     terms = [-(v * (t - w).clamp(-TAU, TAU) * s)[v > 0].sum() for v, s, t, w in pairs]
     return torch.stack(terms).sum()
@@ -75,7 +75,7 @@ def sft(student: Policy, teacher: Policy, writer: Policy) -> Tensor:
 
 
 def tempered(policy: Policy, *, temperature: float, top_p: float) -> Policy:
-    """The policy as a sampler with temperature and nucleus makes it; -inf outside the nucleus."""
+    """The policy of a sampler with temperature and top-p; -inf outside the nucleus."""
     found = []
     for logp in policy:
         q = (logp / temperature).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""One function per question; each returns plain numbers, exact to rounding."""
+"""One function per question. Each returns plain numbers that are exact to rounding."""
 
 from dataclasses import dataclass
 
@@ -30,8 +30,7 @@ OPD = {"steps": 150, "learning_rate": 0.03}
 
 @dataclass(frozen=True)
 class World:
-    """A family, a base student, two teachers that share most of what they know, and what SFT on
-    each teacher makes of the base."""
+    """A family, a base student, two similar teachers, and the base after SFT on each of them."""
 
     family: Family
     teachers: dict[str, Policy]
@@ -61,7 +60,7 @@ class World:
 
 
 def regression_identity(*, length: int = 5, draws: int = 5) -> dict[str, float]:
-    """The clipped policy gradient against minus the gradient of the Huber loss, relative."""
+    """Relative difference of the clipped policy gradient and minus the Huber loss's gradient."""
     worst = 0.0
     for seed in range(draws):
         world = World.draw("tabular", length, seed)
@@ -137,7 +136,7 @@ def gap_along_path(*, length: int = 5, points: int = 11) -> dict[str, list[float
 
 
 def bound_against_length(*, lengths=(1, 2, 3, 4, 5, 6)) -> dict[str, list[float]]:
-    """How loose Theorem 3.5 becomes: bound / gap, halfway to the teacher."""
+    """Looseness of Theorem 3.5 for each length: bound / gap, halfway to the teacher."""
     found: dict[str, list[float]] = {"length": list(map(float, lengths)), "looseness": []}
     for length in lengths:
         world = World.draw("bigram", length, seed=4)

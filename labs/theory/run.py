@@ -2,8 +2,8 @@
 
     python labs/theory/run.py [OUT]
 
-Two processes, under two minutes. Without OUT the page beside this file is written anew. Exits 1
-when a claim of the page is not borne out by the numbers. Needs the extra ``labs``.
+Takes two processes and under two minutes. Without OUT it rewrites the page beside this file. Exits
+with 1 if a claim of the page does not agree with the numbers. Needs the extra ``labs``.
 """
 
 import argparse

@@ -74,7 +74,8 @@ def test_losses_import_torch_and_nothing_of_ours():
 
 
 def test_what_runs_inside_a_sandbox_needs_nothing_but_python():
-    """It is copied there file by file: standard library, numpy where it is, and its neighbours."""
+    """The files are copied into the sandbox one by one, so they import the standard library, numpy
+    if it is there, and each other."""
     for path in (SOURCE / "sandbox" / "inside").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and not node.level:

@@ -1,4 +1,4 @@
-"""The mistakes that offline distillation has been seen to make, and whether our guards matter.
+"""Known mistakes of offline distillation: without our guard against each, a test fails.
 
 Each row takes one guard out of a copy of the package and asks its tests to fail. A guard whose
 tests still pass is not tested.
@@ -20,7 +20,7 @@ EVALS = "tests/evals/"
 
 @dataclass(frozen=True)
 class Mistake:
-    """``guard`` stands once in ``file``; with ``instead`` in its place, ``tests`` must fail."""
+    """A guard that stands once in ``file``. With ``instead`` in its place ``tests`` must fail."""
 
     name: str
     file: str

@@ -1,8 +1,8 @@
 # ruff: noqa: E501  # programs, one line each
-"""Two hundred programs that try to break out, or to bring the grader down.
+"""Two hundred programs that try to break out of the sandbox, or to break the grader.
 
-Each defines ``add``, which its tests call, and a list ``escaped`` of what it managed to do: the
-tests demand that it is empty. A program that is killed on the way has managed nothing.
+Each defines ``add``, which its tests call, and a list ``escaped`` of its successful attempts. The
+tests demand an empty list. A program that is killed has succeeded in nothing.
 """
 
 import textwrap
@@ -176,7 +176,7 @@ ATTEMPTS = {
 
 
 def programs(**places: object) -> list[tuple[str, str]]:
-    """(what it tries, program) for each; ``places``: secret, tmp, home, port and token."""
+    """(name, program) for each. ``places`` are the secret, tmp, home, port and token to reach."""
     found = []
     for name, (body, variants) in ATTEMPTS.items():
         for variant in variants:

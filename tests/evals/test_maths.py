@@ -1,4 +1,4 @@
-"""Answers that are the same are right however they are written; others are not."""
+"""Equal answers are right in any notation, and different answers are wrong."""
 
 import pytest
 
@@ -138,7 +138,7 @@ def answers(*pairs, finished=True):
 
 
 def test_what_hangs_or_dies_is_wrong_and_the_others_are_judged(monkeypatch):
-    """Answers that blow up sit among sound ones; the limits are those of real runs, but shorter."""
+    """Answers that hang the grader stand between sound ones. Limits are short here."""
     monkeypatch.setattr(grade_workers, "MATH_SECONDS", 8)
     pairs = [SAME[i % len(SAME)] for i in range(20)]
     bad = [("3", HANGS), ("3", r"\boxed{(((((((((10!)!)!)!)!)!)!)!)!)}"), ("3", "\\boxed{" * 9999)]

@@ -1,4 +1,4 @@
-"""Exact copies and thirteen words in a row are found; turns of phrase are not."""
+"""Overlap means an exact copy or thirteen words in a row. Common phrases do not count."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_a_copy_inside_other_text_is_found_and_a_rewording_is_not():
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.data())
 def test_exactly_thirteen_words_in_a_row_count(words, data):
-    """A window of the problem is found if and only if it is thirteen words or more."""
+    """A part of a problem is reported if and only if it has thirteen words or more."""
     start = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(start + 1, len(words)))
     window = words[start:end]

@@ -1,4 +1,4 @@
-"""Benchmarks as published are read as they are meant; a row that cannot be is named."""
+"""Published benchmark files are read correctly. A row that cannot be read is named."""
 
 import base64
 import gzip
@@ -282,7 +282,7 @@ def test_the_last_boxed_answer_with_balanced_braces():
 
 
 def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
-    """The client is the real one, set offline so that it need not find out by waiting."""
+    """The real client is set offline, so that the test need not wait for a time-out."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(EngineError, match="the Hub does not give this data set") as raised:
         read_problems(validate(Benchmark, {"name": "gsm8k"}, source="test"))

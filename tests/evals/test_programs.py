@@ -1,5 +1,5 @@
 # ruff: noqa: E501  # programs and tables, one line each
-"""Programs are found in answers, run against each kind of tests, and judged with a reason."""
+"""Programs are extracted from completions, run against each kind of test, and graded."""
 
 import contextlib
 import json
@@ -199,7 +199,7 @@ def test_the_first_case_that_fails_is_shown(sandbox):
     ],
 )
 def test_calls_are_compared_outside(program, outcome, sandbox):
-    """Equality that a program defines itself counts for nothing out here."""
+    """A program's own definition of equality does not count outside of its process."""
     assert grade_program(CALLS, f"```python\n{program}\n```", sandbox, LIMITS).outcome == outcome
 
 
@@ -251,7 +251,7 @@ VALUES = st.recursive(
 
 
 def kinds(value):
-    """Types at every depth; the order in a set is nobody's."""
+    """The types at every depth of a value. The order within a set does not matter."""
     if isinstance(value, dict):
         return dict, [(kinds(k), kinds(v)) for k, v in value.items()]
     if isinstance(value, list | tuple):
@@ -285,7 +285,7 @@ def test_outputs(found, expected, same):
 
 
 def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
-    """A grader that was edited must not find what it said before."""
+    """An edited grader must not reuse its earlier verdicts."""
     seen = []
     monkeypatch.setattr(grading, "fingerprint", seen.append)
     grading.grader_version("code", Evaluate().sandbox)
@@ -318,7 +318,7 @@ def test_many_programs_at_once_are_each_judged_by_themselves():
 
 @needs_bubblewrap
 def test_grading_that_was_stopped_goes_on_where_it_was(monkeypatch):
-    """Interrupted after twenty programs, the next attempt grades only the rest."""
+    """After an interruption at twenty programs, the next attempt grades only the rest."""
     programs = [f"# {i}\ndef add(a, b): return a + b" for i in range(60)]
     graded = []
 

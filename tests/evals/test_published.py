@@ -1,6 +1,6 @@
-"""The graders on published data: gold is right, perturbed is wrong, canonical solutions pass.
+"""The graders on published data: reference answers are right, changed answers are wrong.
 
-The whole of it, with MBPP+ and times, is benchmarks/graders.py; here are those that take seconds.
+These tests take the parts that need seconds; benchmarks/graders.py does everything.
 """
 
 import sys
@@ -74,7 +74,8 @@ def test_canonical_solutions_pass(name):
 
 @needs_data
 def test_training_prompts_without_overlap_have_none():
-    """Their README says that no 13 words are shared with these sets: no false alarm, then."""
+    """The prompts' README says that they share no 13 words with these sets, so none may be
+    reported."""
     rows = [row for _, row in read_rows(DATA / "math_prompts.jsonl")][::10]
     pairs = [(row["id"], row["prompt"]) for row in rows]
     for name in MATHS:
@@ -84,7 +85,7 @@ def test_training_prompts_without_overlap_have_none():
 
 @needs_data
 def test_every_problem_of_a_benchmark_is_found_in_itself():
-    """And with a sentence around it, where it has thirteen words."""
+    """Also with a sentence around it, if it has thirteen words."""
     for name in MATHS:
         problems = {p.id: p.question for p in read_problems(known(name, path_of(name)))}
         index = ProblemIndex(problems)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  # programs, one line each
-"""The sandbox holds two hundred hostile programs, and judges the honest ones beside them."""
+"""The sandbox contains two hundred hostile programs, and judges the honest ones beside them."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def sandbox():
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """What must not be reached: a file, a folder, a home, a port and a word in the environment."""
+    """Things that programs must not reach: a file, a folder, a home, a port, an environment variable."""
     secret = tmp_path / "secret"
     secret.write_text("never read")
     tmp_path.chmod(0o777)
@@ -77,7 +77,7 @@ def _count_visits(server, visits):
 
 
 def processes_of_sandboxes() -> set[str]:
-    """Commands of every process that has our sandbox's user, or is a nursery."""
+    """The commands of all processes that belong to a sandbox."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -91,7 +91,7 @@ def processes_of_sandboxes() -> set[str]:
 
 @needs_bubblewrap
 def test_two_hundred_hostile_programs_are_contained(sandbox, places):
-    """Every fourth program beside them is honest, every seventh mistaken; both are judged right."""
+    """Honest and mistaken programs stand between the hostile ones, and all are judged correctly."""
     hostile, before = programs(**places), processes_of_sandboxes()
     assert len(hostile) >= 200
     for number, (name, program) in enumerate(hostile):
@@ -117,7 +117,7 @@ def test_two_hundred_hostile_programs_are_contained(sandbox, places):
 
 @needs_bubblewrap
 def test_a_hostile_program_does_not_reach_the_sandbox_beside_it():
-    """Two sandboxes at once: one bombed, the other must go on judging right."""
+    """Of two sandboxes one is attacked, and the other must go on judging correctly."""
     assert isinstance(BACKEND, Backend)
     bombed, calm = Sandbox(BACKEND, 0), Sandbox(BACKEND, 1)
     bomb = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
@@ -143,7 +143,7 @@ def test_the_self_test_passes_here():
 
 
 def test_the_self_test_sees_that_nothing_contains_and_does_nothing_rough_there():
-    """With limits alone all is open, which is said; what would then kill and fill is not run."""
+    """Limits alone contain nothing, and the self-test says so. Its rough probes are then not run."""
     found = selftest.failures(bare())
     for what in ("other processes", "files of the host", "write outside"):
         assert any(what in sentence for sentence in found)
@@ -160,7 +160,7 @@ def test_code_is_refused_where_no_sandbox_works_unless_allowed(tmp_path, monkeyp
 
 
 def test_a_sandbox_that_leaks_is_not_used(tmp_path, monkeypatch):
-    """A bwrap that contains nothing is found out by the self-test."""
+    """The self-test notices a bwrap that contains nothing."""
     fake = tmp_path / "bwrap"
     fake.write_text(
         '#!/bin/sh\nif [ "$1" = --version ]; then echo bubblewrap 9.9; exit; fi\n'
@@ -272,7 +272,7 @@ FORGED = [
 @needs_bubblewrap
 @pytest.mark.parametrize("result", FORGED)
 def test_a_report_that_a_program_made_up_is_wrong_and_never_a_crash(result, sandbox):
-    """The program finds the token, which it can; what it reports must still be judged."""
+    """The program can read the token. Its forged report must still be judged wrong."""
     program = f"""
 import json, os, sys
 frame = sys._getframe()
@@ -304,7 +304,7 @@ def test_odd_results_are_wrong_and_never_a_crash(answer, sandbox):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become an ordinary user")
 @needs_bubblewrap
 def test_an_ordinary_user_is_contained_as_well(tmp_path):
-    """With a Python that this user may read: another way into bubblewrap, by a user namespace."""
+    """An ordinary user enters bubblewrap by a user namespace, with a Python that it may read."""
     home, source = tmp_path / "python", tmp_path / "source"
     library = Path(sys.base_prefix) / "lib" / python().name
     left_out = shutil.ignore_patterns("test", "site-packages", "idlelib", "tkinter", "__pycache__")

@@ -37,7 +37,7 @@ def test_pass_at_more_than_there_are_is_refused():
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=8))
 def test_a_majority_vote_is_the_mean_over_tied_winners(votes):
-    """By hand: right answers are one candidate, wrong ones count by their text."""
+    """Computed by hand: right answers are one candidate, wrong answers count by their text."""
     names = ["right" if right else f"wrong {answer}" for right, answer in votes]
     most = max((names.count(n) for n in names), default=0)
     winners = {n for n in names if names.count(n) == most}
@@ -54,7 +54,7 @@ def test_wilson_holds_its_share_and_stays_inside(trials, data):
 
 
 def test_intervals_never_vanish():
-    """A bootstrap of equal values has no width; three problems solved are no certainty."""
+    """A bootstrap of equal values has no width, but three solved problems are no certainty."""
     for values in ([1.0] * 3, [0.0] * 3, [0.5] * 3):
         mean, (low, high) = mean_interval(values)
         assert low <= mean <= high
@@ -63,7 +63,7 @@ def test_intervals_never_vanish():
 
 
 def test_bootstrap_intervals_cover():
-    """Of 400 samples of 40 problems with known mean about 95% of intervals hold it."""
+    """Of 400 samples of 40 problems with a known mean, about 95% of the intervals contain it."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
@@ -76,7 +76,8 @@ def test_bootstrap_intervals_cover():
 
 
 def test_pairing_takes_away_what_makes_a_problem_hard():
-    """Two models 10 points apart on very uneven problems: apart each is uncertain, paired not."""
+    """Two models are 10 points apart on uneven problems. Each is uncertain, their difference is
+    not."""
     rng = np.random.default_rng(1)
     hardness = rng.integers(0, 2, 100)
     first = {f"p{i}": [bool(h)] * 9 + [True] for i, h in enumerate(hardness)}

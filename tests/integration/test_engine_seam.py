@@ -1,4 +1,4 @@
-"""A second engine goes through every stage that samples or scores, and is taken at its word."""
+"""A second engine goes through every stage that samples or scores."""
 
 import shutil
 from dataclasses import replace
@@ -33,7 +33,7 @@ FLAGS = ["--distill.arms", ARMS, "--evaluate.kl-prompts", "0", "--sft.steps", "2
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Run:
-    """A whole run with the table in the place of every engine."""
+    """A whole run in which the table is every engine."""
     folder = tmp_path_factory.mktemp("seam")
     recipe = load_recipe(write_small_recipe(folder), parse_overrides(FLAGS))
     run = Run(folder / "run", recipe, open_engine=TableEngine)
@@ -79,7 +79,7 @@ def test_the_teachers_scores_are_the_tables_and_say_how_their_tail_was_found(don
 
 
 def test_the_reference_is_scored_by_the_trainers_own_forward(done):
-    """Bit for bit what the student computes before its first step, at the teacher's ids too."""
+    """The stored bits are those of the student before its first step, at the teacher's ids too."""
     rollouts, scores = open_store(done.folder(ROLLOUT)), open_store(done.folder(SCORE))
     student = StudentLM(load_model(done.place(REFERENCE), device="cpu", dtype="float32"), chunk=99)
     for i in (0, 7, 39):
@@ -117,7 +117,7 @@ class Dying(TableEngine):
 
 @pytest.mark.parametrize("job", [ROLLOUT, SCORE], ids=str)
 def test_whole_units_survive_an_engine_that_dies(copy, job):
-    """Units are committed as their last row comes, in any order; a resume fills in the rest."""
+    """A unit is committed when its last row comes, in any order. A resume does the rest."""
     expected = open_store(copy.folder(job)).fingerprint
     for name in ("rollout", "score", "distill", "evaluate"):
         if job == ROLLOUT or name != "rollout":

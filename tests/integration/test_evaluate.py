@@ -1,4 +1,4 @@
-"""`leyden evaluate` of any model, from the command line; and what a run makes of its benchmarks."""
+"""`leyden evaluate MODEL` from the command line, and the benchmarks of a run."""
 
 import json
 import time
@@ -20,7 +20,7 @@ PROMPTS = ROOT / "examples" / "tiny" / "prompts"
 
 @pytest.fixture
 def sums(tmp_path):
-    """The demo's sums with their answers: what the chain of digits ends in, by math-verify."""
+    """The demo's sums as a benchmark for math-verify: the answer is the last running total."""
     lines = (PROMPTS / "test.jsonl").read_text().splitlines()[:24]
     rows = [json.loads(line) for line in lines]
     for row in rows:
@@ -141,7 +141,7 @@ def test_two_models_are_compared_over_the_same_problems(sums, tmp_path, capsys):
 
 
 def test_what_is_not_the_same_problems_is_not_compared(sums, tmp_path, capsys):
-    """One file, edited in between: eight of its problems are asked no more as they were."""
+    """The file was edited between the evaluations, so eight of its problems are different ones."""
     command = ["--benchmarks", sums, "--max-new-tokens", 32]
     assert evaluate(MODELS / "base", *command, "--out", tmp_path / "a") == 0
     rows = [json.loads(line) for line in sums.read_text().splitlines()]
@@ -173,7 +173,7 @@ def test_the_models_of_a_run_can_be_compared(finished, capsys):
 
 
 def test_scores_of_an_older_version_are_refused_in_a_sentence(copied, capsys):
-    """They kept no outcome of every problem, which comparisons and heat maps are made of."""
+    """Older versions did not keep the outcome of every problem, which comparisons need."""
     folder = copied / "run" / "evaluate" / "base"
     scores = json.loads((folder / "results.json").read_text())
     del scores["benchmarks"]["sums"]["questions"]
@@ -212,7 +212,7 @@ def test_long_answers_are_cut_in_the_middle_and_the_page_says_where_the_whole_is
 
 
 def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys):
-    """Its OPD prompts are its problems: said when problems are read, in status, and on the page."""
+    """The OPD prompts are the problems: the run, status and the page warn of it."""
     recipe = write_small_recipe(tmp_path)
     text = recipe.read_text()
     marked = 'problems = {{ file = "{}"'.format

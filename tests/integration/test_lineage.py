@@ -1,4 +1,4 @@
-"""What a run remembers of itself: intents, records and limits, edited, deleted or outgrown."""
+"""Intents and records of a run that were edited, deleted, or no longer fit the recipe."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def forget(folder, *jobs) -> None:
 
 
 def break_off_scoring(folder) -> None:
-    """As if the run had been killed before the last unit of its scores."""
+    """Leave the run as if it had been killed before the last unit of its scores."""
     forget(folder, "distill", "evaluate")
     for name in ("record.json", "SEALED.json", "commits/000004.json"):
         (folder / "run/score" / name).unlink()

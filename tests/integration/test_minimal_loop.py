@@ -1,4 +1,4 @@
-"""The page examples/minimal_loop.py gives the real loop's losses on the same batches."""
+"""examples/minimal_loop.py gives the same losses as the package on the same batches."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def real_losses(folder, start, data, settings) -> list[float]:
 
 
 def page_losses(page, start, data, settings, token_loss) -> list[float]:
-    """The same three steps by the page's functions, on the same rows in the same order."""
+    """Losses of the same three steps by the functions of the example."""
     from leyden.data.batches import rows_of_step
 
     model = AutoModelForCausalLM.from_pretrained(start)

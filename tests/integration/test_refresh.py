@@ -1,4 +1,4 @@
-"""Arms between offline and online: fresh rollouts of the student that is, a live teacher, costs."""
+"""Arms with `refresh_every`: fresh rollouts of the current student, a live teacher, costs."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def student_of(run: Run):
 
 
 def shaken(model):
-    """Another student, as training would make it."""
+    """Change the student's weights, as training would."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -69,7 +69,7 @@ def shaken(model):
 
 
 def test_each_refresh_samples_the_student_as_it_is_now(live):
-    """The sampler's log-probs are the current student's by its own forward, not the reference's."""
+    """The sampler's log-probs equal the current student's own, and not the reference's."""
     student = student_of(live)
     fresh = refresher(live, student)
     fresh.source(0, [])
@@ -136,7 +136,7 @@ def test_refreshes_that_no_checkpoint_needs_are_removed(live):
 
 
 def test_a_prompt_that_comes_twice_is_answered_twice(copied):
-    """One prompt, batches of eight: eight samples with seeds of their own."""
+    """One prompt in batches of eight gives eight samples, each with its own seed."""
     arm = '[distill.arms.live]\nrefresh_every = 2\nobjective = "topk_tail"\nsteps = 2\n'
     flags = ["--prompts.opd.limit", "9", "--redo", "prompts"]
     assert redistil(copied, arm, *flags) == 0
@@ -212,8 +212,8 @@ RUINED = (
 
 
 def test_patience_stops_and_keeps_the_best_student(copied):
-    """A learning rate that ruins the student: it stops early, with the weights of the best step,
-    which are those of a run that was told to end there."""
+    """A learning rate that ruins the student: training stops early with the weights of the best
+    step. These are the weights of a run that was told to end at that step."""
     arm = RUINED
     assert redistil(copied, arm + "patience = 2\n") == 0
     counts = record_of(copied / "run/distill/a").counts
@@ -231,7 +231,7 @@ def test_patience_stops_and_keeps_the_best_student(copied):
 
 
 def test_patience_resumes_with_the_best_so_far(copied, monkeypatch):
-    """Killed at every checkpoint on the way, the same student comes out."""
+    """Killing at every checkpoint does not change the student."""
     from leyden.train import loop
 
     arm = RUINED
@@ -281,7 +281,8 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
 
 
 def test_a_float32_student_samples_in_bfloat16_where_it_trains_in_it(live):
-    """Backbone by autocast, logits and log-probs in float32: within bfloat16's error, and not 0."""
+    """The backbone runs under autocast, logits in float32: the difference is within bfloat16's
+    error."""
     student = student_of(live)
     requests = [GenerateRequest(p.ids, 3) for p in list(open_prompts(resolve(live)).values())[:8]]
     drawn = {}
@@ -304,7 +305,7 @@ def test_what_a_kill_left_of_an_old_refresh_harms_nothing(live):
 
 
 def test_a_teacher_changed_between_scoring_and_a_live_arm_is_refused(live, capsys):
-    """Within one command, where nothing compares the score stage again."""
+    """Within one command nothing compares the score stage again, so the arm itself must notice."""
     config = live.place("teacher") / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 1e-5}))
     with pytest.raises(ConsistencyError, match="its config changed since it scored"):
@@ -323,7 +324,7 @@ def test_a_sampled_live_arm_asks_for_no_more_than_it_reads(live):
 
 
 def test_patience_without_heldout_answers_is_refused(copied, capsys):
-    """The control's held-out answers are all cut at the cap, so there is nothing to wait for."""
+    """The control's held-out completions are all cut at the cap, so there is nothing to measure."""
     arm = '[distill.arms.a]\nobjective = "sft"\npatience = 1\n'
     with patch("leyden.stages.distill.select_completions", without_heldout):
         assert redistil(copied, arm) == 1

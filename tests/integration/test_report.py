@@ -1,4 +1,4 @@
-"""The report in a real browser, and what a hostile model writes in it."""
+"""The report in a real browser, and with text of a hostile model."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def test_the_page_needs_nothing_from_outside(page):
 
 
 def test_what_a_model_writes_is_escaped(finished, monkeypatch):
-    """The tokenizer is made to decode to markup: nothing of it may reach the page as markup."""
+    """The tokenizer decodes to markup, and none of it may reach the page as markup."""
     from leyden.report import collect
 
     hostile = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -63,7 +63,7 @@ def test_several_runs_stand_side_by_side(finished, tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_lays_out_every_chart(finished, tmp_path):
-    """Chromium, without network: every chart has a size and the page does not overflow."""
+    """In Chromium without network, every chart has a size and the page does not overflow."""
     page = (finished / "run" / "report.html").read_text()
     probe = """<script>addEventListener('load', () => {
       const sizes = [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect());

@@ -1,4 +1,4 @@
-"""Killed at random points and run again: byte-identical stores, bit-identical weights."""
+"""A run that is killed at random points and run again gives the same bytes."""
 
 import os
 import random
@@ -21,7 +21,7 @@ def command(folder) -> list[str]:
 
 
 def content(folder) -> dict[str, bytes]:
-    """Every byte that is a result: shards, commit records, seals, models, grades and scores."""
+    """The hash of every file that is a result: shards, records, seals, models and grades."""
     files = (p for p in folder.rglob("*") if p.is_file() and "superseded" not in p.parts)
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
@@ -40,7 +40,7 @@ def unstarted(copied):
 
 
 def test_sigkill_anywhere_changes_no_byte(unstarted, tmp_path):
-    """Killed whenever a random number of further files is written, until it is through."""
+    """The run is killed after random numbers of new files, until it is finished."""
     folder, expected = unstarted
     rng = random.Random(os.environ.get("KILL_SEED", "0"))
     kills = 0
@@ -90,7 +90,7 @@ def test_two_processes_do_not_work_on_one_run(unstarted, tmp_path):
 
 
 def test_a_full_disk_is_a_sentence_and_what_is_committed_stays(unstarted):
-    """A file-size limit stands in for a full disk: the same OSError at the same writes."""
+    """A limit on file size takes the place of a full disk: the same OSError at the same writes."""
     folder, expected = unstarted
     limited = ["bash", "-c", 'ulimit -f 24; exec "$@"', "limited", *PROGRAM, *command(folder)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""A whole small run through the real command line, and what it leaves on disk."""
+"""A whole small run through the real command line, and the files that it leaves."""
 
 import json
 import math
@@ -51,14 +51,14 @@ def test_running_again_does_nothing_and_changes_nothing(copied, capsys):
 
 
 def test_each_stage_is_a_command_of_its_own(tmp_path):
-    """Only `run` makes the folder; --dry-run makes nothing."""
+    """Only `run` makes the folder, and --dry-run makes nothing."""
     recipe = write_small_recipe(tmp_path)
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), "--dry-run"]) == 0
     assert not (tmp_path / "r").exists()
 
 
 def test_scores_are_the_teachers_and_the_references_own(finished):
-    """Against full-softmax float64 log-probs of the two models, one row at a time."""
+    """Compared with float64 log-probs of the two models over the whole vocabulary, row by row."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -86,14 +86,14 @@ def test_rollouts_end_in_the_stop_token_and_are_never_retokenised(finished):
 
 
 def test_sampler_and_reference_agree_at_temperature_one(finished):
-    """The rollout was sampled from the reference: an independent path gives the same log-probs."""
+    """The reference sampled the rollout, so sampling and scoring must give the same log-probs."""
     rollouts, scores = open_store(finished / "run/rollout"), open_store(finished / "run/score")
     for rollout, score in zip(rollouts, scores, strict=True):
         np.testing.assert_allclose(rollout["logp_sampler"], score["logp_reference"], atol=2e-4)
 
 
 def test_the_first_distillation_step_starts_at_the_reference(finished):
-    """Drift 0 and importance weight 1 before the first update, for both distilled arms."""
+    """Before the first update, both distilled arms have drift 0 and importance weight 1."""
     for arm in ("sampled", "tail"):
         lines = (finished / f"run/distill/{arm}/metrics.jsonl").read_text().splitlines()
         first = json.loads(lines[0])
@@ -106,7 +106,7 @@ def test_the_first_distillation_step_starts_at_the_reference(finished):
 
 
 def test_every_stored_token_is_trained(finished):
-    """32 training rollouts are one epoch of four steps of eight: not a token more or less."""
+    """32 training rollouts are one epoch of four steps of eight, and every token is in it once."""
     store = open_store(finished / "run/rollout")
     lengths = [len(row["completion_ids"]) for row in store if row["split"] == "opd"]
     metrics = read_metrics(finished / "run/distill/sampled/metrics.jsonl")
@@ -154,7 +154,7 @@ LIVE_AND_STORED = (
 
 
 def test_two_ranks_train_the_same_student(copied):
-    """Data parallel over two processes: the same losses as one process to rounding."""
+    """Two data-parallel processes have the losses of one process, up to rounding."""
     shutil.move(copied / "run", copied / "one")
     command = [sys.executable, "-m", "leyden.cli.main", "run", str(copied / "small.toml")]
     command += ["--out", str(copied / "run"), "--execution.ranks", "2"]

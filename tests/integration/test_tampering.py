@@ -1,4 +1,4 @@
-"""Whatever changes behind a run's back is refused before any model is loaded, and named."""
+"""A change to a run's files, models or settings is refused by name before a model is loaded."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def again(folder, *flags) -> int:
 
 
 def forget(folder, *jobs) -> None:
-    """As if the run had stopped before ``jobs``."""
+    """Leave the run as if it had stopped before ``jobs``."""
     for job in jobs:
         shutil.rmtree(folder / "run" / job)
 
@@ -152,7 +152,7 @@ def test_an_edited_prompt_file_is_refused(tmp_path, capsys):
     shutil.move(prompts, tmp_path / "moved.jsonl")
     moved = parse_overrides(["--prompts.opd", f'{{file = "{tmp_path}/moved.jsonl"}}'])
     opened = Run(tmp_path / "run", load_recipe(recipe, moved))
-    check_run(resolve(opened), [])  # where it lies is not what it is
+    check_run(resolve(opened), [])  # a place is no part of the identity
     text = (tmp_path / "moved.jsonl").read_text()
     (tmp_path / "moved.jsonl").write_text(text.replace("3+1", "3+2"))
     with pytest.raises(StoreError, match=r"made from prompts\.opd"):
@@ -160,7 +160,7 @@ def test_an_edited_prompt_file_is_refused(tmp_path, capsys):
 
 
 def test_the_teacher_may_not_change_while_it_answers(copied, monkeypatch, capsys):
-    """Edited between the start and the end of one stage: no record is written."""
+    """A teacher that is edited during its stage leaves no record."""
     from leyden.pipeline import pipeline
 
     forget(copied, "teach", "sft", "rollout", "score", "distill", "evaluate")
@@ -210,7 +210,8 @@ def test_a_changed_reference_is_used_by_no_later_stage(copied, capsys, kept):
 
 
 def test_a_store_that_is_not_the_recorded_one_is_not_trained_on(copied, capsys):
-    """A unit dropped: named by its seal, and, sealed anew without it, by the record."""
+    """A missing unit is named by the seal. If the store is sealed again without it, the record
+    does."""
     forget(copied, "distill", "evaluate")
     folder = copied / "run/score"
     store, seal = open_store(folder), json.loads((folder / "SEALED.json").read_text())
@@ -255,7 +256,7 @@ def test_redo_checks_and_locks_before_it_moves(copied, capsys):
 
 
 def test_redo_takes_a_whole_stage(copied):
-    """A shared field of two arms: one command, named by the stage."""
+    """A field that two arms share changed: one `--redo` of the stage is enough."""
     flags = ["--distill.steps", "5"]
     assert again(copied, *flags, "--redo", "distill/tail") == 1
     assert again(copied, *flags, "--redo", "distill") == 0
@@ -299,7 +300,7 @@ def test_dry_run_says_what_redo_would_do(copied, capsys):
 
 @pytest.mark.parametrize("what", ["samples/sums", "divergence", "grades/sums.jsonl"])
 def test_evaluation_samples_and_grades_belong_to_their_scores(copied, capsys, what):
-    """Another model's, sealed and whole, in their place."""
+    """Another model's samples and grades, sealed and undamaged, are refused in their place."""
     mine, other = copied / "run/evaluate/tail" / what, copied / "run/evaluate/base" / what
     if mine.is_dir():
         shutil.rmtree(mine)
@@ -351,7 +352,7 @@ def test_a_changed_model_is_found_by_verify(copied, capsys):
 
 
 def test_a_new_sft_model_is_not_silently_ignored(copied, capsys):
-    """Artifacts are bound to their parents: a remade SFT student invalidates what follows."""
+    """Artifacts are bound to their parents, so a new SFT student makes later ones invalid."""
     forget(copied, "sft")
     assert again(copied, "--sft.steps", "5") == 1
     assert "rollout: made from sft" in capsys.readouterr().err
@@ -371,7 +372,7 @@ def test_a_new_sft_model_is_not_silently_ignored(copied, capsys):
 )
 def test_bad_input_is_a_sentence_with_a_hint(tmp_path, capsys, monkeypatch, flags, sentence):
     recipe = write_small_recipe(tmp_path)
-    monkeypatch.chdir(tmp_path)  # paths in flags are relative to where one is
+    monkeypatch.chdir(tmp_path)  # paths in flags are relative to the working directory
     quick = ["--sft.steps", "1", "--evaluate.kl_prompts", "0"]
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *quick, *flags]) == 1
     errors = capsys.readouterr().err
@@ -398,7 +399,7 @@ def test_a_run_refused_at_first_can_be_started_again(tmp_path, capsys):
 
 
 def test_a_mended_prompt_file_needs_no_redo(tmp_path, capsys):
-    """A stage that failed before it made anything may be begun again from something else."""
+    """A stage that failed before it made anything may begin again from another file."""
     recipe = write_small_recipe(tmp_path)
     prompts = tmp_path / "own.jsonl"
     prompts.write_text('{"prompt": "1+2="}\n{bad\n')
@@ -431,7 +432,7 @@ def test_usage_errors_exit_with_two():
 
 @pytest.mark.parametrize("job", ["sft", "distill/sampled", None])
 def test_rendered_prompts_may_not_change_before_any_stage(copied, capsys, job):
-    """Their hash is compared by the stages that only read what was made from them, too."""
+    """Also stages that only read what was made from the prompts compare the prompts' hash."""
     if job:
         forget(copied, job)
     path = copied / "run/prompts/rendered.jsonl"

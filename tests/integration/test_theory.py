@@ -25,7 +25,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def lab():
-    """The lab's modules; its default dtype is float64, and ours must come back."""
+    """The lab's modules. They set the default dtype to float64, which is restored afterwards."""
     before = torch.get_default_dtype()
     sys.path.insert(0, str(ROOT / "labs/theory"))
     try:
@@ -67,7 +67,7 @@ def test_a_claim_can_fail(lab, results):
 
 
 def test_the_labs_losses_are_the_packages(lab):
-    """On one prefix with every token as a rollout, weighted by the writer's probabilities."""
+    """One prefix with every token as a rollout, weighted by the writer's probabilities."""
     estimators, v = lab["estimators"], lab["enumeration"].V
     generator = torch.Generator().manual_seed(0)
     student, teacher, writer = (

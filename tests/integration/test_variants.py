@@ -1,4 +1,4 @@
-"""Other ways through the same stages: packed, bfloat16, weighted, adopted, another task."""
+"""Variants of a run: packed, bfloat16, importance weights, an adopted student, another task."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def test_every_option_trains_and_is_measured(copied, fields):
 
 
 def test_bfloat16_scores_within_its_rounding(copied, tmp_path):
-    """The same rollouts scored in bfloat16: a bound on the error, far below another model's gap."""
+    """The same rollouts scored in bfloat16 differ far less than another model's scores."""
     exact = [row["logp_teacher"] for row in open_store(copied / "run/score")]
     for job in ("score", "distill", "evaluate"):
         shutil.rmtree(copied / "run" / job)
@@ -110,7 +110,7 @@ def test_an_adopted_student_is_declared(copied, tmp_path, capsys):
 
 
 def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
-    """Letters instead of sums, plain template, exact grader, several samples per problem."""
+    """The task has letters instead of sums, a plain template, the exact grader, several samples."""
     recipe = write_small_recipe(tmp_path)
     rows = [{"q": f"{a}{b}", "a": a} for a in "abcdefgh" for b in "ijklmnop"]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -132,7 +132,7 @@ def test_another_task_and_prompt_file_run_through_the_same_recipe(tmp_path):
 
 
 def test_scores_are_at_temperature_one_however_rollouts_were_sampled(tmp_path):
-    """Sampled at T 0.7, top-p 0.9: the sampler's log-probs say so, the reference's do not."""
+    """Sampling at T 0.7 and top-p 0.9 changes the sampler's log-probs, and not the reference's."""
     recipe = write_small_recipe(tmp_path)
     flags = ["--rollout.temperature", "0.7", "--rollout.top-p", "0.9", *QUICK]
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *flags]) == 0
@@ -168,7 +168,7 @@ def test_text_the_tokenizer_does_not_know_is_counted_and_said(tmp_path, caplog):
 
 
 def test_a_teacher_with_a_padded_embedding_runs_through(tmp_path):
-    """64 rows for 48 tokens: ids beyond the common vocabulary are neither sampled nor scored."""
+    """With 64 embeddings for 48 tokens, ids above the common vocabulary are not used."""
     recipe = write_small_recipe(tmp_path)
     folder = tmp_path / "models/teacher"
     teacher = AutoModelForCausalLM.from_pretrained(folder)
@@ -190,8 +190,8 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, capsys):
 
 
 def rewrite(folder, change) -> None:
-    """A store with the same rows after ``change``, properly committed and sealed: only its content
-    is wrong, as if another program had written it."""
+    """Write the store's rows after ``change``, properly committed and sealed. Only their content is
+    wrong, as if another program had written them."""
     rows = list(open_store(folder))
     change(rows)
     shutil.rmtree(folder)
@@ -264,7 +264,7 @@ def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
 
 
 def test_resumed_scoring_notices_another_model(copied, monkeypatch):
-    """The probe: the first stored row is scored again, by what is loaded now."""
+    """The probe scores the first stored row again with the model that is loaded now."""
     from leyden.stages.score import run_score
 
     graph = resolve(Run.open(copied / "run"))
@@ -287,7 +287,7 @@ def test_every_user_error_has_a_hint():
 
 
 def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
-    """top_k = 2 of a store with 4: ids, log-probs and tail are those of scoring with k = 2."""
+    """top_k = 2 of a store with k = 4 gives the ids, log-probs and tails of scoring with k = 2."""
     rollouts, scores = open_store(copied / "run/rollout"), open_store(copied / "run/score")
     cut = open_pair(rollouts, scores, split="opd", vocab_size=48, top_k=2)
     run_ = Run.open(copied / "run")
@@ -306,7 +306,7 @@ def test_fewer_of_the_stored_ids_are_the_scores_of_a_smaller_k(copied):
 
 
 def agree(stored: ModelScores, ids: np.ndarray, scores: TokenScores) -> None:
-    """The stored columns are what scoring anew gives."""
+    """Assert that the stored columns are those of a new scoring."""
     top_k = scores.top_k
     assert top_k is not None and stored.topk_logp is not None and stored.tail_logp is not None
     np.testing.assert_array_equal(ids, top_k.ids)

@@ -1,4 +1,4 @@
-"""The off-by-one, EOS and what is trained: on real Transformers models in float64."""
+"""Alignment of tokens and log-probs, and the stop token, on Transformers models in float64."""
 
 import operator
 
@@ -29,7 +29,7 @@ from leyden.train.student import StudentLM
 
 
 def oracle_logprobs(model, sequence: TokenSequence) -> np.ndarray:
-    """Token by token: feed the prefix alone, take the next token's log-prob."""
+    """For each token feed its prefix alone, and take the token's log-prob."""
     ids = np.concatenate([sequence.prompt_ids, sequence.completion_ids]).tolist()
     found = []
     for t in range(len(sequence.prompt_ids), len(ids)):
@@ -59,7 +59,7 @@ def scored(model, sequences, *, teacher: int | None = None, shift: float = 0.0):
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_a_student_that_scored_itself_has_no_advantage(layout):
-    """Ragged, one-token, padded and packed: every A is 0, so is the loss, so is its gradient."""
+    """Ragged, one-token, padded or packed, every advantage is 0, and so are loss and gradient."""
     model = random_model()
     sequences = scored(model, random_sequences(7))
     batch = collate(sequences, layout=layout)
@@ -103,7 +103,7 @@ STOP = 1
 
 @pytest.mark.parametrize("objective", ["sampled", "topk_tail", "sft"])
 def test_the_stop_token_is_trained(objective):
-    """The gradient with the stop token minus the one without it is the stop token's own."""
+    """The gradients with and without the stop token differ by the stop token's own gradient."""
     model = random_model(3)
     found = []
     for ends in (True, False):
@@ -144,7 +144,7 @@ def test_changing_the_teachers_scores_changes_the_gradient(objective):
 
 
 def test_every_step_is_one_forward(monkeypatch, tmp_path):
-    """No old-policy or reference forward: one backbone call per micro-batch of the real loop."""
+    """The loop calls the backbone once per micro-batch: no old-policy or reference forward."""
     model = random_model(5)
     sequences = scored(model, random_sequences(4, seed=5), teacher=0)
     calls = []
@@ -177,7 +177,7 @@ def test_a_gradient_that_is_not_finite_stops_training(tmp_path):
 
 
 def test_log_probs_over_a_smaller_vocabulary_are_renormalised():
-    """Models of one tokenizer may pad their embeddings differently: common ids alone count."""
+    """Models of one tokenizer may pad their embeddings differently. Only the common ids count."""
     model = random_model(8)
     batch = collate(random_sequences(3, seed=8))
     batch.target_N.clamp_(max=39)

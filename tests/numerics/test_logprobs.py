@@ -73,7 +73,7 @@ def test_one_id_per_token_keeps_its_shape():
 
 
 def test_bfloat16_inputs_lose_nothing_in_the_softmax():
-    """Against float64 on the same rounded inputs: float32 error, not bfloat16 error."""
+    """Compared with float64 on the same rounded inputs, the error is that of float32."""
     hidden, weight, _, ids = tensors(2, n=40, d=64, v=500)
     hidden, weight = hidden.bfloat16(), weight.bfloat16()
     found = token_logprobs(hidden, Head(weight), ids)
@@ -81,7 +81,7 @@ def test_bfloat16_inputs_lose_nothing_in_the_softmax():
     assert found.dtype == torch.float32
     assert (found.double() - exact).abs().max() < 1e-4
     rounded = (hidden @ weight.T).log_softmax(-1).gather(-1, ids)
-    assert (rounded.double() - exact).abs().max() > 1e-2  # what the guard is there for
+    assert (rounded.double() - exact).abs().max() > 1e-2  # the error that the guard prevents
 
 
 def test_a_whole_batch_of_logits_is_never_held(monkeypatch):
@@ -109,7 +109,7 @@ def test_scores_hold_entropy_topk_and_tail(top_k):
 
 
 def test_the_tail_of_a_certain_model_is_not_rounded_away():
-    """1 - p cannot be had from p = 1 - 1e-12 in float32; the tail is summed from its own logits."""
+    """In float32, p = 1 - 1e-12 rounds to 1, so the tail is summed from its own logits."""
     weight = torch.tensor([[30.0], [0.0], [0.0]])
     scores = score_tokens(torch.ones(1, 1), Head(weight), torch.zeros(1).long(), top_k=1)
     assert top_k_of(scores).tail_N.item() == pytest.approx(math.log(2) - 30, abs=1e-5)

@@ -158,7 +158,7 @@ def test_reductions_are_the_three_means():
 
 
 def test_topk_tail_over_the_whole_vocabulary_is_the_whole_reverse_kl():
-    """Nothing is outside the ids: the teacher's tail is -inf and the bucket is left out."""
+    """No mass is outside the ids, so the teacher's tail is -inf and the bucket is left out."""
     logits, teacher, _ = distributions(4)
     logits.requires_grad_()
     student = logits.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""The same loss, gradients and metrics under any micro-batch split, padding, packing and order."""
+"""No micro-batch split, padding, packing or order changes loss, gradients or metrics."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""From store to training: ids as sampled, stop tokens kept, truncated answers dropped."""
+"""Stored completions become training sequences: ids as sampled, truncated ones dropped."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Recipes: closed, strict, explained."""
+"""Recipes refuse unknown keys and wrong values, and explain why."""
 
 import pytest
 

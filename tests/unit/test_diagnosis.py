@@ -1,4 +1,4 @@
-"""Warnings fire on the numbers they are about, and are silent on healthy ones."""
+"""Each warning fires on the numbers that it is about, and on no healthy ones."""
 
 import pytest
 
@@ -14,7 +14,7 @@ SCORES = {"surprisal_over_entropy": 1.0}
 
 
 def heldout(*changes):
-    """Measurements every 10 steps, each healthy but for its changes."""
+    """Measurements every 10 steps, healthy except for the given changes."""
     return [HEALTHY | {"step": 10 * i} | change for i, change in enumerate(changes)]
 
 

@@ -1,4 +1,4 @@
-"""The pages say what the code does and what was measured."""
+"""The pages agree with the code and with the measurements."""
 
 import ast
 import json

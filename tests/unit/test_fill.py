@@ -1,4 +1,4 @@
-"""Units become whole in whatever order an engine answers."""
+"""Units are committed whole, in any order of results."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Guards of models, checkpoints and odd files: each refuses, with a sentence."""
+"""Guards against unsuitable models, checkpoints and files: each refuses with a sentence."""
 
 import gzip
 import json

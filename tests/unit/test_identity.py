@@ -1,4 +1,4 @@
-"""What a model is: content decides, names and places do not; each part is told apart."""
+"""A model's identity is its content, part by part, and neither its name nor its place."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The package as others meet it: metadata, version, pipes, public names, other systems."""
+"""The installed package: metadata, version, pipes, public names, other systems."""
 
 import ast
 import importlib.metadata
@@ -24,7 +24,7 @@ PROGRAM = [sys.executable, "-m", "leyden.cli.main"]
 
 
 def imported() -> set[str]:
-    """Top-level names of everything that the package imports and Python does not bring."""
+    """Top-level names of all imports of the package that are not in the standard library."""
     names = set()
     for path in (ROOT / "src/leyden").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -44,7 +44,7 @@ def test_every_imported_package_is_declared():
 
 
 def test_links_and_picture_work_from_the_package_page():
-    """There nothing stands beside the text, so every link needs a whole address."""
+    """The package page has no files beside its text, so every link needs a whole address."""
     text = (ROOT / "README.md").read_text()
     hooks = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]
     for change in hooks["fancy-pypi-readme"]["substitutions"]:
@@ -78,7 +78,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["config", "--schema"]], ids=" ".join)
 def test_a_reader_that_has_seen_enough_is_no_error(arguments):
-    """`leyden ... | head`: the reader closes the pipe, and nobody complains."""
+    """In `leyden ... | head` the reader closes the pipe, and leyden ends quietly."""
     reading, writing = os.pipe()
     process = subprocess.Popen([*PROGRAM, *arguments], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
@@ -105,7 +105,7 @@ def test_cpus_are_counted_where_the_system_does_not_say_which_we_may_use(monkeyp
 
 
 def test_what_runs_elsewhere_is_typed_for_there():
-    """No macOS or Windows here: a type checker reads what these would run."""
+    """No macOS or Windows is at hand, so a type checker reads the code for them."""
     portable = ["pipeline", "run", "store", "files.py", "evals/maths.py", "evals/grade_workers.py"]
     for system in ("darwin", "win32"):
         paths = [str(ROOT / "src/leyden" / name) for name in portable]

@@ -1,4 +1,4 @@
-"""The parity lab's tasks grade what they generate, and its page says what its results say."""
+"""The parity lab: its tasks grade what they generate, and its page follows from its results."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ LENGTHS = {"climb": (12, 54), "walk": (84, 140)}  # tokens with the stop token, 
 
 @pytest.fixture(scope="module")
 def lab():
-    """The lab's modules; sys.path is given back."""
+    """The lab's modules; sys.path is restored afterwards."""
     before = list(sys.path)
     sys.path.insert(0, str(LAB))
     try:
@@ -52,7 +52,7 @@ def test_a_right_answer_is_right_and_a_changed_one_is_not(lab, name, seed, style
 
 @pytest.mark.parametrize("name", LENGTHS)
 def test_wrong_answers_hold_a_marked_slip(lab, name):
-    """And nearly all marked ones are wrong; a miscount of ``climb`` may hit the right count."""
+    """Nearly all marked answers are wrong; a miscount of ``climb`` may be right by chance."""
     task, rng, harmless = lab["tasks"].TASKS[name], np.random.default_rng(0), 0
     for _ in range(200):
         prompt = task.make_prompt(rng)

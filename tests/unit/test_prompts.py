@@ -139,7 +139,7 @@ BRANCHES += "{% endif %}{{ m['content'] }}{% endfor %}"
 @settings(deadline=None, max_examples=40)
 @pytest.mark.parametrize("template", [TRIMS, BRANCHES])
 def test_ids_are_those_of_the_models_own_template(template, text):
-    """A template may trim the message or look into it."""
+    """A template may trim the message or depend on its text."""
     tokenizer = load_tokenizer(MODELS / "teacher")
     tokenizer.chat_template = template
     messages = [{"role": "user", "content": text}]

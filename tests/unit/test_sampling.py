@@ -1,4 +1,4 @@
-"""Sampling: the right distribution, the right log-probs, a row's outcome its own."""
+"""Sampling: distribution and log-probs are right, and no row depends on another."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from leyden.recipe.schema import Execution
 )
 @settings(deadline=None, max_examples=30)
 def test_draws_and_log_probs_follow_the_transformed_distribution(seed, temperature, top_p):
-    """Oracle: temper, sort, keep the smallest prefix that reaches top_p, renormalise, invert."""
+    """The oracle divides by the temperature, sorts, cuts at top_p, renormalises and inverts."""
     logits = torch.randn(6, generator=torch.Generator().manual_seed(seed)) * 2
     grid = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     ids, logp = sample(logits.expand(2000, -1), grid, temperature=temperature, top_p=top_p)

@@ -79,7 +79,7 @@ def test_accuracy_is_the_mean_over_problems_of_means_over_samples():
 
 @pytest.mark.parametrize("value", [0.0, -math.log(7)])
 def test_a_whole_store_of_one_token_rows_without_a_model_is_refused(tmp_path, value):
-    """A single such token is possible; every one of a store is not."""
+    """One token with such a score is possible, but not all tokens of a store."""
     from leyden.store.plan import PlanRow, cut_units
     from leyden.store.reader import open_store
     from leyden.store.schema import scores_schema

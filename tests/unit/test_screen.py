@@ -1,4 +1,4 @@
-"""What people see where there is no terminal."""
+"""The output where there is no terminal."""
 
 from leyden.cli import screen
 

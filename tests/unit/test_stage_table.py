@@ -1,4 +1,4 @@
-"""The stage table: one entry and one function are a stage; records are read once."""
+"""The stage table: a stage is one entry and one function, and records are read once."""
 
 import ast
 import collections
@@ -50,7 +50,7 @@ def opened(copied) -> Run:
 
 
 def test_a_stage_is_one_entry_and_one_function(opened, monkeypatch):
-    """It runs, is skipped when done, follows its parents, and is shown and verified."""
+    """The new stage runs, is skipped when done, follows its parents, and is shown and verified."""
     monkeypatch.setitem(STAGES, "longest", ENTRY)
     run_recipe(opened)
     graph = resolve(opened)

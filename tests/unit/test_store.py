@@ -1,4 +1,4 @@
-"""The store: what is committed comes back, what is damaged is named, what was killed resumes."""
+"""The store: committed rows come back, damage is named, and killed work resumes."""
 
 import json
 from typing import Any
@@ -129,7 +129,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(tmp_path_factory, where, 
 
 
 def finish(folder) -> str:
-    """Resume whatever is in ``folder``, seal it and read it through."""
+    """Resume the store in ``folder``, seal it and read all of it."""
     plan = units()
     writer = open_writer(folder, COMPLETIONS, plan, origin="o")
     for unit in writer.pending():
@@ -151,7 +151,8 @@ def undamaged(tmp_path_factory) -> str:
 def test_a_bit_flipped_in_a_broken_store_is_harmless_or_named(
     tmp_path_factory, undamaged, file, where, bit
 ):
-    """In shards, records, plan, header or timings: resuming gives the store, or a StoreError."""
+    """The bit is in a shard, record, plan, header or timing. Resuming gives the store or a
+    StoreError."""
     folder = tmp_path_factory.mktemp("store")
     fill(folder, order=[0, 1])
     files = sorted(p for p in folder.rglob("*") if p.is_file())
