@@ -67,7 +67,7 @@ def create_once(path: Path, data: bytes) -> bool:
         temporary = temporary_name(path)
         try:
             write_synced(temporary, data)
-            os.link(temporary, path)
+            os.link(temporary, path)  # fails where the name exists; a rename would replace it
         except FileExistsError:
             return False
         finally:

@@ -81,9 +81,11 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_NK.dtype)
         for part in _chunks(len(ids_NK), ctx.chunk):
             grad_CV = _logits(hidden_ND[part], weight_VD, bias_V).softmax(-1)
+            # In place: [C, V] is the largest tensor of a training step. An id may stand several
+            # times in a row, as the sampled token and in the top k, so its gradients are added.
             grad_CV.mul_(-grad_NK[part].sum(-1, True))
             grad_CV.scatter_add_(-1, ids_NK[part], grad_NK[part])
-            low_CV = grad_CV.to(hidden_ND.dtype)
+            low_CV = grad_CV.to(hidden_ND.dtype)  # the model's own dtype for the matrix products
             grad_hidden_ND[part] = low_CV @ weight_VD.to(hidden_ND.dtype)
             grad_weight_VD += low_CV.T @ hidden_ND[part]
             if grad_bias_V is not None:
@@ -114,7 +116,7 @@ def score_tokens(
         block = None
         if top_k or at_ids_NK is not None:
             ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
-            rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)
+            rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)  # without the K ids
             block = TopKTensors(ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1))
         logp_C = logp_CV.gather(-1, ids_N[part, None])[:, 0]
         parts.append(ScoreTensors(logp_C, _entropy(logp_CV), block))
@@ -159,6 +161,7 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tens
     """Logits never rounded to bfloat16: products of low-precision inputs, in float32."""
     dtype = _softmax_dtype(hidden_CD.dtype)
     if hidden_CD.is_cuda and hidden_CD.dtype != dtype:
+        # CUDA multiplies bfloat16 into float32; on a CPU the inputs are widened instead.
         logits_CV = torch.mm(hidden_CD, weight_VD.to(hidden_CD.dtype).T, out_dtype=dtype)
     else:
         logits_CV = hidden_CD.to(dtype) @ weight_VD.to(dtype).T

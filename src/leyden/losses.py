@@ -47,6 +47,7 @@ def topk_tail_loss(logp_NK: Tensor, teacher_NK: Tensor, teacher_tail_N: Tensor) 
     teacher's tail is -inf the K ids are the whole vocabulary, and the bucket is left out.
     """
     tail_N, none_N = log_tail(logp_NK), teacher_tail_N == -torch.inf
+    # -inf is replaced before the product: 0 * inf would be nan, also in the gradient.
     inside_N = (logp_NK.exp() * (logp_NK - teacher_NK)).sum(-1)
     bucket_N = tail_N.exp() * (tail_N - teacher_tail_N.masked_fill(none_N, 0.0))
     return inside_N + bucket_N.masked_fill(none_N, 0.0)
@@ -54,6 +55,7 @@ def topk_tail_loss(logp_NK: Tensor, teacher_NK: Tensor, teacher_tail_N: Tensor) 
 
 def log_tail(logp_NK: Tensor) -> Tensor:
     """log(1 - sum_k p_k), the mass outside the ids, floored at the dtype's rounding error."""
+    # Where the student is certain, the sum of K rounded probabilities can be 1 or a little more.
     floor = torch.finfo(logp_NK.dtype).eps
     return torch.log((1 - logp_NK.exp().sum(-1)).clamp_min(floor))
 
@@ -68,7 +70,7 @@ def importance_weights(
     for losses that sum over actions; ``sequence``: the product over the whole sequence, at each of
     its tokens.
     """
-    ratio_N = (logp_N - reference_N).detach()
+    ratio_N = (logp_N - reference_N).detach()  # logarithms, so that products are sums
     if kind == "none":
         return torch.ones_like(ratio_N)
     if kind == "token":
@@ -77,6 +79,7 @@ def importance_weights(
     if kind == "prefix_before":
         running_N = running_N - ratio_N
     elif kind == "sequence":
+        # The running sum at a sequence's last token is the whole sequence's; every token gets it.
         last_N = sequence_N.diff(append=sequence_N[-1:] + 1) != 0
         running_N = running_N[last_N][torch.unique_consecutive(sequence_N, return_inverse=True)[1]]
     return running_N.exp().clamp_max(PREFIX_CAP if cap is None else cap)
@@ -84,6 +87,7 @@ def importance_weights(
 
 def running_sum(values_N: Tensor, sequence_N: Tensor) -> Tensor:
     """Cumulative sum that starts anew at each sequence."""
+    # In float64: one sum runs over all sequences, and what came before each is subtracted again.
     total_N = values_N.double().cumsum(0)
     first_N = sequence_N.diff(prepend=sequence_N[:1] - 1) != 0
     before_N = (total_N - values_N)[first_N]

@@ -58,6 +58,7 @@ def collate(sequences: Sequence[TokenSequence], *, layout: str = "padded") -> To
         where = slice(start, start + len(sequence))
         ids[where] = np.concatenate([sequence.prompt_ids, sequence.completion_ids])
         positions[where] = np.arange(len(sequence))
+        # The state at a position predicts the token after it, so positions are one lower.
         first = start + len(sequence.prompt_ids)
         predict.append(np.arange(first - 1, first + len(sequence.completion_ids) - 1))
         targets.append(sequence.completion_ids)
@@ -93,6 +94,7 @@ def split_by_tokens(
     groups: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        # A padded row is as long as the first of its group, which is the longest.
         cost = lengths[groups[-1][0]] if groups and layout == "padded" else lengths[index]
         if not groups or tokens + cost > budget:
             groups.append([])

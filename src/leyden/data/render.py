@@ -18,7 +18,7 @@ from leyden.files import read_object
 from leyden.recipe.schema import Template
 from leyden.telemetry.progress import Progress
 
-SENTINEL = "\x02leyden-prompt\x03"
+SENTINEL = "\x02leyden-prompt\x03"  # control characters, which no prompt or template holds
 
 
 class Renderer:
@@ -42,6 +42,7 @@ class Renderer:
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""
         whole = self._fill(text)
+        # The whole text is tokenised at once if it can be, since tokens may cross the seams.
         if not any(special in text for special in self._specials):
             return self._encode(whole)
         inside = whole.removeprefix(self.before).removesuffix(self.after)
@@ -67,6 +68,7 @@ class Renderer:
 
     def _encode_as_text(self, text: str) -> list[int]:
         """Encode with special tokens off; where one is still found, cut its string in two."""
+        # Text outside the vocabulary becomes the unknown token, which steers nothing.
         forbidden = set(self._specials.values()) - {self.tokenizer.unk_token_id}
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         if not forbidden & set(encoded["input_ids"]):

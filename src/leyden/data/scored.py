@@ -195,6 +195,7 @@ def _model_scores(score: Row, model: str, num_tokens: int, top_k: int) -> ModelS
     topk_logp = _per_token(score[f"{model}_topk_logp"], num_tokens).astype(np.float32)
     tail = score[f"{model}_tail_logp"].astype(np.float32)
     if top_k:  # ids are stored likeliest first; those beyond top_k join the tail
+        # The mass of the new tail is the sum of the old tail and the ids that joined it.
         rest = np.concatenate([topk_logp[:, top_k:], tail[:, None]], axis=1)
         topk_logp, tail = _cut(topk_logp, top_k), np.logaddexp.reduce(rest, axis=1)
     return ModelScores(logp, topk_logp, tail)

@@ -121,10 +121,12 @@ class Replicated(Whole):
         return int(total)
 
     def reduce(self, sums: Sums) -> Sums:
+        # Sorted: every rank must exchange the same entry at the same time.
         return {name: _reduce(name, value.clone()) for name, value in sorted(sums.items())}
 
     def reduce_gradients(self, module: nn.Module) -> None:
         parameters = [p for p in module.parameters() if p.requires_grad]
+        # A rank that did not use a parameter still takes part, with zeros.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([g.flatten() for g in gradients])  # one message instead of hundreds
         dist.all_reduce(flat)

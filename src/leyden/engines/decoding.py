@@ -34,6 +34,7 @@ class LoadedModel:
         self, requests: Sequence[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
         """(index, completion) as completions end; batches are of similar prompt length."""
+        # Similar lengths waste little padding. The index makes the order, and so the bits, certain.
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
         for group in batched(order, self.execution.generate_batch_size):
             rows = [requests[i] for i in group]
@@ -72,7 +73,7 @@ class LoadedModel:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
         )
-        if not torch.isfinite(logp_B).all():
+        if not torch.isfinite(logp_B).all():  # never of a drawn token of a sound model
             raise EngineError(
                 f"{self.model.name_or_path}: its log-probs are not finite",
                 hint="the weights hold NaN or infinity, or the temperature is far too small",
@@ -162,6 +163,7 @@ class _Decoding:
             mask_BT[row, longest - len(prompt) :] = 1
         ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
         state = cls(model, dtype, mask_BT, list(range(len(prompts))))
+        # Positions count from each prompt's first token, as in training; padding gets any.
         state._read(ids_BT, (mask_BT.cumsum(-1) - 1).clamp_min(0))
         return state
 
@@ -179,6 +181,7 @@ class _Decoding:
     def advance(self, next_B: Tensor, going: list[int]) -> None:
         """Append a token to the rows at the indices ``going`` and drop the other rows."""
         if len(going) < len(self.rows):
+            # A row that has stopped costs nothing more.
             keep = torch.tensor(going, device=next_B.device)
             self.cache.batch_select_indices(keep)
             next_B, self.mask_BT = next_B[keep], self.mask_BT[keep]

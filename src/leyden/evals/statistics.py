@@ -24,6 +24,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     """95% percentile bootstrap of the mean over problems (samples are not independent)."""
     array = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
+    # Problems are drawn, not samples: the samples of one problem are alike.
     means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
@@ -68,6 +69,7 @@ def majority_share(votes: Sequence[tuple[bool, str]]) -> float:
     """
     if not votes:
         return 0.0
+    # Right answers are one candidate, None, in whatever notation they are written.
     counts = Counter(None if right else answer for right, answer in votes)
     most = max(counts.values())
     first = [answer for answer, count in counts.items() if count == most]

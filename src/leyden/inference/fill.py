@@ -79,7 +79,7 @@ def whole_units(
         u, row = places[index]
         parts[u][row] = result
         if len(parts[u]) == len(units[u].rows):
-            whole, parts[u] = parts[u], {}
+            whole, parts[u] = parts[u], {}  # its memory goes with the commit
             yield units[u], [whole[i] for i in range(len(whole))]
     if len(seen) < len(places):
         raise unsound(f"{len(places) - len(seen)} of {len(places)} requests were not answered")

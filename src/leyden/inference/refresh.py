@@ -138,6 +138,7 @@ class Refresher:
             seed = derive_seed(recipe.seed, REFRESH, first, name, turns[name])
             planned.append(PlanRow(name, turns[name], seed))
             turns[name] += 1
+        # At least one unit for every rank, so that all of them sample.
         share = -(-len(planned) // self.ranks.world)
         return cut_units(planned, min(recipe.execution.rows_per_unit, share))
 

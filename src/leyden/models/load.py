@@ -16,7 +16,8 @@ from leyden.errors import EngineError, first_line
 from leyden.logprobs import Head, score_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-HEAD_GAP_FLOAT32, HEAD_GAP_LOW = 1e-3, 0.25  # nats that rounding may put between logits
+# Nats by which rounding may move a log-prob; soft-capping and scaling move it by whole nats.
+HEAD_GAP_FLOAT32, HEAD_GAP_LOW = 1e-3, 0.25
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 
 def load_model(folder: Path, *, device: str, dtype: str) -> PreTrainedModel:
     """A model in evaluation mode. Raises EngineError where it cannot be read or used."""
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # progress is ours to show
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -94,6 +95,7 @@ def check_head(model: PreTrainedModel, folder: Path) -> None:
     """Refuse a model whose logits are not hidden states times its head (soft-capping, scaling)."""
     if model.get_output_embeddings() is None:
         raise EngineError(f"{folder}: has no language-model head", hint="give a causal model")
+    # Any ids show whether the head is linear. The model's own logits are the oracle.
     ids_1T = torch.arange(8, device=model.device)[None] % model.config.vocab_size
     expected = model(ids_1T).logits[0].float().log_softmax(-1)
     hidden = backbone(model)(ids_1T).last_hidden_state[0]

@@ -25,6 +25,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_sizes(folder: Path) -> tuple[int, int]:
     """(rows of the embedding, longest context) of a model, from its config."""
     try:
+        # Models with several parts, such as vision ones, keep the text model's sizes inside.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
         return int(config.vocab_size), int(config.max_position_embeddings)
     except Exception as error:  # transformers validates a config with errors of its own

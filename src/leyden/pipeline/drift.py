@@ -25,6 +25,7 @@ def check_run(graph: Graph, jobs: Collection[Job]) -> None:
 def check_kept(graph: Graph, jobs: Iterable[Job]) -> None:
     """Refuse where a job of ``jobs`` was made or begun from something else than is asked for."""
     for job in jobs:
+        # Without its parents a job cannot be compared; the parents themselves are reported.
         if all(graph.finished(parent) for parent in graph.parents(job)):
             check_job(graph, job)
 
@@ -51,6 +52,8 @@ def check_job(graph: Graph, job: Job) -> None:
         )
     # A finished job needs its models no more, so one that is gone counts as what it was.
     now = graph.intent(job, finished=None if unfinished else begun)
+    # Completions stay as they were written, also when the recipe now names another teacher. Whether
+    # that one may score them is for the one-teacher rule.
     if graph.stage(job).keeps_author and not unfinished and _own_teacher(graph):
         now = replace(now, models=begun.models)
     check_drift(folder, begun, now, hint=_redo_hint(graph, job))

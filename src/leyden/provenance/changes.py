@@ -1,4 +1,4 @@
-"""Refuse work that was begun from something else than is asked for now; say what changed."""
+"""Refuse to go on with work whose settings, models or inputs have changed, and name the change."""
 
 import logging
 from pathlib import Path

@@ -56,7 +56,7 @@ def fingerprint(value: Any) -> str:
 
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part and on nothing else."""
-    return int(fingerprint(list(parts))[:16], 16) >> 1
+    return int(fingerprint(list(parts))[:16], 16) >> 1  # 63 bits fit a signed column
 
 
 def hash_file(path: Path) -> str:
@@ -67,6 +67,7 @@ def hash_file(path: Path) -> str:
     status = real.stat()
     if status.st_size < CACHE_FROM_BYTES:
         return _hash_bytes_of(real)
+    # An edit changes at least one of these: a program can set back mtime, but not ctime.
     key = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     cached = cache_home() / "sha256" / fingerprint(key)
     if cached.exists():
@@ -121,6 +122,7 @@ def _weights_part(folder: Path) -> str:
             hint="save the model with save_pretrained(); pickled weights are not read",
         )
     hashes: dict[str, Any] = {file.name: hash_file(file) for file in files}
+    # An adapter's scale and a sharded model's map decide the weights as much as the tensors do.
     for name in ("adapter_config.json", "model.safetensors.index.json"):
         if (folder / name).exists():
             hashes[name] = read_object(folder / name)

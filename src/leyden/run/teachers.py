@@ -50,6 +50,7 @@ def check_live_teacher(graph: Graph, intent: Intent) -> None:
     scored, live = graph.record(SCORE), intent.models.get(TEACHER)
     if scored is None or live is None:
         return
+    # Within one command nothing else compares the teacher with the finished score stage.
     changed = scored.intent.models[TEACHER].differences(live)
     if changed:
         raise ConsistencyError(

@@ -54,6 +54,7 @@ class Store:
         path, table = self.shards[shard]
         local = index - (self.ends[shard - 1] if shard else 0)
         row = {name: _value(table.column(name)[local]) for name in table.schema.names}
+        # The shard was hashed when it was opened; this sees what changed under the mapping since.
         if row_checksum(row, table.schema) != row[CHECKSUM]:
             raise damaged(path, f"row {local} does not match its crc32")
         return row

@@ -90,6 +90,7 @@ def row_checksum(row: dict[str, Any], schema: pa.Schema) -> int:
             continue
         value = row[field.name]
         data = value.encode() if isinstance(value, str) else _bytes_of(value, field.type)
+        # With its length, so that bytes cannot move from one field to the next unnoticed.
         crc = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), crc))
     return crc
 
@@ -113,6 +114,7 @@ def _column(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
         return pa.array(values, arrow_type)
     dtype = arrow_type.value_type.to_pandas_dtype()
     parts = [np.asarray(value, dtype=dtype) for value in values]
+    # Built from buffers: a list of Python numbers would cost more than sampling them did.
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int32)
     flat = np.concatenate(parts) if parts else np.zeros(0, dtype)
     return pa.ListArray.from_arrays(offsets, pa.array(flat, arrow_type.value_type), type=arrow_type)

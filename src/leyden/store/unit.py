@@ -32,7 +32,7 @@ def write_shard(folder: Path, unit: str, table: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    data = memoryview(sink.getvalue())
+    data = memoryview(sink.getvalue())  # hashed and written from one buffer, without a copy
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(shard_path(folder, unit, digest), data)
     return digest

@@ -60,6 +60,7 @@ class StoreWriter:
         table = rows_to_table(list(rows), self.schema)
         digest = write_shard(self.folder, unit.name, table)
         timing = json.dumps({SECONDS: seconds}).encode()
+        # The record comes last: a unit without its timing is not yet a unit.
         create_once(self.folder / TIMINGS / f"{unit.name}.json", timing)
         write_commit(self.folder, unit.name, digest, table)
 
@@ -90,6 +91,7 @@ class StoreWriter:
             for name, table in committed.items()
         ]
         seal = sealed_content(self.schema, shards)
+        # Two workers may have made a unit; the shard that the record does not name goes.
         self._sweep({shard_path(self.folder, name, sha).name for name, sha in seal["units"]})
         create_once(self.folder / SEALED, json_bytes(seal))
         return seal["dataset_fingerprint"]
@@ -157,6 +159,7 @@ def open_writer(
     planned = read_plan(folder, about["plan"])
     if about["schema"] != described(schema):
         raise StoreError(f"{header}: names other columns", hint="redo the stage")
+    # Rows are compared, not units: the size of a unit may change, the samples may not.
     if about["origin"] != origin or _rows(planned) != _rows(units):
         raise StoreError(
             f"{folder}: was begun from other settings or prompts", hint="redo the stage"

@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     final = folder / f"step-{point.step:06d}"
     aside = folder / f"{TEMPORARY}{final.name}"
     with disk_errors(final):
-        for stale in (aside, final):
+        for stale in (aside, final):  # of an attempt that was killed; a record is still missing
             shutil.rmtree(stale, ignore_errors=True)
         aside.mkdir(parents=True)
         save_tensors(checkpoint.model, aside / MODEL)
@@ -71,7 +71,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     best = point.best and {"step": point.best.step, "criterion": point.best.criterion}
     state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
     write_checked(final / STATE, state)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    for old in sorted(folder.glob("step-*"))[:-KEEP]:  # six digits: names sort as numbers
         shutil.rmtree(old)
 
 

@@ -92,7 +92,7 @@ class Training:
         if point.step == 0:
             best = self._measure(student, 0, best)
         for step in range(point.step, self.settings.steps):
-            if self._lost_patience(best, step):
+            if self._lost_patience(best, step):  # before the step: a resume decides the same
                 break
             data, rows = self._source(step)
             with self.clock.phase(TRAINING):
@@ -116,7 +116,7 @@ class Training:
             restore_optimizer(student, optimizer, checkpoint.optimizer)
         self.clock.restore(point.seconds, weight=self.ranks.world)
         self.progress(point.step)
-        if self.ranks.leads:
+        if self.ranks.leads:  # lines after the checkpoint belong to steps that are done again
             truncate_metrics(self.folder / METRICS, point.step)
         return point
 
@@ -142,7 +142,7 @@ class Training:
         sums = self._pass(student, sequences, num_sequences, train=True)
         self.ranks.reduce_gradients(student)
         norm = self.ranks.clip(student, self.settings.grad_clip)
-        if not torch.isfinite(norm):
+        if not torch.isfinite(norm):  # a step with it would ruin weights and Adam's moments
             raise EngineError(
                 f"{self.folder}: the gradient of step {step + 1} is {norm.item()}",
                 hint="lower the learning rate, or clip the advantage harder",
@@ -161,6 +161,7 @@ class Training:
         train: bool,
     ) -> Sums:
         """Forward (and backward) over micro-batches; metric sums over all ranks."""
+        # The loss is divided by counts of the whole batch, so gradients of parts simply add up.
         num_tokens = self.ranks.sum_number(sum(len(s.completion_ids) for s in sequences))
         totals = Totals(num_sequences, num_tokens)
         layout, budget = self.execution.layout, self.execution.batch_tokens
@@ -181,7 +182,7 @@ class Training:
 
     def _measure(self, student: StudentLM, step: int, best: Best | None) -> Best | None:
         """Log the held-out loss; with patience, the better of ``best`` and the student now."""
-        if len(self.heldout) < self.ranks.world:
+        if len(self.heldout) < self.ranks.world:  # a rank without rows would have no sums
             return best
         with self.clock.phase(MEASURING):
             mine = [self.heldout[i] for i in self._mine(range(len(self.heldout)))]

@@ -74,8 +74,10 @@ def _distillation_loss(
     logp_NK = student(batch, ids_NK)
     logp_N, topk_NK = logp_NK[:, 0], logp_NK[:, 1:]
     loss_N = _match(logp_N, topk_NK, columns.teacher, settings)
+    # Drift and ratios compare with the policy that wrote the rollouts. Fresh ones are the
+    # student's own, and the reference did not write them.
     fresh = settings.refresh_every > 0 and not measuring
-    reference_N = None if fresh else _reference(columns).logp  # ratios are of its own rollouts
+    reference_N = None if fresh else _reference(columns).logp
     teacher_N = columns.teacher.logp
     sums = policy_sums(logp_N.detach(), teacher_N, reference_N, batch.sequence_N)
     sums["match_loss"] = loss_N.detach().sum()  # before weights and penalty

@@ -14,6 +14,7 @@ FINAL_SHARE = 0.1  # cosine ends at this share of the peak
 def make_optimizer(model: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices only."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    # Vectors are norm gains and biases; pulling those towards zero is no regularisation.
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
@@ -51,5 +52,6 @@ def restore_optimizer(
     for path, value in tensors.items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
+        # AdamW keeps its step count on the CPU, whatever the parameter's device.
         target = value if key == "step" else value.to(parameter.device)
         optimizer.state[parameter][key] = target.clone()
