@@ -16,7 +16,7 @@ from leyden.monitor.diagnosis import RULES
 from leyden.recipe.benchmarks import Evaluate
 from leyden.recipe.schema import Recipe
 from leyden.recipe.toml import load_recipe
-from leyden.report.collect import CURVES, LOSS
+from leyden.report.curves import CURVES, LOSS
 from leyden.run.table import STAGES
 from leyden.store.schema import COMPLETIONS, scores_schema
 

@@ -27,7 +27,7 @@ def write_report(runs: list[Run], out: Path | None) -> Path:
             f"{runs[0].root}: nothing is finished yet", hint="run the recipe's first stages"
         )
     shown = [collect_run(graph) for graph in graphs]
-    comparison = compare([run["status"] for run in shown])
+    comparison = compare([run.status for run in shown])
     return _write("page.html.j2", out or runs[0].root / REPORT, runs=shown, comparison=comparison)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 from leyden.errors import StoreError
 from leyden.files import disk_errors, write_atomic
 
+Measurement = dict[str, Any]
+"""A line of the file: ``step``, ``split`` (train or heldout), and numbers by name."""
 
-def append_metrics(path: Path, values: dict[str, Any]) -> None:
+
+def append_metrics(path: Path, values: Measurement) -> None:
     """Add one measurement."""
     with disk_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
@@ -26,7 +29,7 @@ def trained_tokens(path: Path) -> int:
     return sum(m["tokens"] for m in read_metrics(path) if m["split"] == "train")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Measurement]:
     """All complete lines of a metrics file; none where there is no file."""
     if not path.exists():
         return []

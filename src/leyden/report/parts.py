@@ -1,0 +1,113 @@
+"""The parts of a run's page, as its template reads them. Charts are SVG text."""
+
+from dataclasses import dataclass
+
+from leyden.monitor.diagnosis import Finding
+from leyden.monitor.show import ShownRow
+from leyden.monitor.status import JobStatus, ModelResult, RunStatus
+from leyden.provenance.records import Record
+from leyden.report.benchmarks import Section
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart with its title and what it means."""
+
+    title: str
+    meaning: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """An arm in the table of costs: when it was best on held-out completions, and what it cost."""
+
+    name: str
+    refresh_every: int
+    best: int | None
+    lowest: float
+    steps: int
+    last: float
+    cost: dict[str, float]
+    warnings: list[Finding]
+
+    @property
+    def total(self) -> float:
+        return sum(self.cost.values())
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Completion lengths of a store: their histogram, their mean in tokens, and the share that
+    stopped by themselves."""
+
+    title: str
+    svg: str
+    mean: float
+    stopped: float
+
+
+@dataclass(frozen=True)
+class ShownCompletion:
+    """A scored rollout to be shown: its ``row`` and the mean advantage of its tokens."""
+
+    row: int
+    mean: float
+    shown: ShownRow
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The share of ``tokens`` with advantages below -10 nats, and their share of the sampled
+    ``loss``."""
+
+    tokens: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished job and its record."""
+
+    job: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Everything that the page shows of one run."""
+
+    name: str
+    root: str
+    status: RunStatus
+    stages: list[JobStatus]
+    total_seconds: float
+    colours: dict[str, int]
+    """Model -> number of its colour."""
+    accuracy: dict[str, str]
+    """Benchmark -> chart."""
+    benchmarks: list[Section]
+    divergence: str
+    sft: list[Curve]
+    curves: list[Curve]
+    arms: list[ArmRow]
+    lengths: list[Lengths]
+    completions: list[ShownCompletion]
+    tail: Tail | None
+    lineage: list[Finished]
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model's result on one benchmark in every run; None where a run lacks it."""
+
+    model: str
+    results: list[ModelResult | None]
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """A benchmark's table of several runs."""
+
+    name: str
+    rows: list[ComparedModel]
