@@ -9,7 +9,7 @@ import numpy as np
 RESAMPLES = 20_000
 T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262,
         11: 2.228, 12: 2.201, 13: 2.179, 14: 2.160, 15: 2.145, 16: 2.131}  # fmt: skip
-"""Student's t, 97.5%, for so many values."""
+"""Number of values -> Student's t, 97.5%."""
 
 
 def points(runs: Sequence[Mapping], model: str) -> np.ndarray:

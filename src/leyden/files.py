@@ -77,10 +77,12 @@ def create_once(path: Path, data: bytes) -> bool:
 
 
 def temporary_name(path: Path) -> Path:
+    """A new name beside ``path``, which readers skip and ``remove_temporaries`` removes."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
 
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
+    """Write a file and wait until it is on the disk."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -151,6 +153,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
     write_atomic(path, json_bytes(value))
 
 

@@ -250,7 +250,7 @@ class Report:
     ]
     """Folders that `leyden run` made, or that `leyden evaluate MODEL` made."""
     out: Path | None = None
-    """Where to write it; RUN/report.html by default."""
+    """The file to write; RUN/report.html by default."""
 
     def run(self) -> None:
         if not self.run_folders:

@@ -83,14 +83,17 @@ def announce(job: Job, state: str) -> None:
 
 
 def print_line(sentence: str) -> None:
+    """Print a sentence to standard output."""
     print(sentence)
 
 
 def print_json(value: Any) -> None:
+    """Print a JSON value to standard output."""
     print(json.dumps(value, indent=1))
 
 
 def print_plan(plan: Sequence[tuple[Job, str]]) -> None:
+    """Print every job with what a run would do with it."""
     for job, what in plan:
         print(f"{job!s:22} {what}")
 

@@ -117,8 +117,10 @@ def rows_of_step(step: int, *, batch_size: int, num_rows: int, seed: int) -> lis
 
 
 def permutation(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of ``num_rows`` rows in an epoch, [num_rows]."""
     return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 def batched(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Consecutive parts of ``size`` items; the last may be shorter."""
     return (items[start : start + size] for start in range(0, len(items), size))

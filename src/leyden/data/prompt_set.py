@@ -32,7 +32,7 @@ class RenderedPrompt:
 
 @dataclass(frozen=True)
 class PromptFacts:
-    """What rendering fixed for every later stage."""
+    """Facts about the rendered prompts that every later stage uses."""
 
     stop_ids: tuple[int, ...]
     """The tokens that end a completion."""

@@ -66,7 +66,7 @@ class Ranks(Protocol):
 
 
 class Whole:
-    """What the bodies share that hold the whole model in each process."""
+    """Methods of the bodies that hold the whole model in each process."""
 
     def wrap(self, module: nn.Module) -> None:
         pass

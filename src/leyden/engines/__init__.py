@@ -1,1 +1,1 @@
-"""Who samples and scores. Ids in, ids and log-probs out."""
+"""Engines sample and score: token ids in, token ids and log-probs out."""

@@ -16,8 +16,8 @@ from leyden.recipe.schema import Execution
 
 Role = Literal["teacher", "student", "reference"]
 Tail = Literal["exact", "complement"]
-"""How the mass outside the top k was found: summed from the other logits, or as what is missing
-from one. The second is rounding noise exactly where the model is certain."""
+"""The mass outside the top k was summed from the other logits (exact), or it is one minus the top k
+(complement). The second is rounding noise exactly where the model is certain."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Offers:
-    """What an engine can do. ``top_k`` and ``at_ids``: score the likeliest ids, or given ones."""
+    """The abilities of an engine. ``top_k`` scores the likeliest ids, ``at_ids`` given ones."""
 
     sample: bool = True
     score: bool = True
@@ -131,7 +131,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which model an engine runs, and in which role.
+    """The model that an engine runs, and its role.
 
     ``model`` is a folder or a Hub id. Log-probs are over the ids below ``vocab_size``; None stands
     for all that the model has.

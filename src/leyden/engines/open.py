@@ -1,4 +1,4 @@
-"""Which engine plays a role. Opening one imports no torch and loads no model."""
+"""Open the engine of a role. This imports no torch and loads no model."""
 
 from dataclasses import replace
 

@@ -37,7 +37,7 @@ class GradeRequest:
 
 
 def num_graders(settings: Evaluate) -> int:
-    """How many completions are graded at the same time."""
+    """The number of completions that are graded at the same time."""
     return settings.graders or usable_cpus()
 
 
@@ -165,6 +165,7 @@ def code_backend(settings: Evaluate) -> Backend:
 
 
 def program_limits(sandbox: SandboxLimits) -> Limits:
+    """The recipe's limits of a program, in bytes and seconds."""
     return Limits(
         cpu_seconds=sandbox.cpu_seconds,
         wall_seconds=sandbox.wall_seconds,

@@ -90,6 +90,7 @@ class Results:
 
 
 def write_results(folder: Path, results: Results) -> None:
+    """Write results.json. The caller's record then vouches for it."""
     write_json(folder / RESULTS, results.as_json())
 
 

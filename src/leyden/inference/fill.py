@@ -86,6 +86,7 @@ def whole_units(
 
 
 def unsound(problem: str) -> EngineError:
+    """The error for an engine that does not do what the seam asks of it."""
     return EngineError(
         f"the engine broke its contract: {problem}",
         hint="finished units are kept; report this with the engine's name and version",

@@ -92,8 +92,8 @@ class Refresher:
         return self.pair, range(start, start + size)
 
     def _clear(self, first: int, *, oldest: int) -> None:
-        """Remove refreshes that no resume can need: those that ended before the ``oldest`` step to
-        resume from, and those that began after ``first``, from another student."""
+        """Remove refreshes that no resume can need. They ended before the ``oldest`` step to resume
+        from, or they began after ``first``, from another student."""
         if self.ranks.leads:
             home = self.folder / REFRESH
             for path in [p for p in home.glob("*") if not p.name.startswith(TEMPORARY)]:

@@ -107,7 +107,7 @@ def sample_store(
 
 
 def sample_counts(store: Store) -> dict[str, Any]:
-    """What a stage that samples records about its store."""
+    """The counts that a sampling stage records about its store."""
     by_split: Counter[str] = Counter()
     for split, length in zip(store.values("split"), store.lengths("completion_ids"), strict=True):
         by_split[split] += length

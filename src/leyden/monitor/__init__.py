@@ -1,1 +1,1 @@
-"""What a run says of itself: status, costs, diagnosis, single rows. No model is loaded."""
+"""Read a run: its status, costs, warnings and single rows. No model is loaded."""

@@ -24,6 +24,7 @@ def main() -> int:
 
 
 def work(run: Run, job: Job) -> None:
+    """Do this rank's part of a training job. The leading rank also writes the record."""
     graph = resolve(run)
     record = call_stage(graph, graph.intent(job))
     if join(run.recipe.execution.device).leads:

@@ -1,1 +1,1 @@
-"""What a thing is, by content, and what it was made from. No torch."""
+"""Identity by content, and records of what each artifact was made from. No torch."""

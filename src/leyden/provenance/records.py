@@ -32,7 +32,8 @@ class Intent:
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     """Role -> identity of a model that came from outside the run."""
     numerics: dict[str, Any] = field(default_factory=dict)
-    """What changes rounding alone, such as dtype, engine and versions. Not in the digest."""
+    """Names and values that change rounding alone, such as dtype, engine and versions. They are not
+    in the digest."""
 
     @property
     def digest(self) -> str:
@@ -42,7 +43,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished job made. It is written last, so its existence is the success."""
+    """The result of a finished job. It is written last, so its existence means success."""
 
     intent: Intent
     fingerprint: str
@@ -57,7 +58,7 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     """Versions, device and threads: for people, never compared."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What later stages must know of the artifact without opening it, such as stop ids."""
+    """Facts that later stages need without opening the artifact, such as stop ids."""
 
 
 def package_versions(*packages: str) -> dict[str, str]:
@@ -66,10 +67,12 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def write_intent(folder: Path, intent: Intent) -> None:
+    """Write intent.json, before the job works."""
     write_checked(folder / INTENT, asdict(intent))
 
 
 def write_record(folder: Path, record: Record) -> None:
+    """Write record.json, after everything else of the job."""
     write_checked(folder / RECORD, asdict(record))
 
 
@@ -128,6 +131,7 @@ def require_record(folder: Path, *, reader: str) -> Record:
 
 
 def unfinished(folder: Path, reader: object) -> StoreError:
+    """The error for a ``folder`` without a record, which ``reader`` needs."""
     return StoreError(
         f"{folder}: {reader} needs this stage finished, and it is not",
         hint="run the stages before it first, or `leyden run RECIPE` for all of them",

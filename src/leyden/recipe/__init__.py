@@ -1,1 +1,1 @@
-"""What a run is asked to do: closed, frozen sections, read from TOML. No torch."""
+"""Recipes: all settings of a run in closed, frozen sections, read from TOML. No torch."""

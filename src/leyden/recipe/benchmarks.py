@@ -30,7 +30,7 @@ class HubFiles(Section):
 
 
 class Problems(Section):
-    """Where problems are and how a row is read. Of several fields the first that a row has."""
+    """The place of the problems, and the fields of a row. Of several the first present is read."""
 
     file: str | None = Field(default=None, json_schema_extra=WHERE)
     """Path of a local file, relative to the recipe. It is used instead of ``hub``."""
@@ -79,7 +79,7 @@ class Benchmark(Sampling):
     known: str | None = None
     """Take a known benchmark's defaults under another name, as for a second date window."""
     problems: Problems
-    """Where the problems are and how to read them."""
+    """The place of the problems, and how to read them."""
     grader: str = Field(default="math", json_schema_extra=WHERE)
     """``math`` (math-verify), ``code`` (tests in the sandbox), ``exact``, or
     ``path/file.py:function`` taking (row, completion)."""

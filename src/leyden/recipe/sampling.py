@@ -23,7 +23,7 @@ class PromptFile(Section):
 
 
 class Sampling(Section):
-    """How completions are sampled."""
+    """Settings of the sampler."""
 
     temperature: Positive = 1.0
     """Softmax temperature of the sampler."""

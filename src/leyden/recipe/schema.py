@@ -54,7 +54,7 @@ class Prompts(Section):
 
 
 class Template(Section):
-    """How a prompt becomes token ids: once per run, with the teacher's tokenizer."""
+    """The text around a prompt. Prompts are tokenized once per run, by the teacher's tokenizer."""
 
     kind: Literal["chat", "plain"] = "chat"
     """``chat`` uses the tokenizer's chat template, ``plain`` the ``plain`` string below."""
@@ -92,7 +92,7 @@ class Score(Section):
 
 
 class Execution(Section):
-    """Where and how fast: nothing here changes a result beyond rounding."""
+    """Device, speed and memory. Nothing here changes a result beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The device of the models."""
@@ -122,11 +122,11 @@ class Evaluation(Section):
     seed: Size = 0
     """The seed of all samples."""
     template: Template = Template()
-    """How a problem becomes token ids, with the model's own tokenizer."""
+    """The text around a problem. Problems are tokenized by the model's own tokenizer."""
     evaluate: Evaluate
     """Benchmarks and limits."""
     execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
-    """Where and how fast."""
+    """Device, speed and memory."""
 
 
 class Recipe(Section):

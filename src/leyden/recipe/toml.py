@@ -38,6 +38,7 @@ def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""How students are trained: optimisation, objectives, and the arms that share a store."""
+"""Settings of training: optimisation, objectives, and the arms that share a store."""
 
 import difflib
 from typing import Any, Literal
@@ -30,7 +30,7 @@ class Optimisation(Section):
     grad_clip: Positive = 1.0
     """Clip the gradient's global norm here."""
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "token_mean"
-    """How token losses become one number; always global sums over global denominators."""
+    """The rule by which token losses become one number: global sums over global counts."""
     eval_every: Size = Field(default=10, json_schema_extra=WHERE)
     """Steps between measurements of the held-out loss; 0 = only at the end."""
     patience: Size = 0
@@ -90,7 +90,7 @@ class Objective(Optimisation):
     """Held-out prompts that the student completes at each measurement, for the mean length and the
     stop rate; 0 = none."""
     reduction: Literal["sequence_mean", "token_mean", "sequence_sum"] = "sequence_mean"
-    """How token losses become one number; ``sequence_mean`` is the released code's."""
+    """The rule that makes token losses one number; ``sequence_mean`` is the released code's."""
 
     @model_validator(mode="after")
     def _possible(self):

@@ -28,6 +28,6 @@ def prompt_facts(graph: Graph) -> PromptFacts:
 
 
 def tokenizer_folder(graph: Graph) -> Path:
-    """Where the run's tokenizer lies: with the reference policy, else with the SFT teacher."""
+    """The folder of the run's tokenizer: the reference policy's, else the SFT teacher's."""
     run = graph.run
     return run.place(REFERENCE if run.has(REFERENCE) else SFT_TEACHER)

@@ -157,7 +157,7 @@ class Graph:
         return Intent(str(job), settings, inputs, models, self.numerics(job))
 
     def numerics(self, job: Job) -> dict[str, Any]:
-        """What changes how the job's numbers round, and nothing else about it."""
+        """Names and values that change how the job's numbers round, and nothing else."""
         stage, recipe = self.stage(job), self.run.recipe
         merged: dict[str, Any] = trainer_numerics(recipe.execution) if stage.trains else {}
         for role in stage.engines(recipe, job.name):
@@ -186,7 +186,7 @@ def merge_numerics(merged: dict[str, Any], role: Role, numerics: dict[str, Any])
 
 
 def trainer_numerics(execution: Execution) -> dict[str, Any]:
-    """What changes how the trainer's own forward and backward round."""
+    """Names and values that change how the trainer's own forward and backward round."""
     versions = package_versions("torch", "transformers")
     dtype, ranks = execution.dtype, execution.ranks
     return {"engine": "transformers", "dtype": dtype, "ranks": ranks, **versions}

@@ -20,7 +20,7 @@ TEACHER, SFT_TEACHER, BASE, REFERENCE = "teacher", "sft_teacher", "base", "refer
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run lies and what it is asked to make. Nothing here reads a record.
+    """A run's folder and recipe, and the tools that its stages use. Nothing here reads a record.
 
     ``progress`` shows how far a stage is. ``open_engine`` opens what samples and scores.
     """
@@ -61,7 +61,7 @@ class Run:
         return model_folder(address) if address else self._made(model)
 
     def address(self, model: str) -> str:
-        """Where a model is to be found: a folder, or a Hub id. Nothing is fetched."""
+        """The place of a model: a folder, or a Hub id. Nothing is fetched."""
         return self._outside(model) or str(self._made(model).absolute())
 
     def _outside(self, model: str) -> str | None:
@@ -90,9 +90,9 @@ class Run:
         return self.open_engine(self.spec(role, model, vocab_size))
 
     def spec(self, role: Role, model: str, vocab_size: int | None = None) -> EngineSpec:
-        """What the engine that plays ``role`` with ``model`` is to be opened from."""
+        """The spec of the engine that plays ``role`` with ``model``."""
         return EngineSpec(role, self.address(model), self.recipe.execution, vocab_size)
 
     def numerics(self, role: Role) -> dict[str, Any]:
-        """What decides how the engine that plays ``role`` rounds, whatever model it runs."""
+        """Names and values that decide how the engine of ``role`` rounds, for any model."""
         return self.open_engine(EngineSpec(role, "", self.recipe.execution)).numerics()

@@ -37,6 +37,7 @@ def makes_reference(recipe: Recipe) -> bool:
 
 
 def sft_job(recipe: Recipe) -> list[Job]:
+    """The SFT job, where the run makes its reference policy."""
     return [SFT] if makes_reference(recipe) else []
 
 

@@ -31,7 +31,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended.
+    """The end of a program.
 
     ``how`` is "done", "exit", "cpu", "wall", "memory", "output", "file" or "signal N"; "sandbox"
     where it brought the sandbox down, "setup" where it was not begun, "machine" where the machine

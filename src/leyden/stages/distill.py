@@ -67,7 +67,7 @@ def run_distill(graph: Graph, intent: Intent) -> Record:
 
 
 class ArmHooks(Hooks):
-    """What an arm adds to the loop: fresh rollouts, held-out completions and warnings."""
+    """An arm's additions to the loop: fresh rollouts, held-out completions and warnings."""
 
     def __init__(
         self, graph: Graph, job: Job, settings: Objective, origin: str, ranks: Ranks

@@ -57,7 +57,7 @@ def run_evaluate(graph: Graph, intent: Intent) -> Record:
 
 
 def role_of(model: str) -> Role:
-    """Which engine samples a model that is evaluated: students are sampled as students are."""
+    """The role in which an evaluated model is sampled. All models but the teacher are students."""
     return "teacher" if model == TEACHER else "student"
 
 

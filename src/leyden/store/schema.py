@@ -78,7 +78,7 @@ def notes_of(schema: pa.Schema) -> dict[str, str]:
 
 
 def teacher_tail(schema: pa.Schema) -> str:
-    """How the tail of the teacher's top k was found: ``exact`` or ``complement``."""
+    """The origin of the teacher's tails: ``exact`` or ``complement``."""
     return notes_of(schema).get(TAIL, EXACT)
 
 

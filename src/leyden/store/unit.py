@@ -20,10 +20,12 @@ LOGPROBS = ("logp_sampler", "logp_teacher", "logp_reference")
 
 
 def shard_path(folder: Path, unit: str, digest: str) -> Path:
+    """The file of a unit's rows. Its name holds the beginning of its sha256."""
     return folder / SHARDS / f"{unit}-{digest[:16]}.arrow"
 
 
 def commit_path(folder: Path, unit: str) -> Path:
+    """The unit's commit record."""
     return folder / COMMITS / f"{unit}.json"
 
 

@@ -76,6 +76,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Save named tensors from any device, and wait until they are on the disk."""
     save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, path)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

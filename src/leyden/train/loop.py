@@ -37,7 +37,7 @@ class Sequences(Protocol):
 
 
 class Hooks:
-    """What an arm adds to the loop. By default nothing: SFT needs no more."""
+    """An arm's additions to the loop. By default there are none, which is enough for SFT."""
 
     def begin(self, student: StudentLM) -> None:
         """Called once, before the first step, with the student that will be trained."""

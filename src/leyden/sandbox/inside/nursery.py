@@ -44,6 +44,7 @@ PACKAGES = "/packages"
 
 
 def main() -> None:
+    """Serve jobs from the pipe until it is closed."""
     uid, own_pids = int(sys.argv[2]), sys.argv[3] == "yes"
     sys.path.remove(sys.argv[1])  # the folder of our own files
     with contextlib.suppress(
@@ -78,6 +79,7 @@ def take_over_streams() -> tuple[int, int]:
 
 
 def preload_numpy() -> None:
+    """Import numpy once, so that no forked program has to."""
     if PACKAGES not in sys.path:
         sys.path.append(PACKAGES)
         with contextlib.suppress(ImportError):  # the program will meet the error itself
@@ -85,6 +87,8 @@ def preload_numpy() -> None:
 
 
 class Nursery:
+    """Forks a process for every program, watches it, and cleans up after it."""
+
     def __init__(self, uid: int, own_pids: bool, filters: bytes) -> None:
         self.uid, self.own_pids, self.filters = uid, own_pids, filters
 
@@ -210,6 +214,7 @@ def reap() -> None:
 
 
 def empty_folder(folder: Path) -> None:
+    """Remove everything in a folder."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -250,6 +255,7 @@ def input_file(text: str) -> int:
 
 
 def read_message(descriptor: int) -> dict[str, Any] | None:
+    """The next JSON message; None where the pipe was closed."""
     head = read_exactly(descriptor, 4)
     if head is None:
         return None
@@ -258,6 +264,7 @@ def read_message(descriptor: int) -> dict[str, Any] | None:
 
 
 def read_exactly(descriptor: int, count: int) -> bytes | None:
+    """``count`` bytes; None where the pipe was closed before."""
     data = bytearray()
     while len(data) < count:
         more = os.read(descriptor, count - len(data))
@@ -268,11 +275,13 @@ def read_exactly(descriptor: int, count: int) -> bytes | None:
 
 
 def write_message(descriptor: int, value: dict[str, Any]) -> None:
+    """Write a JSON message, its length in front."""
     data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     write_all(descriptor, struct.pack(">I", len(data)) + data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes. One call of the system may take only some of them."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

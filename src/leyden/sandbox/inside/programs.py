@@ -54,6 +54,7 @@ def run_calls(job: dict[str, Any]) -> Outcome:
 
 
 def one_call(function: Any, call: Any, job: dict[str, Any]) -> list[Any]:
+    """["value", encoded result] of a call, or ["error", sentence]."""
     try:
         return ["value", encode(function(*decode(call)))]
     except BaseException as error:

@@ -70,6 +70,7 @@ Step = tuple[int, int, int, int]
 
 
 def supported() -> bool:
+    """Whether the numbers of this machine's system calls are known."""
     return platform.machine() in SYSTEM_CALLS
 
 
