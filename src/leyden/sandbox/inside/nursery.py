@@ -155,8 +155,11 @@ class Nursery:
             os.setresuid(self.uid, self.uid, self.uid)
         os.chdir("/tmp")
         os.umask(0o077)
+        # SIGXCPU at the soft limit says what happened. At a hard limit the kernel sends SIGKILL, and
+        # the time used, by which that is told from other kills, may be a tenth off its own count.
+        cpu = limits["cpu_seconds"]
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
         for name, value in {
-            "RLIMIT_CPU": limits["cpu_seconds"],
             "RLIMIT_AS": limits["memory_bytes"],
             "RLIMIT_STACK": STACK_BYTES,
             "RLIMIT_NPROC": limits["processes"],

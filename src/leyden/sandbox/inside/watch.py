@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.05
+GRACE = 0.25  # seconds of processor time in which SIGXCPU should have ended a process
 MOST_FILES = 10_000  # in /tmp; each holds kernel memory that nothing else counts
 RESERVE = 0.04  # share of the machine's memory that programs must leave free
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -68,7 +69,8 @@ class Watch:
         pids = others() if self.own_pids else [self.child]
         if sum(map(memory_of, pids)) > self.limits["memory_bytes"]:
             return "memory"
-        if sum(map(cpu_of, pids)) > self.limits["cpu_seconds"] + 1:
+        spent, allowed = list(map(cpu_of, pids)), self.limits["cpu_seconds"]
+        if sum(spent) > allowed + 1 or max(spent, default=0.0) > allowed + GRACE:
             return "cpu"
         if not self.own_pids:
             return ""
