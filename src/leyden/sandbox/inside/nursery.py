@@ -155,8 +155,8 @@ class Nursery:
             os.setresuid(self.uid, self.uid, self.uid)
         os.chdir("/tmp")
         os.umask(0o077)
-        # SIGXCPU at the soft limit says what happened. At a hard limit the kernel sends SIGKILL, and
-        # the time used, by which that is told from other kills, may be a tenth off its own count.
+        # SIGXCPU at the soft limit says what happened. At a hard limit the kernel sends SIGKILL,
+        # which is told from other kills by the time used, and that may be a tenth off its count.
         cpu = limits["cpu_seconds"]
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
         for name, value in {
