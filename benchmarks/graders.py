@@ -90,16 +90,16 @@ def report(name: str, kind: str, cases: list, benchmark: Benchmark, folder: Path
     seconds = time.monotonic() - began
     counts = dict(Counter(v.outcome for v in verdicts))
     print(f"{name}, {kind}: {len(cases)} answers, {counts}, {seconds:.1f} s", flush=True)
-    for (p, said, _), verdict in zip(cases, verdicts, strict=True):
+    for (p, answer, _), verdict in zip(cases, verdicts, strict=True):
         if (verdict.outcome == RIGHT) != (kind == "gold"):
-            print(f"    {p.id}: {verdict.outcome}: {verdict.why[:160]}  [{str(said)[:80]!r}]")
+            print(f"    {p.id}: {verdict.outcome}: {verdict.why[:160]}  [{str(answer)[:80]!r}]")
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{name}-{kind}.jsonl", "w") as file:
-            for (p, said, _), verdict in zip(cases, verdicts, strict=True):
+            for (p, answer, _), verdict in zip(cases, verdicts, strict=True):
                 right = verdict.outcome == RIGHT
-                line = {"id": p.id, "task_id": p.id, "gold": p.answer, "answer": said}
-                file.write(json.dumps(line | {"solution": said, "leyden": right}) + "\n")
+                line = {"id": p.id, "task_id": p.id, "gold": p.answer, "answer": answer}
+                file.write(json.dumps(line | {"solution": answer, "leyden": right}) + "\n")
 
 
 def canonical(row: dict) -> str:
@@ -113,9 +113,9 @@ def perturbed_answers(problems: list[Problem], most: int) -> Iterator[tuple[Prob
     """The answer with a changed digit or sign, plus or minus one, or that of another problem."""
     for i in range(min(most, 4 * len(problems))):
         problem = problems[i % len(problems)]
-        said = other_answer(problem.answer or "", i // len(problems) + i)
-        if said != problem.answer:
-            yield problem, said, f"So the answer is $\\boxed{{{said}}}$."
+        answer = other_answer(problem.answer or "", i // len(problems) + i)
+        if answer != problem.answer:
+            yield problem, answer, f"So the answer is $\\boxed{{{answer}}}$."
 
 
 def other_answer(gold: str, turn: int) -> str:

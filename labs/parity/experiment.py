@@ -35,15 +35,15 @@ def measure(out: Path, task: str, seed: int, rates: Mapping[str, float]) -> dict
 def measure_one(
     out: Path, task: str, seed: int, condition: str, rates: Mapping[str, float]
 ) -> dict[str, Any]:
-    folder, found = out / "runs" / task / f"{seed}-{condition}", {}
+    folder, measured = out / "runs" / task / f"{seed}-{condition}", {}
     for name, arms in (("main", MAIN), ("sharp", SHARP)):
         tuned = {arm: {**arms[arm], "learning_rate": rates[arm]} for arm in arms}
         run = make_run(out, task, seed, condition, folder / name, tuned, sharp=name == "sharp")
         if name == "sharp":
             share_beginning(folder / "main", folder / "sharp")
         do_arms(run, models=("teacher", "base", "reference") if name == "main" else ())
-        found |= numbers(run)
-    return found
+        measured |= numbers(run)
+    return measured
 
 
 def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
@@ -51,7 +51,7 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
     make_models(task, seed, out / "models" / task / str(seed))
     make_prompts(task, seed, out / "prompts" / task / str(seed))
     folder = out / "runs" / task / f"{seed}-tune"
-    found: dict[str, dict[str, dict]] = {}
+    measured: dict[str, dict[str, dict]] = {}
     for name, arms in (("main", MAIN), ("sharp", SHARP)):
         grid = {
             f"{arm}-{i}": {**settings, "learning_rate": rate}
@@ -64,9 +64,9 @@ def tune(out: Path, task: str, seed: int) -> dict[str, dict[str, dict]]:
         do_arms(run, models=("reference",) if name == "main" else ())
         about = numbers(run)
         for arm in arms:
-            found[arm] = {str(r): about[f"{arm}-{i}"] for i, r in enumerate(RATES)}
-        found |= {model: {"": about[model]} for model in ("reference",) if model in about}
-    return found
+            measured[arm] = {str(r): about[f"{arm}-{i}"] for i, r in enumerate(RATES)}
+        measured |= {model: {"": about[model]} for model in ("reference",) if model in about}
+    return measured
 
 
 def explain(out: Path, task: str, seed: int) -> dict[str, dict]:

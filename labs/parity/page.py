@@ -16,13 +16,13 @@ import matplotlib.pyplot as plt
 
 def write_page(results: Path, out: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> None:
     for task in tasks:
-        found = load(results, task)
-        if found["one"]:
-            plot(found, out / f"{task}.svg", task)
+        measured = load(results, task)
+        if measured["one"]:
+            plot(measured, out / f"{task}.svg", task)
     (out / "README.md").write_text(page(results, tasks, dev_seeds))
 
 
-def plot(found: Results, path: Path, task: str) -> None:
+def plot(measured: Results, path: Path, task: str) -> None:
     """Plot accuracy against device-seconds of every arm: one teacher filled, two hollow."""
     style = {"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": task,
              "axes.grid": True, "grid.alpha": 0.3, "font.size": 8}  # fmt: skip
@@ -30,15 +30,15 @@ def plot(found: Results, path: Path, task: str) -> None:
         figure, axis = plt.subplots(figsize=(8, 4))
         for number, (arm, title) in enumerate(TITLES.items()):
             if arm == "reference":
-                axis.axhline(points(found["one"], arm).mean(), color="grey", linestyle=":")
+                axis.axhline(points(measured["one"], arm).mean(), color="grey", linestyle=":")
                 continue
             for condition, face in (("one", f"C{number % 10}"), ("two", "none")):
-                values = points(found[condition], arm)
+                values = points(measured[condition], arm)
                 marker = "os^Dv"[number // 10 + (number % 2)]
                 label = title if condition == "one" else None
                 error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
                 axis.errorbar(
-                    seconds(found[condition], arm).mean(), values.mean(), error,
+                    seconds(measured[condition], arm).mean(), values.mean(), error,
                     marker=marker, linestyle="none",
                     color=f"C{number % 10}", markerfacecolor=face, label=label,
                 )  # fmt: skip

@@ -70,13 +70,13 @@ def column(kind: str, teachers: str) -> str:
     return f"{kind}, {teachers} teacher{'s' * (teachers == 'two')}"
 
 
-def warning_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def warning_table(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Rule -> the number of arms on which it fired, by verdict and teachers."""
     kinds: dict[str, list[set[str]]] = {
-        column(kind, teachers): [] for teachers in found for kind in (FAILS, UNDECIDED, WORKS)
+        column(kind, teachers): [] for teachers in measured for kind in (FAILS, UNDECIDED, WORKS)
     }
     kinds["mistakes"] = []
-    for teachers, run in ((t, run) for t, runs in found.items() for run in runs):
+    for teachers, run in ((t, run) for t, runs in measured.items() for run in runs):
         for arm in TITLES:
             if arm != "reference":
                 kind = "mistakes" if arm in MISTAKES else column(verdict(run, arm), teachers)

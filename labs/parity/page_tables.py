@@ -23,8 +23,8 @@ DIFFERENCE = re.compile(r"\{(\w+):(\w+)-(\w+):(one|two|two-one)\}")
 
 
 def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
-    found = {task: load(results, task) for task in tasks}
-    sections = [section(results, task, found[task], dev_seeds) for task in tasks]
+    measured = {task: load(results, task) for task in tasks}
+    sections = [section(results, task, measured[task], dev_seeds) for task in tasks]
     values = {
         "sections": "\n\n".join(filter(None, sections)),
         "steps": str(STEPS),
@@ -32,30 +32,32 @@ def page(results: Path, tasks: Sequence[str], dev_seeds: Sequence[int]) -> str:
         "rates": ", ".join(f"{rate:g}" for rate in sorted(RATES)),
     }
     text = (Path(__file__).parent / "page.md.in").read_text()
-    text = DIFFERENCE.sub(lambda match: difference(found, *match.groups()), text)
+    text = DIFFERENCE.sub(lambda match: difference(measured, *match.groups()), text)
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)
     return text
 
 
-def difference(found: Mapping[str, Results], task: str, arm: str, other: str, teachers: str) -> str:
+def difference(
+    measured: Mapping[str, Results], task: str, arm: str, other: str, teachers: str
+) -> str:
     """``arm`` minus ``other`` as the prose states it, under one condition or across both."""
     first, _, second = teachers.partition("-")
-    runs = found[task]
+    runs = measured[task]
     return paired(points(runs[first], arm) - points(runs[second or first], other))
 
 
-def section(results: Path, task: str, found: Results, dev_seeds: Sequence[int]) -> str:
+def section(results: Path, task: str, measured: Results, dev_seeds: Sequence[int]) -> str:
     """A task's tables; empty where nothing is measured."""
-    if not found["one"]:
+    if not measured["one"]:
         return ""
-    one = found["one"]
+    one = measured["one"]
     return "\n\n".join(
         [
             f"## Task `{task}`, {len(one)} seeds",
-            models_line(results, task, found),
-            accuracy_table(found),
-            pairs_line(found),
+            models_line(results, task, measured),
+            accuracy_table(measured),
+            pairs_line(measured),
             f"![Accuracy and cost](./{task}.svg)",
             "### What became of the student, one teacher",
             fate_table([(TITLES[arm], [run[arm] for run in one]) for arm in ARMS]),
@@ -64,7 +66,7 @@ def section(results: Path, task: str, found: Results, dev_seeds: Sequence[int]) 
             "### Device-seconds of each arm, one teacher",
             cost_table(one),
             "### Warnings, by what became of the arm",
-            warning_table(found),
+            warning_table(measured),
         ]
     )
 
@@ -77,8 +79,8 @@ def load(results: Path, task: str) -> Results:
     return {condition: [run[condition] for run in runs] for condition in ("one", "two")}
 
 
-def models_line(results: Path, task: str, found: Results) -> str:
-    one, two = found["one"], found["two"]
+def models_line(results: Path, task: str, measured: Results) -> str:
+    one, two = measured["one"], measured["two"]
     path = results / f"{task}-teachers.json"
     learned = ""
     if path.exists():
@@ -97,11 +99,11 @@ def models_line(results: Path, task: str, found: Results) -> str:
     )
 
 
-def accuracy_table(found: Results) -> str:
+def accuracy_table(measured: Results) -> str:
     lines = ["| arm | rate | one teacher | minus SFT continued | minus standard OPD, same loss "
              "| two teachers | minus SFT continued | two minus one |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    one, two = found["one"], found["two"]
+    one, two = measured["one"], measured["two"]
     for arm, title in TITLES.items():
         mine, theirs, live = points(one, arm), points(two, arm), online(one[0], arm)
         cells = [
@@ -129,11 +131,11 @@ def online(run: Mapping, arm: str) -> str | None:
     return ONLINE if run[arm]["settings"].get("objective", "sampled") == "sampled" else ONLINE_EXACT
 
 
-def pairs_line(found: Results) -> str:
+def pairs_line(measured: Results) -> str:
     """Offline minus online for arms of the same loss, or nearly."""
     lines = ["| offline minus online | one teacher | two teachers |", "|---|---|---|"]
     for stored, live in PAIRS:
-        cells = [paired(points(runs, stored) - points(runs, live)) for runs in found.values()]
+        cells = [paired(points(runs, stored) - points(runs, live)) for runs in measured.values()]
         lines.append(f"| {TITLES[stored]} minus {TITLES[live]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

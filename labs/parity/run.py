@@ -56,9 +56,9 @@ def is_kept(path: Path) -> bool:
 
 def work(todo: Iterable[tuple[Path, tuple]], workers: int) -> None:
     """Do the jobs without a result in a pool of processes, and keep each result at once."""
-    wanted = [(path, given) for path, given in todo if not is_kept(path)]
+    missing = [(path, given) for path, given in todo if not is_kept(path)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(job, *given): path for path, given in wanted}
+        running = {pool.submit(job, *given): path for path, given in missing}
         began = time.monotonic()
         for done in as_completed(running):
             keep(running[done], done.result())
@@ -67,12 +67,12 @@ def work(todo: Iterable[tuple[Path, tuple]], workers: int) -> None:
 
 def choose(task: str, dev_seeds: list[int]) -> dict[str, float]:
     """Arm -> the learning rate with the highest mean accuracy on the development seeds."""
-    found = [json.loads((RESULTS / f"{task}-tune-{seed}.json").read_text()) for seed in dev_seeds]
+    tuned = [json.loads((RESULTS / f"{task}-tune-{seed}.json").read_text()) for seed in dev_seeds]
     return {
         arm: float(
-            max(rates, key=lambda rate, arm=arm: sum(f[arm][rate]["accuracy"] for f in found))
+            max(rates, key=lambda rate, arm=arm: sum(t[arm][rate]["accuracy"] for t in tuned))
         )
-        for arm, rates in found[0].items()
+        for arm, rates in tuned[0].items()
         if arm not in ("made_by", "reference")
     }
 

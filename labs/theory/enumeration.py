@@ -56,10 +56,10 @@ def bigram(length: int) -> Family:
 
 def prefix_logp(policy: Policy) -> list[Tensor]:
     """log-prob of every prefix, per level 0..T; the last level is that of whole sequences."""
-    found = [torch.zeros(1)]
+    levels = [torch.zeros(1)]
     for logp_PV in policy:
-        found.append((found[-1][:, None] + logp_PV).flatten())
-    return found
+        levels.append((levels[-1][:, None] + logp_PV).flatten())
+    return levels
 
 
 def weighted_score(theta_D: Tensor, family: Family, weights: Sequence[Tensor]) -> Tensor:

@@ -76,14 +76,14 @@ def sft(student: Policy, teacher: Policy, writer: Policy) -> Tensor:
 
 def tempered(policy: Policy, *, temperature: float, top_p: float) -> Policy:
     """The policy of a sampler with temperature and top-p; -inf outside the nucleus."""
-    found = []
+    levels = []
     for logp in policy:
         q = (logp / temperature).log_softmax(-1)
         ordered, order = q.sort(-1, descending=True)
         before = ordered.exp().cumsum(-1) - ordered.exp()
         ordered = ordered.masked_fill(before >= top_p, -torch.inf).log_softmax(-1)
-        found.append(torch.full_like(q, -torch.inf).scatter(-1, order, ordered))
-    return found
+        levels.append(torch.full_like(q, -torch.inf).scatter(-1, order, ordered))
+    return levels
 
 
 def train(

@@ -95,10 +95,10 @@ def _clipped_policy_gradient(theta_D, world: World, teacher, writer, clip: float
 
 def shared_optimum(*, length: int = 4, steps: int = 1500) -> dict[str, dict[str, float]]:
     """KL(student || A), nats per sequence, after long training on rollouts of each reference."""
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     for name in FAMILIES:
         world = World.draw(name, length, seed=11)
-        found[name] = {}
+        measured[name] = {}
         for who in ("A", "B"):
             for how, writer in (("online", None), ("offline", world.reference(who))):
                 theta_D = train(
@@ -107,8 +107,8 @@ def shared_optimum(*, length: int = 4, steps: int = 1500) -> dict[str, dict[str,
                 )  # fmt: skip
                 student = world.family.policy(theta_D)
                 key = f"{how}, {who} wrote the SFT data"
-                found[name][key] = sequence_kl(student, world.teachers["A"]).item()
-    return found
+                measured[name][key] = sequence_kl(student, world.teachers["A"]).item()
+    return measured
 
 
 def gap_along_path(*, length: int = 5, points: int = 11) -> dict[str, list[float]]:
@@ -117,7 +117,7 @@ def gap_along_path(*, length: int = 5, points: int = 11) -> dict[str, list[float
     start_D, teacher = world.references["A"], world.teachers["A"]
     end_D = torch.cat([level.flatten() for level in teacher])
     reference = world.reference("A")
-    found: dict[str, list[float]] = {
+    measured: dict[str, list[float]] = {
         key: [] for key in ("share", "online", "gap", "prefix", "action", "bound", "identity")
     }
     for share in torch.linspace(0, 1, points):
@@ -130,14 +130,14 @@ def gap_along_path(*, length: int = 5, points: int = 11) -> dict[str, list[float
         bound = score_bound(theta_D, world.family) * sigma
         values = [share, on.norm(), gap.norm(), prefix.norm(), action.norm()]
         values += [bound * chi_square(policy, reference).sqrt(), (prefix + action - gap).norm()]
-        for key, value in zip(found, values, strict=True):
-            found[key].append(float(value))
-    return found
+        for key, value in zip(measured, values, strict=True):
+            measured[key].append(float(value))
+    return measured
 
 
 def bound_against_length(*, lengths=(1, 2, 3, 4, 5, 6)) -> dict[str, list[float]]:
     """Looseness of Theorem 3.5 for each length: bound / gap, halfway to the teacher."""
-    found: dict[str, list[float]] = {"length": list(map(float, lengths)), "looseness": []}
+    measured: dict[str, list[float]] = {"length": list(map(float, lengths)), "looseness": []}
     for length in lengths:
         world = World.draw("bigram", length, seed=4)
         reference, teacher = world.reference("A"), world.teachers["A"]
@@ -148,8 +148,8 @@ def bound_against_length(*, lengths=(1, 2, 3, 4, 5, 6)) -> dict[str, list[float]
         policy = world.family.policy(theta_D)
         bound = score_bound(theta_D, world.family) * chi_square(policy, reference).sqrt()
         bound = bound * second_moment(reference, advantages(policy, teacher))
-        found["looseness"].append(float(bound / gap.norm()))
-    return found
+        measured["looseness"].append(float(bound / gap.norm()))
+    return measured
 
 
 def teacher_bias(*, length: int = 4, mixes=(0.0, 0.25, 0.5, 1.0)) -> dict[str, list]:
@@ -158,7 +158,7 @@ def teacher_bias(*, length: int = 4, mixes=(0.0, 0.25, 0.5, 1.0)) -> dict[str, l
     world = World.draw("tabular", length, seed=5)
     theta_D, writer = world.references["A"], world.reference("A")
     first, second = world.teachers["A"], world.teachers["B"]
-    found: dict[str, list] = {
+    measured: dict[str, list] = {
         "mix": list(mixes), "offline": [], "online": [], "bound": [], "kl_to_scorer": [],
     }  # fmt: skip
     for mix in mixes:
@@ -180,8 +180,8 @@ def teacher_bias(*, length: int = 4, mixes=(0.0, 0.25, 0.5, 1.0)) -> dict[str, l
             (off.norm(), on.norm(), bound, ended),
             strict=True,
         ):
-            found[key].append(float(value))
-    return found
+            measured[key].append(float(value))
+    return measured
 
 
 def covariance(*, length: int = 4, draws: int = 100) -> dict[str, float | list[float]]:
@@ -221,8 +221,8 @@ def _cov(theta_D: Tensor, world: World, teacher: Policy) -> Tensor:
     student = world.family.policy(theta)
     for advantage, logp in zip(advantages(policy, teacher), student, strict=True):
         total = (total[:, None] + advantage.detach() * logp).flatten()
-    (found,) = torch.autograd.grad((centred_X * total).sum(), theta)
-    return found
+    (measured,) = torch.autograd.grad((centred_X * total).sum(), theta)
+    return measured
 
 
 ESTIMATORS: dict[str, tuple[Loss, bool]] = {  # name: (loss, rollouts follow the student)
@@ -245,17 +245,17 @@ def final_kl(*, length: int = 4, seeds: int = 6, **budget) -> dict[str, dict[str
     with [consistent, its standard error, mismatched, its standard error, paired difference, its
     standard error]."""
     budget = {**OPD, **budget}
-    found: dict[str, dict[str, list[float]]] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     for name in FAMILIES:
         worlds = [World.draw(name, length, seed=20 + seed) for seed in range(seeds)]
-        found[name] = {"before (the reference)": _summary([_start_kl(w) for w in worlds])}
+        measured[name] = {"before (the reference)": _summary([_start_kl(w) for w in worlds])}
         for title, (loss, follows) in ESTIMATORS.items():
             pairs = [
                 [_trained_kl(world, who, loss, follows, budget) for who in ("A", "B")]
                 for world in worlds
             ]
-            found[name][title] = _summary(pairs)
-    return found
+            measured[name][title] = _summary(pairs)
+    return measured
 
 
 def _start_kl(world: World) -> list[float]:
@@ -279,10 +279,10 @@ def sampling(*, length: int = 4, seeds: int = 6) -> dict[str, dict[str, list[flo
     """KL(student || A) when the rollouts are drawn at T = 1 and at T = 0.7 with top-p 0.9: means
     and standard errors over worlds."""
     ways = {"T 1": (1.0, 1.0), "T 0.8": (0.8, 1.0), "T 0.7, top-p 0.9": (0.7, 0.9)}
-    found: dict[str, dict[str, list[float]]] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     for name in FAMILIES:
         worlds = [World.draw(name, length, seed=20 + seed) for seed in range(seeds)]
-        found[name] = {}
+        measured[name] = {}
         for way, (temperature, top_p) in ways.items():
             for title in ("Lightning, sampled", "Lightning, top-2 + tail"):
                 values = []
@@ -296,17 +296,17 @@ def sampling(*, length: int = 4, seeds: int = 6) -> dict[str, dict[str, list[flo
                     values.append(sequence_kl(student, world.teachers["A"]))
                 spread = torch.stack(values)
                 error = float(spread.std() / len(values) ** 0.5)
-                found[name][f"{title}, {way}"] = [float(spread.mean()), error]
-    return found
+                measured[name][f"{title}, {way}"] = [float(spread.mean()), error]
+    return measured
 
 
 def against_k(*, length: int = 4, seeds: int = 6) -> dict[str, list[float]]:
     """Mean KL(student || A), tabular, for every k with and without the tail bucket."""
     worlds = [World.draw("tabular", length, seed=20 + seed) for seed in range(seeds)]
-    found: dict[str, list[float]] = {"k": [1.0, 2.0, 3.0, 4.0], "renormalised": [], "tail": []}
+    measured: dict[str, list[float]] = {"k": [1.0, 2.0, 3.0, 4.0], "renormalised": [], "tail": []}
     for k in (1, 2, 3, 4):
         for key, tail in (("renormalised", False), ("tail", True)):
             loss = dense(k=k, tail=tail)
             kls = [_trained_kl(world, "A", loss, False, OPD) for world in worlds]
-            found[key].append(sum(kls) / len(kls))
-    return found
+            measured[key].append(sum(kls) / len(kls))
+    return measured
