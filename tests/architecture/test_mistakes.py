@@ -288,7 +288,7 @@ def test_a_guard_taken_out_is_missed(mistake, tmp_path):
     assert source.count(mistake.guard) == 1, f"{mistake.file} has no longer: {mistake.guard}"
     path.write_text(source.replace(mistake.guard, mistake.instead))
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    found = subprocess.run(
+    result = subprocess.run(
         [*pytest_, "-m", "not slow", *mistake.tests.split()],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -296,4 +296,4 @@ def test_a_guard_taken_out_is_missed(mistake, tmp_path):
         text=True,
         check=False,
     )
-    assert found.returncode == 1, found.stdout[-2000:]
+    assert result.returncode == 1, result.stdout[-2000:]

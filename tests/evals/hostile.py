@@ -177,7 +177,7 @@ ATTEMPTS = {
 
 def programs(**places: object) -> list[tuple[str, str]]:
     """(name, program) for each. ``places`` are the secret, tmp, home, port and token to reach."""
-    found = []
+    result = []
     for name, (body, variants) in ATTEMPTS.items():
         for variant in variants:
             shape = body if "{n}" in body else "{n}"
@@ -186,5 +186,5 @@ def programs(**places: object) -> list[tuple[str, str]]:
                 text = text.replace("{" + place + "!r}", repr(value))
                 text = text.replace("{" + place + "}", str(value))
             text = text.replace("{{", "{").replace("}}", "}")
-            found.append((f"{name}: {str(variant)[:40]}", HEAD + textwrap.dedent(text) + "\n"))
-    return found
+            result.append((f"{name}: {str(variant)[:40]}", HEAD + textwrap.dedent(text) + "\n"))
+    return result

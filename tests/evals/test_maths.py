@@ -142,29 +142,29 @@ def test_what_hangs_or_dies_is_wrong_and_the_others_are_judged(monkeypatch):
     monkeypatch.setattr(grade_workers, "MATH_SECONDS", 8)
     pairs = [SAME[i % len(SAME)] for i in range(20)]
     bad = [("3", HANGS), ("3", r"\boxed{(((((((((10!)!)!)!)!)!)!)!)!)}"), ("3", "\\boxed{" * 9999)]
-    found = grade_completions(answers(*pairs[:10], *bad, *pairs[10:]), BENCHMARK, Evaluate())
-    outcomes = [verdict.outcome for verdict in found]
+    result = grade_completions(answers(*pairs[:10], *bad, *pairs[10:]), BENCHMARK, Evaluate())
+    outcomes = [verdict.outcome for verdict in result]
     assert outcomes[:10] == outcomes[13:] == [RIGHT] * 10
     assert RIGHT not in outcomes[10:13]
 
 
 def test_a_truncated_answer_is_never_right():
-    (found,) = grade_completions(
+    (result,) = grade_completions(
         answers(("2", r"\boxed{2}"), finished=False), BENCHMARK, Evaluate()
     )
-    assert found.outcome == TRUNCATED
+    assert result.outcome == TRUNCATED
 
 
 def test_the_score_so_far_is_told():
-    said = []
+    message = []
     grade_completions(
         answers(("2", r"\boxed{2}"), ("2", r"\boxed{3}")),
         BENCHMARK,
         Evaluate(),
-        advance=lambda amount, note: said.append((amount, note)),
+        advance=lambda amount, note: message.append((amount, note)),
     )
-    assert [amount for amount, _ in said] == [1, 1]
-    assert said[-1][1] == "50.0% right"
+    assert [amount for amount, _ in message] == [1, 1]
+    assert message[-1][1] == "50.0% right"
 
 
 def test_a_verdict_is_kept_and_an_edited_grader_forgets_it(monkeypatch):
@@ -192,6 +192,6 @@ def test_a_verdict_is_kept_and_an_edited_grader_forgets_it(monkeypatch):
 def test_a_cache_that_cannot_be_used_costs_only_time(monkeypatch, tmp_path, caplog):
     (tmp_path / "leyden").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = grade_completions(answers(("2", r"\boxed{2}")), BENCHMARK, Evaluate())
-    assert [v.outcome for v in found] == [RIGHT]
+    result = grade_completions(answers(("2", r"\boxed{2}")), BENCHMARK, Evaluate())
+    assert [v.outcome for v in result] == [RIGHT]
     assert "no cache of verdicts" in caplog.text

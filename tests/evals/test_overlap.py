@@ -42,8 +42,8 @@ def test_exactly_thirteen_words_in_a_row_count(words, data):
     start = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(start + 1, len(words)))
     window = words[start:end]
-    found = find({"p": " ".join(words)}, "zz " + " ".join(window) + " zz")
-    assert bool(found) == (len(window) >= GRAM)
+    result = find({"p": " ".join(words)}, "zz " + " ".join(window) + " zz")
+    assert bool(result) == (len(window) >= GRAM)
 
 
 def test_turns_of_phrase_of_a_benchmark_do_not_count():
@@ -78,8 +78,8 @@ def test_check_overlap_of_files(files, capsys):
     command = ["check-overlap", str(files / "train.jsonl"), "--prompt-field", "text"]
     command += ["--benchmarks", str(files / "bench.jsonl")]
     assert run([*command, "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert (found["exact"], found["grams"], found["prompts"]) == (2, 1, 5)
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["exact"], result["grams"], result["prompts"]) == (2, 1, 5)
     assert run(command) == 0
     shown = capsys.readouterr().out
     assert "2 exact, 1 with 13 words in a row, of 5 prompts" in shown

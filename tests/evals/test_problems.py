@@ -63,9 +63,9 @@ def test_another_window_of_a_known_benchmark(tmp_path):
     path = write(tmp_path / "l.jsonl", rows)
     window = {"file": str(path), "first_date": "2025-02-01", "last_date": "2025-04-15"}
     values = {"name": "lcb-spring", "known": "livecodebench-v6", "problems": window}
-    found = read_problems(validate(Benchmark, values, source="test"))
-    assert [problem.id for problem in found] == ["2", "3", "4"]
-    assert "Read from standard input" in found[0].text
+    result = read_problems(validate(Benchmark, values, source="test"))
+    assert [problem.id for problem in result] == ["2", "3", "4"]
+    assert "Read from standard input" in result[0].text
 
 
 PUBLISHED = {
@@ -193,8 +193,8 @@ def test_apps_and_ones_own_tests():
     apps = {"input_output": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]})}
     assert read_tests(apps, "")["cases"] == [["1\n", "2\n"]]
     apps = {"input_output": {"fn_name": "f", "inputs": [[1]], "outputs": [[2]]}}
-    found = read_tests(apps, "")
-    assert (found["kind"], found["function"], found["cases"]) == ("calls", "f", [[[1], [2]]])
+    result = read_tests(apps, "")
+    assert (result["kind"], result["function"], result["cases"]) == ("calls", "f", [[[1], [2]]])
     taco = {"input_output": {"inputs": [["1", "2"]], "outputs": [["3"]]}}
     assert read_tests(taco, "")["cases"] == [["1\n2", "3"]]
     contests = {
@@ -222,35 +222,35 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("row", "said"), BAD)
-def test_a_bad_row_is_named(row, said, tmp_path):
+@pytest.mark.parametrize(("row", "message"), BAD)
+def test_a_bad_row_is_named(row, message, tmp_path):
     path = write(tmp_path / "own.jsonl", [{"prompt": "ok", "tests": ["assert 1"]}, row])
     values = {"name": "own", "grader": "code", "problems": {"file": str(path)}}
     with pytest.raises(ConfigError) as raised:
         read_problems(validate(Benchmark, values, source="test"))
     assert str(raised.value).startswith(f"{path}:2: ")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_what_a_command_line_names(tmp_path):
     mine = write(tmp_path / "My Sums.v2.jsonl", [{"id": 1, "prompt": "P", "answer": "2"}])
     code = write(tmp_path / "code.jsonl", [{"prompt": "P", "tests": ["assert 1"]}])
-    found = validate(Benchmark, benchmark_values(str(mine)), source="test")
-    assert (found.name, found.grader, found.problems.id_field) == ("my-sums", "math", "id")
+    result = validate(Benchmark, benchmark_values(str(mine)), source="test")
+    assert (result.name, result.grader, result.problems.id_field) == ("my-sums", "math", "id")
     assert validate(Benchmark, benchmark_values(str(code)), source="test").grader == "code"
-    found = validate(Benchmark, benchmark_values(f"gsm8k={mine}"), source="test")
-    assert (found.name, found.problems.file) == ("gsm8k", str(mine))
-    found = validate(Benchmark, benchmark_values(f"mine={code}"), source="test")
-    assert (found.name, found.grader) == ("mine", "code")
+    result = validate(Benchmark, benchmark_values(f"gsm8k={mine}"), source="test")
+    assert (result.name, result.problems.file) == ("gsm8k", str(mine))
+    result = validate(Benchmark, benchmark_values(f"mine={code}"), source="test")
+    assert (result.name, result.grader) == ("mine", "code")
     (tmp_path / "q.jsonl").write_text('{"question": "Q", "answer": 3}\n')
-    found = validate(Benchmark, benchmark_values(str(tmp_path / "q.jsonl")), source="test")
-    assert read_problems(found)[0].question == "Q"
+    result = validate(Benchmark, benchmark_values(str(tmp_path / "q.jsonl")), source="test")
+    assert read_problems(result)[0].question == "Q"
     with pytest.raises(ConfigError, match="gsm9k: neither a known benchmark nor a file"):
         benchmark_values("gsm9k")
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"name": "own", "grader": "code"}, "problems is required"),
         ({"name": "own", "grader": "code", "problems": {}}, "no place to read them from"),
@@ -260,10 +260,10 @@ def test_what_a_command_line_names(tmp_path):
         ({"name": "aime24", "problems": {"fil": "x"}}, "unknown key problems.fil"),
     ],
 )
-def test_a_bad_benchmark_is_refused_with_its_key(values, said):
+def test_a_bad_benchmark_is_refused_with_its_key(values, message):
     with pytest.raises(ConfigError) as raised:
         validate(Benchmark, values, source="test")
-    assert said in str(raised.value), raised.value
+    assert message in str(raised.value), raised.value
 
 
 def test_the_last_boxed_answer_with_balanced_braces():

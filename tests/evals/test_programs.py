@@ -46,9 +46,9 @@ COMPARE = {
 @pytest.fixture(scope="module")
 def sandbox():
     assert not isinstance(BACKEND, str)
-    found = Sandbox(BACKEND)
-    yield found
-    found.close()
+    result = Sandbox(BACKEND)
+    yield result
+    result.close()
 
 
 WHOLE = "def total(xs):\n    return sum(xs)\n"
@@ -214,7 +214,7 @@ def test_results_must_be_those_of_the_reference_solution(sandbox):
     assert wrong.why == "half(3): expected 1.5, found 1"
 
 
-EVALPLUS = [  # found, expected, atol, same
+EVALPLUS = [  # result, expected, atol, same
     (1, 1, 0, True), (1, 2, 0, False), (1, 1.0, 0, True), ([1, 2], (1, 2), 0, False),
     (0.1 + 0.2, 0.3, 0, True), (0.3001, 0.3, 0, False), (0.3001, 0.3, 1e-3, True),
     ([0.1 + 0.2], [0.3], 0, True), ((0.3,), [0.3 + 1e-9], 0, False), ("a", "a", 0, True),
@@ -223,10 +223,10 @@ EVALPLUS = [  # found, expected, atol, same
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("found", "expected", "atol", "same"), EVALPLUS)
-def test_the_rules_of_evalplus(found, expected, atol, same):
+@pytest.mark.parametrize(("result", "expected", "atol", "same"), EVALPLUS)
+def test_the_rules_of_evalplus(result, expected, atol, same):
     tests = {"task": "HumanEval/1", "function": "f", "atol": atol}
-    assert same_result(found, expected, tests, []) == same
+    assert same_result(result, expected, tests, []) == same
 
 
 def test_the_exceptions_of_evalplus():
@@ -267,21 +267,21 @@ def test_values_cross_the_wall_unchanged(value):
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda i: st.lists(i), max_leaves=8))
-def test_what_is_no_encoding_is_refused_or_read_but_never_run(found):
+def test_what_is_no_encoding_is_refused_or_read_but_never_run(result):
     with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
-        decode(found)
+        decode(result)
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "same"),
+    ("result", "expected", "same"),
     [
         ("3", "3\n", True), ("3 \n\n", "3", True), ("3\n4", "3\n4\n", True), ("3 4", "3\n4", False),
         ("1.50", "1.5", True), ("1e3", "1000", True), ("1.5000001", "1.5", False), ("yes", "YES", False),
         ("a  b", "a b", True), ("1_0", "10", False), ("\u0665", "5", False), ("", "", True), ("", "1", False), ("nan", "nan", True), ("3\n4", "3", False),
     ],
 )  # fmt: skip
-def test_outputs(found, expected, same):
-    assert same_output(found, expected) == same
+def test_outputs(result, expected, same):
+    assert same_output(result, expected) == same
 
 
 def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
@@ -289,13 +289,13 @@ def test_every_file_that_decides_a_verdict_is_in_its_version(monkeypatch):
     seen = []
     monkeypatch.setattr(grading, "fingerprint", seen.append)
     grading.grader_version("code", Evaluate().sandbox)
-    found = [value for value in seen[0].values() if isinstance(value, str)]
+    result = [value for value in seen[0].values() if isinstance(value, str)]
     home = Path(grading.__file__).parent
     deciding = [
         "maths.py", "math_text.py", "extract.py", "programs.py", "evalplus.py", "verdict.py",
     ]  # fmt: skip
     files = [home / name for name in deciding] + list((home.parent / "sandbox/inside").glob("*.py"))
-    assert {hash_file(path) for path in files} <= set(found)
+    assert {hash_file(path) for path in files} <= set(result)
 
 
 CODE = Benchmark(name="c", grader="code", problems=Problems(file="x"))
@@ -334,6 +334,6 @@ def test_grading_that_was_stopped_goes_on_where_it_was(monkeypatch):
     monkeypatch.setattr(
         grading, "grade_code", lambda a, waiting, s: (asked.append(len(waiting)), real(a, waiting, s))[1]
     )  # fmt: skip
-    found = grade_completions(answers(programs), CODE, Evaluate())
-    assert [verdict.outcome for verdict in found] == [RIGHT] * 60
+    result = grade_completions(answers(programs), CODE, Evaluate())
+    assert [verdict.outcome for verdict in result] == [RIGHT] * 60
     assert asked[0] <= 40

@@ -50,8 +50,8 @@ def test_perturbed_answers_are_wrong(name):
     answers = [GradeRequest(p.id, {"answer": p.answer}, text, True) for p, _, text in cases]
     verdicts = grade_completions(answers, benchmark, Evaluate())
     assert [
-        (p.answer, said)
-        for (p, said, _), v in zip(cases, verdicts, strict=True)
+        (p.answer, message)
+        for (p, message, _), v in zip(cases, verdicts, strict=True)
         if v.outcome == RIGHT
     ] == []
 

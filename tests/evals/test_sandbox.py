@@ -37,9 +37,9 @@ MISTAKEN = "escaped = []\ndef add(a, b):\n    return a - b\n"
 @pytest.fixture
 def sandbox():
     assert isinstance(BACKEND, Backend)
-    found = Sandbox(BACKEND)
-    yield found
-    found.close()
+    computed = Sandbox(BACKEND)
+    yield computed
+    computed.close()
 
 
 @pytest.fixture
@@ -78,15 +78,15 @@ def _count_visits(server, visits):
 
 def processes_of_sandboxes() -> set[str]:
     """The commands of all processes that belong to a sandbox."""
-    found = set()
+    computed = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
         if b"nursery.main()" in command:
-            found.add(folder.name)
-    return found
+            computed.add(folder.name)
+    return computed
 
 
 @needs_bubblewrap
@@ -106,8 +106,10 @@ def test_two_hundred_hostile_programs_are_contained(sandbox, places):
         if number % 4 == 0:
             assert grade_program(TESTS, HONEST, sandbox, TIGHT).outcome == RIGHT, name
         if number % 7 == 0:
-            found = grade_program(TESTS, MISTAKEN, sandbox, TIGHT)
-            assert found.why == "AssertionError (line 2 of the tests: assert add(1, 2) == 3)", name
+            computed = grade_program(TESTS, MISTAKEN, sandbox, TIGHT)
+            assert computed.why == "AssertionError (line 2 of the tests: assert add(1, 2) == 3)", (
+                name
+            )
     sandbox.close()
     deadline = time.monotonic() + 5
     while processes_of_sandboxes() - before and time.monotonic() < deadline:
@@ -144,10 +146,10 @@ def test_the_self_test_passes_here():
 
 def test_the_self_test_sees_that_nothing_contains_and_does_nothing_rough_there():
     """Limits alone contain nothing, and the self-test says so. Its rough probes are then not run."""
-    found = selftest.failures(bare())
+    computed = selftest.failures(bare())
     for what in ("other processes", "files of the host", "write outside"):
-        assert any(what in sentence for sentence in found)
-    assert not any("memory" in sentence or "stopped" in sentence for sentence in found)
+        assert any(what in sentence for sentence in computed)
+    assert not any("memory" in sentence or "stopped" in sentence for sentence in computed)
 
 
 def test_code_is_refused_where_no_sandbox_works_unless_allowed(tmp_path, monkeypatch):
@@ -330,8 +332,8 @@ def test_an_ordinary_user_is_contained_as_well(tmp_path):
         "    if ended.how != 'done': found.append(f'after {name}: {ended}')\n"
         "print(found)\n"
     )
-    said = subprocess.run(
+    message = subprocess.run(
         [home / "bin" / python().name, "-c", code], capture_output=True, text=True, user=65534,
         group=65534, extra_groups=[], cwd=source, env={"PATH": "/usr/bin"}, check=False,
     )  # fmt: skip
-    assert (said.stdout, said.stderr) == ("[]\n", "")
+    assert (message.stdout, message.stderr) == ("[]\n", "")

@@ -26,8 +26,8 @@ OUTCOME_LISTS = st.lists(st.booleans(), min_size=1, max_size=9)
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(right, data):
     k = data.draw(st.integers(1, len(right)))
     subsets = list(itertools.combinations(right, k))
-    wanted = Fraction(sum(any(subset) for subset in subsets), len(subsets))
-    assert pass_at(k, samples=len(right), successes=sum(right)) == pytest.approx(float(wanted))
+    expected = Fraction(sum(any(subset) for subset in subsets), len(subsets))
+    assert pass_at(k, samples=len(right), successes=sum(right)) == pytest.approx(float(expected))
 
 
 def test_pass_at_more_than_there_are_is_refused():
@@ -41,8 +41,8 @@ def test_a_majority_vote_is_the_mean_over_tied_winners(votes):
     names = ["right" if right else f"wrong {answer}" for right, answer in votes]
     most = max((names.count(n) for n in names), default=0)
     winners = {n for n in names if names.count(n) == most}
-    wanted = ("right" in winners) / len(winners) if winners else 0.0
-    assert majority_share(votes) == pytest.approx(wanted)
+    expected = ("right" in winners) / len(winners) if winners else 0.0
+    assert majority_share(votes) == pytest.approx(expected)
 
 
 @given(st.integers(1, 40), st.data())

@@ -63,8 +63,8 @@ def test_another_setting_in_the_same_folder_is_refused(sums, tmp_path, capsys):
     command = ["--benchmarks", sums, "--max-new-tokens", 32, "--limit", 4, "--out", tmp_path / "ev"]
     assert evaluate(MODELS / "base", *command) == 0
     assert evaluate(MODELS / "base", *command, "--temperature", 0.7) == 1
-    said = capsys.readouterr().err
-    assert "temperature" in said and "give a new folder with --out" in said
+    message = capsys.readouterr().err
+    assert "temperature" in message and "give a new folder with --out" in message
     assert evaluate(MODELS / "teacher", *command) == 1
     assert "weights" in capsys.readouterr().err
     sums.write_text(sums.read_text().replace('"answer": 1', '"answer": 2', 1))
@@ -83,12 +83,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), REFUSED)
-def test_what_cannot_be_evaluated_is_refused_in_a_sentence(arguments, said, sums, tmp_path, capsys):
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
+    arguments, message, sums, tmp_path, capsys
+):
     arguments = [str(sums) if a == "SUMS" else a for a in arguments]
     assert evaluate(MODELS / "base", *arguments, "--out", tmp_path / "ev") == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "hint:" in error and "Traceback" not in error
 
 
@@ -128,9 +130,9 @@ def test_two_models_are_compared_over_the_same_problems(sums, tmp_path, capsys):
     capsys.readouterr()
     folders = [str(tmp_path / "teacher"), str(tmp_path / "base")]
     assert run(["compare", *folders, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["sums"]
-    value, low, high = found["difference"]
-    assert value == pytest.approx(found["first"] - found["second"])
+    computed = json.loads(capsys.readouterr().out)["sums"]
+    value, low, high = computed["difference"]
+    assert value == pytest.approx(computed["first"] - computed["second"])
     assert low <= value <= high
     assert run(["compare", *folders]) == 0
     assert "teacher minus" in capsys.readouterr().out.replace("\n", "")
@@ -225,5 +227,5 @@ def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys
     assert run(["report", out]) == 0
     assert "Training prompts hold problems" in (tmp_path / "r" / "report.html").read_text()
     assert run(["check-overlap", str(recipe), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.partition("report.html")[2])
-    assert [(o["source"], o["exact"]) for o in found] == [("prompts.sft", 0), ("prompts.opd", 8)]
+    computed = json.loads(capsys.readouterr().out.partition("report.html")[2])
+    assert [(o["source"], o["exact"]) for o in computed] == [("prompts.sft", 0), ("prompts.opd", 8)]

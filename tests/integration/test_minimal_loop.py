@@ -54,7 +54,7 @@ def page_losses(page, start, data, settings, token_loss) -> list[float]:
         lr=settings.learning_rate,
         betas=(0.9, 0.98),
     )
-    found = []
+    result = []
     for step in range(settings.steps):
         rows = rows_of_step(step, batch_size=settings.batch_size, num_rows=len(data), seed=4)
         rollouts = [rollout_of(page, data[row]) for row in rows]
@@ -64,8 +64,8 @@ def page_losses(page, start, data, settings, token_loss) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        found.append(loss.item())
-    return found
+        result.append(loss.item())
+    return result
 
 
 def rollout_of(page, sequence):

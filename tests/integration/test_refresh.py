@@ -193,16 +193,16 @@ def test_the_live_teacher_must_be_the_one_that_scored(copied, capsys):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "sentence"),
     [
         ('objective = "sft"\nrefresh_every = 1', "refresh_every must be 0"),
         ('importance = "token"\nrefresh_every = 1', "the student's own"),
         ("patience = 2\neval_every = 0", "eval_every is 0"),
     ],
 )
-def test_settings_that_cannot_go_together(copied, capsys, fields, said):
+def test_settings_that_cannot_go_together(copied, capsys, fields, sentence):
     assert redistil(copied, f"[distill.arms.a]\n{fields}\n") == 1
-    assert said in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 RUINED = (
@@ -272,8 +272,8 @@ def test_an_arm_that_goes_wrong_is_said_while_it_trains_and_ever_after(copied, c
     assert redistil(copied, arm) == 0
     assert any("distill/a, step" in record.message for record in caplog.records)
     status = run_status(resolve(Run.open(copied / "run")))
-    found = {finding.name for finding in status.warnings["a"]}
-    assert "leaving_teacher" in found
+    result = {finding.name for finding in status.warnings["a"]}
+    assert "leaving_teacher" in result
     assert run(["status", str(copied / "run")]) == 0
     assert "warning: a, step" in capsys.readouterr().out
     assert run(["report", str(copied / "run")]) == 0
@@ -332,5 +332,5 @@ def test_patience_without_heldout_answers_is_refused(copied, capsys):
 
 
 def without_heldout(store, split, **choose):
-    found = select_completions(store, split, **choose)
-    return replace(found, rows=()) if split == "heldout" else found
+    result = select_completions(store, split, **choose)
+    return replace(result, rows=()) if split == "heldout" else result

@@ -26,21 +26,21 @@ def status(folder, capsys) -> dict:
 
 
 def test_status_tells_stages_scores_and_consistency(finished, capsys):
-    found = status(finished / "run", capsys)
-    stages = {stage["name"]: stage for stage in found["stages"]}
+    computed = status(finished / "run", capsys)
+    stages = {stage["name"]: stage for stage in computed["stages"]}
     assert list(stages) == list(STAGES)
     assert {stage["state"] for stage in stages.values()} == {"done"}
     assert (stages["teach"]["rows"], stages["rollout"]["rows"]) == (24 + 8, 40)
     assert stages["score"]["tokens"] == stages["rollout"]["tokens"] > 0
     assert all(stages[name]["device_seconds"] > 0 for name in list(stages)[2:])
-    assert list(found["results"]) == MODELS
-    for benchmarks in found["results"].values():
+    assert list(computed["results"]) == MODELS
+    for benchmarks in computed["results"].values():
         score = benchmarks["sums"]
         low, high = score["interval"]
         assert 0 <= low <= score["accuracy"] <= high <= 1
         assert (score["problems"], score["samples"]) == (8, 8)
-    assert found["results"]["teacher"]["sums"]["accuracy"] > 0.7
-    assert found["teacher_consistency"] == "verified"
+    assert computed["results"]["teacher"]["sums"]["accuracy"] > 0.7
+    assert computed["teacher_consistency"] == "verified"
 
 
 def test_running_again_does_nothing_and_changes_nothing(copied, capsys):

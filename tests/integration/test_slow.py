@@ -88,8 +88,8 @@ def test_a_real_language_model_comes_closer_to_its_teacher(tmp_path):
     }
     pairs = [text for key, value in flags.items() for text in (f"--{key}", str(value))]
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *pairs]) == 0
-    found = divergences(resolve(Run.open(tmp_path / "r")))
-    assert found["topk_tail"].reverse_kl < found["reference"].reverse_kl
+    result = divergences(resolve(Run.open(tmp_path / "r")))
+    assert result["topk_tail"].reverse_kl < result["reference"].reverse_kl
     for arm in ("sampled", "topk_tail"):
         heldout = [
             m["loss"]

@@ -98,9 +98,9 @@ def test_an_adopted_student_is_declared(copied, tmp_path, capsys):
     assert run(command) == 0
     capsys.readouterr()
     assert run(["status", str(tmp_path / "r"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["teacher_consistency"] == "declared"
-    assert "teach" not in {stage["name"] for stage in found["stages"]}
+    result = json.loads(capsys.readouterr().out)
+    assert result["teacher_consistency"] == "declared"
+    assert "teach" not in {stage["name"] for stage in result["stages"]}
     other = recipe.read_text().replace(
         'models/teacher"\n[prompts]', 'models/other_teacher"\n[prompts]'
     )

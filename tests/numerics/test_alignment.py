@@ -31,12 +31,12 @@ from leyden.train.student import StudentLM
 def oracle_logprobs(model, sequence: TokenSequence) -> np.ndarray:
     """For each token feed its prefix alone, and take the token's log-prob."""
     ids = np.concatenate([sequence.prompt_ids, sequence.completion_ids]).tolist()
-    found = []
+    computed = []
     for t in range(len(sequence.prompt_ids), len(ids)):
         with torch.no_grad():
             logits = model(torch.tensor([ids[:t]])).logits[0, -1].double()
-        found.append((logits - logits.logsumexp(-1))[ids[t]].item())
-    return np.array(found)
+        computed.append((logits - logits.logsumexp(-1))[ids[t]].item())
+    return np.array(computed)
 
 
 def scored(model, sequences, *, teacher: int | None = None, shift: float = 0.0):
@@ -76,9 +76,9 @@ def test_log_probs_are_those_of_the_prefix_alone(layout):
     model = random_model(1)
     sequences = random_sequences(6, seed=1)
     batch = collate(sequences, layout=layout)
-    found = StudentLM(model, chunk=4)(batch, batch.target_N).detach().numpy()
+    computed = StudentLM(model, chunk=4)(batch, batch.target_N).detach().numpy()
     expected = np.concatenate([oracle_logprobs(model, s) for s in sequences])
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    np.testing.assert_allclose(computed, expected, atol=1e-10)
 
 
 def test_the_engine_scores_what_it_sampled():
@@ -105,7 +105,7 @@ STOP = 1
 def test_the_stop_token_is_trained(objective):
     """The gradients with and without the stop token differ by the stop token's own gradient."""
     model = random_model(3)
-    found = []
+    computed = []
     for ends in (True, False):
         whole = [
             TokenSequence(s.prompt_ids, np.append(s.completion_ids, STOP).astype(np.int32))
@@ -121,8 +121,8 @@ def test_the_stop_token_is_trained(objective):
         ]
         batch = collate(kept)
         settings = Objective(objective=objective, reduction="sequence_sum")
-        found.append(gradient(model, batch, settings))
-    assert (found[0] - found[1]).abs().max() > 1e-3
+        computed.append(gradient(model, batch, settings))
+    assert (computed[0] - computed[1]).abs().max() > 1e-3
 
 
 def gradient(model, batch, settings) -> torch.Tensor:
@@ -136,11 +136,11 @@ def gradient(model, batch, settings) -> torch.Tensor:
 def test_changing_the_teachers_scores_changes_the_gradient(objective):
     model = random_model(4)
     settings = Objective(objective=objective)
-    found = []
+    computed = []
     for teacher in (0, 1):
         sequences = scored(model, random_sequences(4, seed=4), teacher=teacher, shift=teacher)
-        found.append(gradient(model, collate(sequences), settings))
-    assert (found[0] - found[1]).abs().max() > 1e-3
+        computed.append(gradient(model, collate(sequences), settings))
+    assert (computed[0] - computed[1]).abs().max() > 1e-3
 
 
 def test_every_step_is_one_forward(monkeypatch, tmp_path):
@@ -181,7 +181,7 @@ def test_log_probs_over_a_smaller_vocabulary_are_renormalised():
     model = random_model(8)
     batch = collate(random_sequences(3, seed=8))
     batch.target_N.clamp_(max=39)
-    found = StudentLM(model, chunk=4, vocab_size=40)(batch, batch.target_N)
+    computed = StudentLM(model, chunk=4, vocab_size=40)(batch, batch.target_N)
     logits = model.lm_head(hidden_states(model, batch))[:, :40]
     expected = logits.log_softmax(-1).gather(-1, batch.target_N[:, None])[:, 0]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(computed, expected)

@@ -24,7 +24,7 @@ def top_k_of(scores: ScoreTensors) -> TopKTensors:
 
 def oracle(hidden, weight, bias, ids):
     """log p = z_id - log sum_v exp z_v, one token and one id at a time, in Python floats."""
-    found = []
+    rows = []
     for n in range(len(hidden)):
         z = [
             sum(float(h) * float(w) for h, w in zip(hidden[n], row, strict=True))
@@ -33,8 +33,8 @@ def oracle(hidden, weight, bias, ids):
         ]
         top = max(z)
         total = top + math.log(sum(math.exp(x - top) for x in z))
-        found.append([z[int(i)] - total for i in ids[n]])
-    return torch.tensor(found, dtype=torch.float64)
+        rows.append([z[int(i)] - total for i in ids[n]])
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def tensors(seed: int, *, n: int = 7, d: int = 5, v: int = 11, k: int = 3):
@@ -51,8 +51,8 @@ def tensors(seed: int, *, n: int = 7, d: int = 5, v: int = 11, k: int = 3):
 def test_values_are_the_definition_whatever_the_chunk(seed, chunk, biased):
     hidden, weight, bias, ids = tensors(seed)
     bias = bias if biased else None
-    found = token_logprobs(hidden, Head(weight, bias), ids, chunk=chunk)
-    torch.testing.assert_close(found, oracle(hidden, weight, bias, ids), rtol=1e-12, atol=1e-12)
+    ours = token_logprobs(hidden, Head(weight, bias), ids, chunk=chunk)
+    torch.testing.assert_close(ours, oracle(hidden, weight, bias, ids), rtol=1e-12, atol=1e-12)
 
 
 @given(seed=st.integers(0, 10_000), chunk=st.integers(1, 9))
@@ -76,10 +76,10 @@ def test_bfloat16_inputs_lose_nothing_in_the_softmax():
     """Compared with float64 on the same rounded inputs, the error is that of float32."""
     hidden, weight, _, ids = tensors(2, n=40, d=64, v=500)
     hidden, weight = hidden.bfloat16(), weight.bfloat16()
-    found = token_logprobs(hidden, Head(weight), ids)
+    ours = token_logprobs(hidden, Head(weight), ids)
     exact = (hidden.double() @ weight.double().T).log_softmax(-1).gather(-1, ids)
-    assert found.dtype == torch.float32
-    assert (found.double() - exact).abs().max() < 1e-4
+    assert ours.dtype == torch.float32
+    assert (ours.double() - exact).abs().max() < 1e-4
     rounded = (hidden @ weight.T).log_softmax(-1).gather(-1, ids)
     assert (rounded.double() - exact).abs().max() > 1e-2  # the error that the guard prevents
 
@@ -127,8 +127,8 @@ def test_reverse_kl_is_the_sum_over_the_vocabulary():
     hidden, weight, _, _ = tensors(6)
     other, heavier, _, _ = tensors(7, d=4)
     p, q = (hidden @ weight.T).softmax(-1), (other @ heavier.T).softmax(-1)
-    found = reverse_kl(hidden, Head(weight), other, Head(heavier), chunk=3)
-    torch.testing.assert_close(found, (p * (p / q).log()).sum(-1))
+    ours = reverse_kl(hidden, Head(weight), other, Head(heavier), chunk=3)
+    torch.testing.assert_close(ours, (p * (p / q).log()).sum(-1))
     assert reverse_kl(hidden, Head(weight), hidden, Head(weight)).abs().max() < 1e-12
 
 
@@ -142,8 +142,8 @@ def test_a_common_offset_of_the_logits_costs_no_accuracy(offset):
     hidden = torch.randint(-8, 9, (7, 5), generator=generator).float() / 4
     ids = torch.arange(7)[:, None] % 11
     bias = torch.full((11,), offset)
-    found = token_logprobs(hidden, Head(weight, bias), ids)
-    torch.testing.assert_close(found.double(), oracle(hidden, weight, None, ids), rtol=0, atol=2e-6)
+    ours = token_logprobs(hidden, Head(weight, bias), ids)
+    torch.testing.assert_close(ours.double(), oracle(hidden, weight, None, ids), rtol=0, atol=2e-6)
     given = [t.clone().requires_grad_() for t in (hidden, weight)]
     exact = [t.double().requires_grad_() for t in (hidden, weight)]
     token_logprobs(given[0], Head(given[1], bias), ids).sum().backward()

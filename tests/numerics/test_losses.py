@@ -23,11 +23,11 @@ logps = st.lists(st.floats(-20, 0), min_size=1, max_size=8)
 def test_sampled_loss_is_huber_of_the_live_advantage(student, teacher, clip):
     n = min(len(student), len(teacher))
     s, t = student[:n], teacher[:n]
-    found = sampled_loss(torch.tensor(s).double(), torch.tensor(t).double(), clip=clip)
+    result = sampled_loss(torch.tensor(s).double(), torch.tensor(t).double(), clip=clip)
     for i in range(n):
         a = t[i] - s[i]
         expected = a * a / 2 if abs(a) <= clip else clip * (abs(a) - clip / 2)
-        assert found[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert result[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @given(student=logps, clip=st.floats(0.1, 12), seed=st.integers(0, 1000))
@@ -36,10 +36,10 @@ def test_its_gradient_is_the_papers_policy_gradient(student, clip, seed):
     """-clip(A, -tau, tau) grad log pi, with A detached, is the paper's update."""
     teacher = torch.randn(len(student), generator=torch.Generator().manual_seed(seed)).double() * 8
     logp = torch.tensor(student).double().requires_grad_()
-    (found,) = torch.autograd.grad(sampled_loss(logp, teacher, clip=clip).sum(), logp)
+    (result,) = torch.autograd.grad(sampled_loss(logp, teacher, clip=clip).sum(), logp)
     advantage = (teacher - logp).detach().clamp(-clip, clip)
     (expected,) = torch.autograd.grad((-advantage * logp).sum(), logp)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def distributions(seed: int, *, n: int = 5, v: int = 9):
@@ -52,26 +52,26 @@ def distributions(seed: int, *, n: int = 5, v: int = 9):
 def test_topk_is_reverse_kl_of_both_renormalised():
     logits, teacher, ids = distributions(0)
     student = logits.log_softmax(-1)
-    found = topk_loss(student.gather(-1, ids), teacher.gather(-1, ids))
+    result = topk_loss(student.gather(-1, ids), teacher.gather(-1, ids))
     for n in range(len(ids)):
         p = [math.exp(student[n, i]) for i in ids[n]]
         q = [math.exp(teacher[n, i]) for i in ids[n]]
         p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
         expected = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-        assert found[n].item() == pytest.approx(expected, abs=1e-12)
+        assert result[n].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_topk_tail_has_one_bucket_for_the_rest():
     logits, teacher, ids = distributions(1)
     student = logits.log_softmax(-1)
     tail = (1 - teacher.gather(-1, ids).exp().sum(-1)).log()
-    found = topk_tail_loss(student.gather(-1, ids), teacher.gather(-1, ids), tail)
+    result = topk_tail_loss(student.gather(-1, ids), teacher.gather(-1, ids), tail)
     for n in range(len(ids)):
         p = [math.exp(student[n, i]) for i in ids[n]]
         q = [math.exp(teacher[n, i]) for i in ids[n]]
         p, q = [*p, 1 - sum(p)], [*q, 1 - sum(q)]
         expected = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-        assert found[n].item() == pytest.approx(expected, abs=1e-10)
+        assert result[n].item() == pytest.approx(expected, abs=1e-10)
 
 
 def full_kl(logits, teacher):
@@ -85,8 +85,8 @@ def test_the_tail_form_bounds_the_full_reverse_kl_from_below(seed):
     logits, teacher, ids = distributions(seed)
     tail = (1 - teacher.gather(-1, ids).exp().sum(-1)).log()
     student = logits.log_softmax(-1).gather(-1, ids)
-    found = topk_tail_loss(student, teacher.gather(-1, ids), tail)
-    assert (found <= full_kl(logits, teacher) + 1e-12).all() and (found >= -1e-12).all()
+    result = topk_tail_loss(student, teacher.gather(-1, ids), tail)
+    assert (result <= full_kl(logits, teacher) + 1e-12).all() and (result >= -1e-12).all()
 
 
 def test_tail_gradient_matches_full_kl_when_the_tail_is_one_token():
@@ -100,9 +100,9 @@ def test_tail_gradient_matches_full_kl_when_the_tail_is_one_token():
         return topk_tail_loss(chosen, teacher.gather(-1, ids), tail).sum()
 
     logits.requires_grad_()
-    (found,) = torch.autograd.grad(partial(logits), logits)
+    (result,) = torch.autograd.grad(partial(logits), logits)
     (expected,) = torch.autograd.grad(full_kl(logits, teacher).sum(), logits)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_a_student_certain_of_the_stored_ids_has_finite_gradients():
@@ -119,7 +119,7 @@ def test_importance_weights_are_truncated_products(kind):
     logp = torch.randn(11, generator=generator).double()
     reference = torch.randn(11, generator=generator).double()
     sequence = torch.arange(3).repeat_interleave(torch.tensor(lengths))
-    found = importance_weights(logp, reference, sequence, kind=kind, cap=cap)
+    result = importance_weights(logp, reference, sequence, kind=kind, cap=cap)
     start, expected = 0, []
     for length in lengths:
         ratios = (logp - reference)[start : start + length].exp().tolist()
@@ -132,7 +132,7 @@ def test_importance_weights_are_truncated_products(kind):
             }[kind]
             expected.append(min(product, cap))
         start += length
-    torch.testing.assert_close(found, torch.tensor(expected).double())
+    torch.testing.assert_close(result, torch.tensor(expected).double())
 
 
 def test_importance_weights_carry_no_gradient():
@@ -162,9 +162,9 @@ def test_topk_tail_over_the_whole_vocabulary_is_the_whole_reverse_kl():
     logits, teacher, _ = distributions(4)
     logits.requires_grad_()
     student = logits.log_softmax(-1)
-    found = topk_tail_loss(student, teacher, torch.full((len(teacher),), -torch.inf).double())
+    result = topk_tail_loss(student, teacher, torch.full((len(teacher),), -torch.inf).double())
     whole = (student.exp() * (student - teacher)).sum(-1)
-    torch.testing.assert_close(found, whole)
-    (mine,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+    torch.testing.assert_close(result, whole)
+    (mine,) = torch.autograd.grad(result.sum(), logits, retain_graph=True)
     (expected,) = torch.autograd.grad(whole.sum(), logits)
     torch.testing.assert_close(mine, expected)

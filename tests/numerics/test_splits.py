@@ -23,7 +23,7 @@ REDUCTIONS = ["sequence_mean", "token_mean", "sequence_sum"]
 
 def scored_sequences(count: int) -> list[TokenSequence]:
     rng = np.random.default_rng(9)
-    found = []
+    result = []
     for s in random_sequences(count, seed=9):
         n = len(s.completion_ids)
         mass = np.log(rng.dirichlet(np.ones(5), n))
@@ -32,8 +32,8 @@ def scored_sequences(count: int) -> list[TokenSequence]:
             ModelScores(rng.normal(-2, 1, n)),
             np.stack([rng.permutation(40)[:4] for _ in range(n)]),
         )
-        found.append(TokenSequence(s.prompt_ids, s.completion_ids, columns))
-    return found
+        result.append(TokenSequence(s.prompt_ids, s.completion_ids, columns))
+    return result
 
 
 def one_step(tmp_path, settings, *, budget=10_000, layout: Layout = "padded", order=None):
@@ -67,8 +67,8 @@ def test_no_split_padding_packing_or_order_changes_a_step(tmp_path, reduction, o
         {"order": [4, 2, 8, 0, 1, 3, 7, 6, 5]},
     ]
     for number, way in enumerate(ways):
-        metrics, found = one_step(tmp_path / str(number), arm, **way)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+        metrics, result = one_step(tmp_path / str(number), arm, **way)
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-7)
         for name, value in whole.items():
             if not isinstance(value, str):
                 assert metrics[name] == pytest.approx(value, rel=1e-6, abs=1e-9), (way, name)

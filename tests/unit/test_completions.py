@@ -75,8 +75,8 @@ def test_a_heldout_split_may_have_no_finished_answer(tmp_path, store):
     writer = open_writer(tmp_path / "cut", COMPLETIONS, plan, origin="o")
     writer.commit(plan[0], [row], seconds=0.0)
     writer.seal()
-    found = select_completions(open_store(tmp_path / "cut"), "heldout", vocab_size=48)
-    assert (len(found), found.num_dropped) == (0, 1)
+    result = select_completions(open_store(tmp_path / "cut"), "heldout", vocab_size=48)
+    assert (len(result), result.num_dropped) == (0, 1)
 
 
 def test_rendered_prompts_that_changed_are_refused(tmp_path):

@@ -173,10 +173,10 @@ def test_readme_claims_about_the_lab_are_what_was_measured():
     sys.path.insert(0, str(lab))
     tables = module_at(lab / "page_tables.py")
     sys.path.remove(str(lab))
-    found = {task: tables.load(lab / "results", task) for task in ("walk", "climb")}
+    computed = {task: tables.load(lab / "results", task) for task in ("walk", "climb")}
 
     def minus(arm: str, other: str, teachers: str) -> list[str]:
-        pairs = [tables.difference(found, task, arm, other, teachers) for task in found]
+        pairs = [tables.difference(computed, task, arm, other, teachers) for task in computed]
         return [pair.split()[0].removeprefix("-") for pair in pairs]
 
     text = prose(README)

@@ -39,12 +39,12 @@ def test_a_row_does_not_depend_on_its_batch():
     model = random_model(7)
     prompts = [s.prompt_ids.tolist() for s in random_sequences(9, seed=7)]
     requests = [GenerateRequest(p, 100 + i) for i, p in enumerate(prompts)]
-    found = []
+    result = []
     for size in (1, 4, 9):
         engine = TransformersEngine.around(model, Execution(generate_batch_size=size))
-        found.append(sampled_by_engine(engine, requests, Sampling(max_new_tokens=15), [5, 6]))
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
+        result.append(sampled_by_engine(engine, requests, Sampling(max_new_tokens=15), [5, 6]))
+    for other in result[1:]:
+        for a, b in zip(result[0], other, strict=True):
             np.testing.assert_array_equal(a.ids, b.ids)
             np.testing.assert_allclose(a.logp, b.logp, atol=1e-6)
 

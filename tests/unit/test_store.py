@@ -61,9 +61,9 @@ def test_rows_come_back_as_written_in_plan_order(tmp_path_factory, seed, rows, p
     store = open_store(folder)
     expected = [r for unit in plan for r in rows_of(unit)]
     assert len(store) == len(expected) == rows
-    for found, wanted in zip(store, expected, strict=True):
-        for name, value in wanted.items():
-            np.testing.assert_array_equal(found[name], value)
+    for result, original in zip(store, expected, strict=True):
+        for name, value in original.items():
+            np.testing.assert_array_equal(result[name], value)
     assert store.num_tokens == sum(len(r["completion_ids"]) for r in expected)
 
 
@@ -162,12 +162,12 @@ def test_a_bit_flipped_in_a_broken_store_is_harmless_or_named(
     path.write_bytes(data)
     shards = set((folder / "shards").iterdir())
     try:
-        found = finish(folder)
+        result = finish(folder)
     except StoreError:
         assert shards <= set((folder / "shards").iterdir())
         assert not (folder / "SEALED.json").exists() or path.parent.name == "timings"
     else:
-        assert found == undamaged
+        assert result == undamaged
 
 
 def test_a_damaged_commit_costs_no_shard(tmp_path, undamaged):
@@ -227,11 +227,11 @@ def test_score_columns_keep_their_types(tmp_path):
     writer = open_writer(tmp_path, schema, plan, origin="o")
     writer.commit(plan[0], [scores], seconds=0.0)
     writer.seal()
-    (found,) = open_store(tmp_path)
-    assert found["logp_teacher"].dtype == np.float32  # never bfloat16: 0.03 nats of error at -8
-    np.testing.assert_array_equal(found["topk_ids"], scores["topk_ids"])
-    np.testing.assert_allclose(found["teacher_tail_logp"], scores["teacher_tail_logp"], rtol=1e-6)
-    assert CHECKSUM in found
+    (result,) = open_store(tmp_path)
+    assert result["logp_teacher"].dtype == np.float32  # never bfloat16: 0.03 nats of error at -8
+    np.testing.assert_array_equal(result["topk_ids"], scores["topk_ids"])
+    np.testing.assert_allclose(result["teacher_tail_logp"], scores["teacher_tail_logp"], rtol=1e-6)
+    assert CHECKSUM in result
 
 
 @pytest.mark.parametrize(
