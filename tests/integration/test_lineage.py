@@ -137,14 +137,3 @@ def test_a_declared_teacher_stays_declared(copied, tmp_path, capsys):
     assert run([*command, "--models.reference-teacher", str(models / "teacher")]) == 0
     code = run([*command, "--models.reference-teacher", str(models / "other_teacher")])
     refused(capsys, code, "prompts: made with the sft_teacher", "its weights changed")
-
-
-def test_ranks_say_a_sentence(copied, capfd):
-    forget(copied, "distill", "evaluate")
-    shard = sorted((copied / "run/score/shards").iterdir())[0]
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.write_bytes(bytes(data))
-    assert again(copied, "--execution.ranks", "2", "--until", "distill/tail") == 1
-    errors = capfd.readouterr().err
-    assert "damaged: its sha256" in errors and 'File "' not in errors

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -172,3 +173,28 @@ def test_two_ranks_train_the_same_student(copied):
         for a, b in zip(one, two, strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-4 if job == "sft" else 1e-2)
             assert a["tokens"] == b["tokens"] or job == "distill/live"
+
+
+def end_of_a_pipe_without_reader() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def test_a_table_ends_quietly_where_its_reader_has_gone(finished):
+    program = [sys.executable, "-m", "leyden.cli.main", "status", str(finished / "run")]
+    broken = end_of_a_pipe_without_reader()
+    done = subprocess.run(program, stdout=broken, stderr=subprocess.PIPE, check=False)
+    os.close(broken)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_work_that_nobody_can_follow_ends_with_an_error_code(copied):
+    """Notices go to stderr. Where they cannot, the work was cut short, which is no success."""
+    program = [sys.executable, "-m", "leyden.cli.main", "run", str(copied / "small.toml")]
+    broken = end_of_a_pipe_without_reader()
+    done = subprocess.run(
+        [*program, "--out", str(copied / "run")], stdout=subprocess.PIPE, stderr=broken, check=False
+    )
+    os.close(broken)
+    assert done.returncode == 1

@@ -4,10 +4,11 @@ Exit codes: 0 done; 1 a LeydenError, one sentence and a hint; 2 usage; 130 inter
 """
 
 import os
+import select
 import sys
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import tyro
 
@@ -45,9 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         except SystemExit as error:  # the parser has printed help, or a mistake in the arguments
             code = error.code
         sys.stdout.flush()
-    except BrokenPipeError:  # whatever read our output, such as head, has seen enough
-        _drop_output()
-        code = 0
+    except BrokenPipeError:
+        code = _after_broken_pipe()
     sys.exit(code)
 
 
@@ -70,11 +70,11 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        _drop_output()
+        raise
     except OSError as error:
         print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         print("hint: check the disk and the permissions of that place", file=sys.stderr)
-        _drop_output()
+        _drop(sys.stdout)
         return 1
     except KeyboardInterrupt:
         print(
@@ -98,9 +98,30 @@ def _parse(arguments: list[str]) -> tuple[Any, list[str]]:
     )
 
 
-def _drop_output() -> None:
+def _after_broken_pipe() -> int:
+    """The exit code: 0 where the reader of our output, such as head, has seen enough.
+
+    Where the reader of stderr has gone instead, work was cut short, and the code is 1.
+    """
+    ended = _has_no_reader(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        if _has_no_reader(stream):
+            _drop(stream)
+    return 0 if ended else 1
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether the stream is a pipe whose other end is closed."""
+    if sys.platform == "win32":  # implemented, not run: only output is piped away there
+        return stream is sys.stdout
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # errors are reported whatever one asks for
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _drop(stream: TextIO) -> None:
     """Send what is still buffered nowhere, so that Python does not complain on exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

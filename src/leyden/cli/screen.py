@@ -32,6 +32,13 @@ from leyden.run.stage import Job
 from leyden.telemetry.progress import Advance
 
 
+class Screen(Console):
+    """A console that leaves a broken pipe to the entry point, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class RateColumn(ProgressColumn):
     """Units per second."""
 
@@ -51,7 +58,7 @@ def progress(name: str, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     if not console.is_terminal:
         yield tenths(name, total, unit)
         return
@@ -79,7 +86,7 @@ def tenths(name: str, total: int, unit: str) -> Advance:
 def announce(job: Job, state: str) -> None:
     """Tell what happens to a job, a line each."""
     marks = {"done": "[green]done[/]", "done before": "[dim]done before[/]", "running": "..."}
-    Console(stderr=True, highlight=False).print(f"{job!s:22} {marks.get(state, state)}")
+    Screen(stderr=True, highlight=False).print(f"{job!s:22} {marks.get(state, state)}")
 
 
 def print_line(sentence: str) -> None:
@@ -100,7 +107,7 @@ def print_plan(plan: Sequence[tuple[Job, str]]) -> None:
 
 def print_status(status: RunStatus) -> None:
     """Jobs, costs, results, then warnings."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     console.print(_jobs(status))
     if status.costs:
         console.print(_costs(status.costs))
@@ -181,7 +188,7 @@ def print_results(results: Results) -> None:
             " / ".join(f"{count:,}" for count in (result.wrong, result.unparsed, result.truncated)),
             f"{result.mean_tokens:.0f}",
         )
-    Console(highlight=False).print(table)
+    Screen(highlight=False).print(table)
 
 
 def _share(estimate: Estimate) -> str:
@@ -203,7 +210,7 @@ def print_comparison(comparisons: Mapping[str, Comparison], first: str, second: 
             f"{100 * pair.second:.1f}%",
             f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
         )
-    Console(highlight=False).print(table)
+    Screen(highlight=False).print(table)
 
 
 MOST_SHOWN = 5
@@ -228,7 +235,7 @@ def _divergence(measured: Divergence | None) -> str:
 
 def print_row(row: ShownRow) -> None:
     """One completion: its prompt, its text, a table of tokens."""
-    console = Console(highlight=False, markup=False)
+    console = Screen(highlight=False, markup=False)
     console.print(f"{row.prompt_id}  sample {row.sample}  {row.finish_reason}")
     console.print(f"prompt: {row.prompt!r}\ncompletion: {row.completion!r}")
     numbers = ("sampler", "teacher", "reference", "advantage", "teacher_entropy")

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.errors import ConsistencyError, StoreError
+from leyden.engines.open import open_engine
+from leyden.errors import ConfigError, ConsistencyError, StoreError
 from leyden.provenance.changes import check_drift, check_numerics
 from leyden.provenance.records import INTENT
 from leyden.run.graph import Graph, resolve
@@ -31,12 +32,26 @@ def check_kept(graph: Graph, jobs: Iterable[Job]) -> None:
 
 
 def check_ready(graph: Graph, jobs: Collection[Job]) -> None:
-    """Refuse where a model that ``jobs`` will use is missing, or two are not one teacher."""
+    """Refuse where a model that ``jobs`` will use is missing, or two are not one teacher, or ranks
+    cannot open an engine."""
     for job in jobs:
         for role in graph.outside_models(job):
             graph.identity(role)
+        _check_ranks(graph, job)
     if SCORE in jobs:
         teacher_consistency(graph, keep_completions=TEACH not in jobs)
+
+
+def _check_ranks(graph: Graph, job: Job) -> None:
+    """Ranks are processes of their own, which a function of this process does not reach."""
+    run, stage = graph.run, graph.stage(job)
+    ranks, own_engine = run.recipe.execution.ranks, run.open_engine is not open_engine
+    if stage.trains and ranks > 1 and own_engine and stage.engines(run.recipe, job.name):
+        raise ConfigError(
+            f"{job}: execution.ranks = {ranks}, and its engine is opened by a function of this "
+            "process",
+            hint="set execution.ranks = 1",
+        )
 
 
 def check_job(graph: Graph, job: Job) -> None:

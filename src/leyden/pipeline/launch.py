@@ -1,27 +1,46 @@
 """Start a training job in several processes, one per rank, and wait for them."""
 
+import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
-from leyden.errors import EngineError
+from leyden import errors
+from leyden.errors import EngineError, LeydenError
 from leyden.run.run import Run
 from leyden.run.stage import Job
 
 TORCHRUN, RANK = "leyden.distributed.torchrun", "leyden.pipeline.rank"
 
 
-def launch_ranks(run: Run, job: Job, *, held: int | None) -> None:
+def launch_ranks(run: Run, job: Job) -> None:
     """Run ``pipeline/rank.py`` once per rank under torchrun.
 
-    ``held`` is the descriptor of the run's lock. The ranks inherit it, so that the run stays
-    locked while they work, even if we are killed. Raises EngineError where a rank failed.
+    The ranks read the recipe in the run's folder. Raises the error that a rank reports, or
+    EngineError where one failed otherwise.
     """
     ranks = ["--standalone", "--nproc-per-node", str(run.recipe.execution.ranks)]
-    command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", RANK, str(run.root), str(job)]
-    inherited = () if held is None or sys.platform == "win32" else (held,)
-    code = subprocess.run(command, check=False, pass_fds=inherited).returncode
-    if code != 0:
-        raise EngineError(
-            f"{job}: a training process ended with code {code}",
-            hint="its error is above; run the same command again to resume",
-        )
+    with tempfile.TemporaryDirectory(prefix="leyden-ranks-") as reports:
+        command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", RANK, str(run.root), str(job)]
+        code = subprocess.run([*command, reports], check=False).returncode
+        if code != 0:
+            raise _failure(job, Path(reports), code)
+
+
+def report_error(error: LeydenError, reports: Path, rank: int) -> None:
+    """Leave a rank's error for the process that launched it."""
+    content = {"kind": type(error).__name__, "sentence": str(error), "hint": error.hint}
+    (reports / f"{rank:06d}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _failure(job: Job, reports: Path, code: int) -> LeydenError:
+    """The error of the lowest rank that reported one."""
+    for path in sorted(reports.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind: type[LeydenError] = getattr(errors, content["kind"])
+        return kind(f"rank {int(path.stem)}: {content['sentence']}", hint=content["hint"])
+    return EngineError(
+        f"{job}: a training process ended with code {code}",
+        hint="its error is above; run the same command again to resume",
+    )

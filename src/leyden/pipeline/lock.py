@@ -8,25 +8,43 @@ from typing import IO
 
 from leyden.errors import StoreError
 from leyden.files import disk_errors
-from leyden.run.layout import LOCK
+from leyden.run.layout import LOCK, RANKS_LOCK
 
 
 @contextmanager
-def lock(root: Path) -> Iterator[int]:
-    """Hold the lock of a run's folder; yields its file descriptor.
+def lock(root: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder. Raises StoreError where another process works on the run.
 
-    Raises StoreError where another process holds it. The lock is given back when the file is
-    closed in every process that has it open, so also when they die.
+    The system gives the lock back when the process dies.
     """
-    with disk_errors(root), open(root / LOCK, "a+") as file:
+    with _held(root / LOCK):
+        if (root / RANKS_LOCK).exists():  # ranks may have survived the process that started them
+            with ranks_lock(root):
+                pass
+        yield
+
+
+@contextmanager
+def ranks_lock(root: Path) -> Iterator[None]:
+    """Hold the lock of the processes that train on several ranks; the leading one does."""
+    with _held(root / RANKS_LOCK):
+        yield
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    with disk_errors(path):  # around opening and locking alone: the work's errors are its own
+        file = open(path, "a+")  # noqa: SIM115
         try:
             take(file)
         except BlockingIOError as error:
+            file.close()
             raise StoreError(
-                f"{root}: another leyden process works on this run",
+                f"{path.parent}: another leyden process works on this run",
                 hint="wait for it, or stop it; the run resumes from what is committed",
             ) from error
-        yield file.fileno()
+    with file:
+        yield
 
 
 if sys.platform == "win32":  # implemented, not run: none of our machines has Windows

@@ -43,23 +43,27 @@ def run_recipe(
     graph = resolve(run)
     jobs, again = jobs_until(graph, until), to_redo(graph, redo)
     _prepare_folder(run.root)
-    with lock(run.root) as held:
+    with lock(run.root):
         if again:
             _check_redo(graph, again)
             _supersede(graph, again, announce)
             graph = resolve(run)
         check_run(graph, jobs)
         write_recipe(run.recipe, run.root / RECIPE)
-        _do_jobs(graph, jobs, announce, held)
+        _do_jobs(graph, jobs, announce)
 
 
 def run_jobs(run: Run, jobs: Sequence[Job], *, announce: Announce = quiet) -> None:
-    """Do ``jobs`` of an existing run in order. The artifacts that they read must be finished."""
-    with lock(run.root) as held:
+    """Do ``jobs`` of an existing run in order. The artifacts that they read must be finished.
+
+    The recipe in the run's folder becomes that of ``run``.
+    """
+    with lock(run.root):
         graph = resolve(run)
         jobs = [known for job in jobs for known in graph.named(str(job))]
         check_run(graph, jobs)
-        _do_jobs(graph, jobs, announce, held)
+        write_recipe(run.recipe, run.root / RECIPE)
+        _do_jobs(graph, jobs, announce)
 
 
 def _prepare_folder(root: Path) -> None:
@@ -101,7 +105,7 @@ def planned(
     return [(job, "do" if job in todo else "skip: done") for job in jobs]
 
 
-def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce, held: int) -> None:
+def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce) -> None:
     for job in jobs:
         if graph.finished(job):
             check_job(graph, job)
@@ -109,16 +113,14 @@ def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce, held: int) -
             announce(job, "done before")
             continue
         announce(job, "running")
-        do_job(graph.run, job, held=held)
-        announce(job, "done")
+        do_job(graph.run, job)
         graph = resolve(graph.run)
+        assert graph.finished(job), "a job that ends without an error leaves its record"
+        announce(job, "done")
 
 
-def do_job(run: Run, job: Job, *, held: int | None = None) -> None:
-    """One job, from intent to record. Training on several ranks runs in processes of its own.
-
-    ``held`` is the descriptor of the run's lock, which those processes keep open.
-    """
+def do_job(run: Run, job: Job) -> None:
+    """One job, from intent to record. Training on several ranks runs in processes of its own."""
     graph = resolve(run)  # models are identified as they are now, however long the last job took
     check_job(graph, job)
     intent, folder, stage = graph.intent(job), graph.folder(job), graph.stage(job)
@@ -129,7 +131,7 @@ def do_job(run: Run, job: Job, *, held: int | None = None) -> None:
     if read_intent(folder) is None:
         write_intent(folder, intent)
     if stage.trains and run.recipe.execution.ranks > 1:
-        launch_ranks(run, job, held=held)
+        launch_ranks(run, job)
     else:
         finish(graph, call_stage(graph, intent))
 

@@ -1,34 +1,56 @@
-"""One rank of a training job, started by ``launch.py`` under torchrun: ``rank.py RUN JOB``."""
+"""One rank of a training job: ``rank.py RUN JOB REPORTS``, started by ``launch.py``."""
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from leyden.distributed.ranks import join
-from leyden.errors import LeydenError
+from leyden.errors import LeydenError, StoreError
+from leyden.pipeline.launch import report_error
+from leyden.pipeline.lock import ranks_lock
 from leyden.pipeline.pipeline import call_stage, finish
-from leyden.run.graph import resolve
+from leyden.provenance.records import INTENT, Intent
+from leyden.run.graph import Graph, resolve
 from leyden.run.run import Run
 from leyden.run.stage import Job
 
 
 def main() -> int:
-    """Exit code 0, or 1 with a LeydenError's sentence, which the leading rank alone prints."""
+    """Exit code 0, or 1 with an error in the folder REPORTS."""
+    reports = Path(sys.argv[3])
     try:
         work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))
     except LeydenError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        report_error(error, reports, int(os.environ.get("RANK", "0")))
         return 1
+    except Exception:
+        # When one rank stops, the exchange fails in all others. They have nothing to add.
+        if any(reports.iterdir()):
+            return 1
+        raise
     return 0
 
 
 def work(run: Run, job: Job) -> None:
     """Do this rank's part of a training job. The leading rank also writes the record."""
-    graph = resolve(run)
-    record = call_stage(graph, graph.intent(job))
-    if join(run.recipe.execution.device).leads:
-        finish(graph, record)
+    leads = join(run.recipe.execution.device).leads
+    with ranks_lock(run.root) if leads else nullcontext():
+        graph = resolve(run)
+        record = call_stage(graph, _intent(graph, job))
+        if leads:
+            finish(graph, record)
+
+
+def _intent(graph: Graph, job: Job) -> Intent:
+    """The intent as this process sees it. It must be the one that was written for the job."""
+    now, begun = graph.intent(job), graph.begun(job)
+    if begun is None or begun.digest != now.digest:
+        raise StoreError(
+            f"{graph.folder(job) / INTENT}: is not what this rank is asked to make",
+            hint="leave the run's folder alone while it works, and run the same command again",
+        )
+    return now
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     RUN/
     ├── recipe.toml          the resolved recipe
     ├── .lock                held by the process that works on the run
+    ├── .lock-ranks          held by the leading rank while several train
     ├── prompts/             a prompt set: every prompt as token ids
     ├── problems/            a prompt set: every benchmark problem as token ids
     ├── teach/               a store of the teacher's completions
@@ -19,7 +20,8 @@ Each job's folder also holds ``intent.json`` and ``record.json`` (``provenance/r
 
 from pathlib import Path
 
-RECIPE, LOCK, REPORT, SUPERSEDED = "recipe.toml", ".lock", "report.html", "superseded"
+RECIPE, REPORT, SUPERSEDED = "recipe.toml", "report.html", "superseded"
+LOCK, RANKS_LOCK = ".lock", ".lock-ranks"
 MODEL, METRICS, CHECKPOINTS, REFRESH = "model", "metrics.jsonl", "checkpoints", "refresh"
 RESULTS, SAMPLES, GRADES, DIVERGENCE = "results.json", "samples", "grades", "divergence"
 OLD_RESULTS = "scores.json"  # before results were told apart from a teacher's scores
