@@ -17,6 +17,7 @@ from leyden.engines.base import (
     ScoreRequest,
     TokenScores,
     TopK,
+    complement_tail,
 )
 from leyden.recipe.sampling import Sampling
 
@@ -80,8 +81,7 @@ class TableEngine:
         rows = self.logp[[request.prompt_ids[-1], *request.completion_ids[:-1]]]
         ids = np.argsort(-rows, axis=-1, kind="stable")[:, : request.top_k]
         inside = np.take_along_axis(rows, ids, -1)
-        tail = np.log1p(-np.exp(inside).sum(-1))
-        top_k = TopK(ids, inside.astype(np.float32), tail.astype(np.float32), "complement")
+        top_k = TopK(ids, inside.astype(np.float32), complement_tail(inside), "complement")
         return TokenScores(logp, top_k=top_k)
 
 

@@ -147,7 +147,7 @@ def whole_files(folder: Path, pattern: str) -> list[Path]:
 def sync_tree(folder: Path) -> None:
     """fsync every file of ``folder`` and the folder itself."""
     for path in folder.iterdir():
-        with open(path, "rb") as file:
+        with open(path, "rb+") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
     sync_folder(folder)
 

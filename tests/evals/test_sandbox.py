@@ -337,3 +337,12 @@ def test_an_ordinary_user_is_contained_as_well(tmp_path):
         group=65534, extra_groups=[], cwd=source, env={"PATH": "/usr/bin"}, check=False,
     )  # fmt: skip
     assert (message.stdout, message.stderr) == ("[]\n", "")
+
+
+def test_where_programs_cannot_run_none_is_judged(monkeypatch):
+    """As on macOS, which lacks the system calls of the limits: no correct program may be wrong."""
+    missing = replace(bare(), command=(bare().command[0], "-c", "import os; os.no_such_call()"))
+    monkeypatch.setattr(selftest, "bare", lambda: missing)
+    monkeypatch.setattr(selftest, "bubblewrap", lambda: "bubblewrap needs Linux")
+    with pytest.raises(ConfigError, match="do not run here without a sandbox either"):
+        selftest.sound_backend("no-such-image", memory_mb=1, allow_bare=True)

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import MODELS, ROOT, record_of, write_small_recipe
 from leyden.cli.main import run
+from leyden.evals.results import read_results
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import write_record
 from leyden.report.benchmarks import collect_benchmarks
@@ -70,6 +71,19 @@ def test_another_setting_in_the_same_folder_is_refused(sums, tmp_path, capsys):
     sums.write_text(sums.read_text().replace('"answer": 1', '"answer": 2', 1))
     assert evaluate(MODELS / "base", *command) == 1
     assert "problems of sums" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_not_finished_in_another_dtype(sums, tmp_path, capsys):
+    command = ["--benchmarks", sums, "--max-new-tokens", 32, "--limit", 4, "--out", tmp_path / "ev"]
+    command += ["--execution.rows-per-unit", 2]
+    assert evaluate(MODELS / "base", *command) == 0
+    before = record_of(tmp_path / "ev").fingerprint
+    for name in ("record.json", "samples/sums/SEALED.json", "samples/sums/commits/000001.json"):
+        (tmp_path / "ev" / name).unlink()
+    assert evaluate(MODELS / "base", *command, "--execution.dtype", "bfloat16") == 1
+    assert "begun with execution.dtype = 'float32' for the student" in capsys.readouterr().err
+    assert evaluate(MODELS / "base", *command) == 0
+    assert record_of(tmp_path / "ev").fingerprint == before
 
 
 REFUSED = [
@@ -229,3 +243,18 @@ def test_a_recipe_that_trains_on_what_it_evaluates_is_warned_of(tmp_path, capsys
     assert run(["check-overlap", str(recipe), "--json"]) == 0
     computed = json.loads(capsys.readouterr().out.partition("report.html")[2])
     assert [(o["source"], o["exact"]) for o in computed] == [("prompts.sft", 0), ("prompts.opd", 8)]
+
+
+def test_models_of_a_run_are_compared_on_a_page_of_their_own(finished, tmp_path):
+    folders = [str(finished / "run/evaluate" / model) for model in ("tail", "reference")]
+    assert run(["report", *folders, "--out", str(tmp_path / "two.html")]) == 0
+    page = (tmp_path / "two.html").read_text()
+    assert "minus tail, paired" in page and "7+" in page
+
+
+def test_results_are_read_under_their_present_name_first(copied):
+    folder = copied / "run/evaluate/tail"
+    (folder / "scores.json").write_text("{}")  # of a version that was stopped before its record
+    assert read_results(folder).benchmarks["sums"].problems == 8
+    (folder / "results.json").rename(folder / "scores.json")
+    assert read_results(folder).benchmarks["sums"].problems == 8

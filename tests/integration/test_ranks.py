@@ -41,7 +41,7 @@ def undistilled(copied) -> Run:
 
 def with_fields(run: Run, *fields: str) -> Run:
     """The run asked for with other fields, in memory alone."""
-    return replace(run, recipe=load_recipe(run.root / "recipe.toml", parse_overrides(fields)))
+    return replace(run, recipe=load_recipe(run.root / "recipe.toml", parse_overrides(list(fields))))
 
 
 def spoil_score(run: Run, row: int) -> None:

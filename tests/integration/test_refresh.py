@@ -123,6 +123,27 @@ def test_a_refresh_resumes_to_the_same_bytes_and_forgets_later_ones(live):
     assert not (folder / "000003").exists()
 
 
+def test_a_resumed_refresh_is_not_charged_again(live):
+    """A checkpoint in the middle of a refresh has its seconds already."""
+    student, clock = student_of(live), Clock()
+    replace(refresher(live, student), clock=clock).source(0, [])
+    charged = dict(clock.seconds)
+    assert charged["sampling"] > 0
+    resumed = replace(refresher(live, student), clock=Clock())
+    resumed.source(1, [1])
+    assert sum(resumed.clock.seconds.values()) == 0
+    begun_again = replace(refresher(live, student), clock=Clock())
+    begun_again.source(0, [])
+    assert begun_again.clock.seconds == pytest.approx(charged)
+
+
+def test_a_folder_that_is_no_refresh_is_left_alone(live):
+    home = live.folder(LIVE) / "refresh"
+    (home / ".DS_Store").mkdir(parents=True)
+    refresher(live, student_of(live)).source(0, [])
+    assert (home / ".DS_Store").exists()
+
+
 def test_steps_in_the_middle_of_a_refresh_that_is_gone_are_refused(live):
     with pytest.raises(StoreError, match="the rollouts of the steps from 1 on are gone"):
         refresher(live, student_of(live)).source(2, [])

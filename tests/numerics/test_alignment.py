@@ -81,6 +81,16 @@ def test_log_probs_are_those_of_the_prefix_alone(layout):
     np.testing.assert_allclose(computed, expected, atol=1e-10)
 
 
+def test_an_engine_around_a_student_never_goes_back_to_the_weights_on_disk():
+    model = random_model(2)
+    engine = TransformersEngine.around(model, Execution())
+    (before,) = scored_by_engine(engine, random_sequences(1))
+    engine.close()
+    (after,) = scored_by_engine(engine, random_sequences(1))
+    assert engine.loaded.model is model
+    np.testing.assert_array_equal(before.logp, after.logp)
+
+
 def test_the_engine_scores_what_it_sampled():
     """Left-padded cached sampling and right-padded scoring give the same log-probs."""
     model = random_model(2)

@@ -1,11 +1,14 @@
 """Units are committed whole, in any order of results."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leyden.engines.base import Completion, complement_tail
 from leyden.errors import EngineError
-from leyden.inference.fill import whole_units
+from leyden.inference.fill import check_completion, whole_units
+from leyden.recipe.sampling import Sampling
 from leyden.store.plan import PlanRow, Unit
 
 
@@ -54,3 +57,50 @@ def test_an_answer_too_many_or_too_few_is_refused(sizes, data):
         order[place] = data.draw(st.sampled_from([-1, count, count + 7]))
     with pytest.raises(EngineError, match="the engine broke its contract"):
         list(whole_units(units, [(index, None) for index in order]))
+
+
+CAP, STOP, SIZE = 4, 1, 48
+SOUND = {
+    "stopped": ([5, 6, STOP], [-0.1, -2.0, 0.0], "stop"),
+    "cut at the cap": ([5, 6, 7, 8], [-0.1] * 4, "length"),
+    "stopped at the cap": ([5, 6, 7, STOP], [-0.1] * 4, "stop"),
+}
+UNSOUND = {
+    "no token": ([], [], "stop"),
+    "too long": ([5] * 5, [-0.1] * 5, "length"),
+    "too few log-probs": ([5, STOP], [-0.1], "stop"),
+    "a log-prob that is not a number": ([5, STOP], [-0.1, np.nan], "stop"),
+    "a probability above one": ([5, STOP], [-0.1, 0.5], "stop"),
+    "an unknown id": ([5, SIZE, STOP], [-0.1] * 3, "stop"),
+    "a negative id": ([-1, STOP], [-0.1] * 2, "stop"),
+    "stopped without a stop token": ([5, 6], [-0.1] * 2, "stop"),
+    "going on after a stop token": ([5, STOP, 6, STOP], [-0.1] * 4, "stop"),
+    "cut before the cap": ([5, 6], [-0.1] * 2, "length"),
+    "cut after a stop token": ([5, 6, 7, STOP], [-0.1] * 4, "length"),
+    "another reason": ([5, STOP], [-0.1] * 2, "abort"),
+}
+
+
+def checked(ids, logp, reason) -> None:
+    made = Completion(np.array(ids, np.int32), np.array(logp, np.float32), reason)
+    sampling = Sampling(max_new_tokens=CAP)
+    check_completion(made, sampling, [STOP], vocab_size=SIZE, where="prompt p, sample 0")
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_completion_as_described_is_taken(name):
+    checked(*SOUND[name])
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_a_completion_that_is_none_is_refused(name):
+    with pytest.raises(EngineError, match="broke its contract: prompt p, sample 0: "):
+        checked(*UNSOUND[name])
+
+
+def test_the_tail_of_a_certain_engine_is_finite():
+    """-inf would say that nothing is outside the K ids."""
+    logp = np.log(np.array([[0.5, 0.25], [1.0, 1e-30]]))
+    tail = complement_tail(logp)
+    assert tail.dtype == np.float32 and np.isfinite(tail).all()
+    assert tail[0] == pytest.approx(np.log(0.25)) and tail[1] < -15

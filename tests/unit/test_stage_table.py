@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import pytest
 import leyden
 from leyden.cli.main import run
 from leyden.data.prompt_set import write_prompt_set
-from leyden.errors import ConfigError
+from leyden.errors import ConfigError, ConsistencyError
 from leyden.monitor.status import run_status
 from leyden.pipeline.pipeline import planned, run_jobs, run_recipe
 from leyden.pipeline.verify import verify_run
 from leyden.provenance import records
-from leyden.provenance.records import Record
+from leyden.provenance.changes import check_dtype, warn_of_numerics
+from leyden.provenance.records import Intent, Record, read_intent, write_intent
 from leyden.run import table
 from leyden.run.artifacts import open_prompts
-from leyden.run.graph import merge_numerics, resolve
+from leyden.run.graph import resolve
 from leyden.run.run import Run
 from leyden.run.stage import Artifact, Job, Stage
 from leyden.run.table import PROMPTS, STAGES
@@ -112,11 +114,59 @@ def test_a_name_that_is_no_job_makes_no_folder(copied, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_numerics_of_two_engines_stand_side_by_side_only_where_they_differ():
-    first = {"engine": "transformers", "torch": "2"}
-    assert merge_numerics(first, "teacher", first) == first
-    both = merge_numerics(first, "teacher", {"engine": "vllm", "torch": "2", "vllm": "1"})
-    assert both == first | {"teacher.engine": "vllm", "vllm": "1"}
+def test_a_plan_refuses_what_the_run_would_refuse(copied, monkeypatch):
+    """Also a stage's own checks, before anything is made: here a teacher that reads otherwise."""
+    shutil.rmtree(copied / "run/teach")
+    for stage in ("sft", "rollout", "score", "distill", "evaluate"):
+        shutil.rmtree(copied / "run" / stage)
+    tokens = copied / "models/teacher/tokenizer_config.json"
+    tokens.write_text(tokens.read_text().replace("{", '{"clean_up_tokenization_spaces": true, ', 1))
+    opened = Run.open(copied / "run")
+    for attempt in (planned, run_recipe):
+        with pytest.raises(
+            ConsistencyError, match="rendered with a teacher whose tokenizer changed"
+        ):
+            attempt(opened)
+    assert not (copied / "run/teach").exists()
+
+
+def test_a_plan_names_everything_that_a_redo_moves(copied):
+    opened = Run.open(copied / "run")
+    plan = planned(opened, redo=["score"], until="score")
+    moved = {str(job) for job, state in plan if state == "moved to superseded/"}
+    run_recipe(opened, redo=["score"], until="score")
+    folders = (copied / "run/superseded/001").rglob("intent.json")
+    real = {path.parent.relative_to(copied / "run/superseded/001").as_posix() for path in folders}
+    assert real == moved | {"score"} and "distill/tail" in moved
+    shutil.rmtree(copied / "run/superseded/001")
+    (copied / "run/superseded/004").mkdir()
+    run_recipe(opened, redo=["score"], until="score")
+    assert (copied / "run/superseded/005/score/record.json").exists()
+
+
+def of(role: str, **numerics) -> Intent:
+    return Intent("distill/live", {}, numerics={"trainer": {"dtype": "float32"}, role: numerics})
+
+
+def test_an_engine_that_changed_in_one_role_is_noticed(tmp_path, caplog):
+    """Also where the trainer's own numerics stayed as they were."""
+    begun = of("teacher", engine="transformers", dtype="float32", torch="2")
+    check_dtype(tmp_path, begun, of("teacher", engine="vllm", dtype="float32", vllm="1"))
+    with pytest.raises(ConfigError, match="'float32' for the teacher, and now it is 'bfloat16'"):
+        check_dtype(tmp_path, begun, of("teacher", engine="vllm", dtype="bfloat16"))
+    warn_of_numerics(tmp_path, begun, of("teacher", engine="vllm", dtype="float32", torch="2"))
+    assert "begun with engine transformers for the teacher, going on with vllm" in caplog.text
+
+
+def test_numerics_of_the_first_versions_stand_for_every_role(tmp_path):
+    flat: dict = {"engine": "transformers", "dtype": "float32"}
+    old = Intent("score", {}, numerics=flat)
+    write_intent(tmp_path, old)
+    begun = read_intent(tmp_path)
+    assert begun is not None and begun.digest == old.digest
+    check_dtype(tmp_path, begun, of("teacher", dtype="float32"))
+    with pytest.raises(ConfigError, match="for the teacher"):
+        check_dtype(tmp_path, begun, of("teacher", dtype="bfloat16"))
 
 
 SOURCE = Path(leyden.__file__).parent

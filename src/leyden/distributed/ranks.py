@@ -7,6 +7,7 @@ training loop knows the interface alone.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from leyden.models.load import pick_device
 
 Sums = dict[str, Tensor]
+# Ranks wait for each other while one samples held-out completions or finishes a larger unit. A rank
+# that has died is noticed by torchrun, long before.
+PATIENCE = timedelta(hours=12)
 
 
 class Ranks(Protocol):
@@ -144,7 +148,10 @@ def join(device: str) -> Ranks:
     if world == 1:
         return Alone()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        gpu = place.type == "cuda"
+        dist.init_process_group(
+            "nccl" if gpu else "gloo", timeout=PATIENCE, device_id=place if gpu else None
+        )
     return Replicated(dist.get_rank(), world, place)
 
 

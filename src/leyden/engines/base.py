@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from leyden.errors import ConfigError
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 
@@ -65,7 +66,7 @@ class TopK:
     """K ids per token, their log-probs, and the log of the mass outside them.
 
     ``ids`` int [T, K], the likeliest first unless they were given; ``logp`` float32 [T, K];
-    ``tail`` float32 [T], found as ``tail_is`` says.
+    ``tail`` float32 [T], finite, computed as ``tail_is`` says.
     """
 
     ids: np.ndarray
@@ -127,6 +128,29 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give the model's memory back. A later use loads it again."""
         ...
+
+
+Ability = Literal["sample", "score", "top_k", "at_ids"]
+
+
+def require_offer(engine: Engine, ability: Ability, user: str) -> None:
+    """Raise ConfigError where the engine lacks an ability that ``user`` needs."""
+    if not getattr(engine.offers, ability):
+        name = engine.numerics().get("engine")
+        raise ConfigError(
+            f"{user}: its engine, {name}, does not offer {ability!r}",
+            hint="choose another engine for it, or set score.top_k = 0 if the top k is missing",
+        )
+
+
+def complement_tail(logp: np.ndarray) -> np.ndarray:
+    """The log of the mass outside K ids as what is missing from one: [T, K] -> float32 [T].
+
+    It is floored at the rounding error of float32, since -inf would say that the K ids are the
+    whole vocabulary.
+    """
+    missing = 1 - np.exp(logp.astype(np.float64)).sum(-1)
+    return np.log(np.maximum(missing, np.finfo(np.float32).eps)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
 """Open the engine of a role. This imports no torch and loads no model."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from leyden.engines.base import Engine, EngineSpec
 from leyden.engines.transformers import TransformersEngine
+from leyden.recipe.schema import Execution
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def open_engine(spec: EngineSpec) -> Engine:
@@ -12,9 +17,16 @@ def open_engine(spec: EngineSpec) -> Engine:
 
 
 def open_reference(spec: EngineSpec) -> Engine:
-    """The reference policy, scored by the trainer's own forward.
+    """The reference policy, scored by the trainer's own forward, whatever engine plays the teacher.
 
-    So it is whichever engine scores the teacher: the ratio of student and reference is then 1, to
-    the bit, before the first step.
+    Before the first step the ratio of student and reference is then 1, up to the rounding of
+    batches of different shapes.
     """
     return TransformersEngine(replace(spec, role="reference"))
+
+
+def open_student(
+    model: "PreTrainedModel", execution: Execution, vocab_size: int | None = None
+) -> Engine:
+    """The student in training, sampled in this process with its weights as they are."""
+    return TransformersEngine.around(model, execution, vocab_size)

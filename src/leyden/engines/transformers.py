@@ -36,7 +36,7 @@ class TransformersEngine:
     offers = Offers()
 
     def __init__(self, spec: EngineSpec) -> None:
-        self.spec = spec
+        self.spec, self._given = spec, False
 
     @classmethod
     def around(
@@ -46,7 +46,7 @@ class TransformersEngine:
         from leyden.engines.decoding import LoadedModel
 
         engine = cls(EngineSpec("student", str(model.name_or_path), execution, vocab_size))
-        engine.loaded = LoadedModel(model, execution, vocab_size)
+        engine.loaded, engine._given = LoadedModel(model, execution, vocab_size), True
         return engine
 
     @cached_property
@@ -65,8 +65,10 @@ class TransformersEngine:
         _ = self.loaded
 
     def close(self) -> None:
-        """Give the model's memory back. A later use loads it again."""
-        self.__dict__.pop("loaded", None)
+        """Give the model's memory back. A later use loads it again. A model that was given stays,
+        since its folder may hold other weights by now."""
+        if not self._given:
+            self.__dict__.pop("loaded", None)
 
     def numerics(self) -> dict[str, Any]:
         """Everything beside model and request that decides how numbers round."""

@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from leyden.data.prompt_set import RenderedPrompt
+from leyden.data.scored import ROUNDING
 from leyden.engines.base import Completion, Engine, GenerateRequest
 from leyden.errors import EngineError
 from leyden.recipe.sampling import Sampling
@@ -23,10 +26,14 @@ def fill_completions(
     sampling: Sampling,
     stop_ids: Sequence[int],
     *,
+    vocab_size: int,
     mine: Sequence[Unit] | None = None,
     advance: Advance = lambda rows: None,
 ) -> None:
-    """Sample every pending unit (of ``mine``). Where none is pending, no model is loaded."""
+    """Sample every pending unit (of ``mine``). Where none is pending, no model is loaded.
+
+    Raises EngineError on a completion that breaks the seam's contract.
+    """
     pending = pending_units(writer, mine, advance)
     if not pending:
         return
@@ -39,7 +46,10 @@ def fill_completions(
     results = counted(engine.generate(requests, sampling, stop_ids), advance)
     began = time.monotonic()
     for unit, completions in whole_units(pending, results):
-        pairs = zip(unit.rows, completions, strict=True)
+        pairs = list(zip(unit.rows, completions, strict=True))
+        for planned, made in pairs:
+            where = f"prompt {planned.prompt_id}, sample {planned.sample}"
+            check_completion(made, sampling, stop_ids, vocab_size=vocab_size, where=where)
         rows = [_row(planned, prompts[planned.prompt_id], made) for planned, made in pairs]
         writer.commit(unit, rows, seconds=time.monotonic() - began)
         began = time.monotonic()  # writing is not the device's time
@@ -66,7 +76,7 @@ def whole_units(
 ) -> Iterator[tuple[Unit, list[T]]]:
     """Each unit with the results of its rows, in row order, as soon as its last one has come.
 
-    ``results`` are (index of the row over all units, result) in any order. Raises EngineError
+    ``results`` are (number of the request from 0, result) in any order. Raises EngineError
     unless the engine answers every request once.
     """
     places = [(u, row) for u, unit in enumerate(units) for row in range(len(unit.rows))]
@@ -91,6 +101,36 @@ def unsound(problem: str) -> EngineError:
         f"the engine broke its contract: {problem}",
         hint="finished units are kept; report this with the engine's name and version",
     )
+
+
+def check_completion(
+    made: Completion,
+    sampling: Sampling,
+    stop_ids: Sequence[int],
+    *,
+    vocab_size: int,
+    where: str,
+) -> None:
+    """Raise EngineError unless this is a completion as ``engines.base`` describes it."""
+    ids, cap = made.ids, sampling.max_new_tokens
+    stops = np.flatnonzero(np.isin(ids, stop_ids))
+    if not 1 <= len(ids) <= cap:
+        problem = f"{len(ids)} tokens, with a cap of {cap}"
+    elif len(made.logp) != len(ids):
+        problem = f"{len(made.logp)} log-probs for {len(ids)} tokens"
+    elif not np.isfinite(made.logp).all() or (made.logp > ROUNDING).any():
+        problem = "a log-prob that is not finite, or above zero"
+    elif ids.min() < 0 or ids.max() >= vocab_size:
+        problem = f"an id outside the vocabulary of {vocab_size}"
+    elif made.finish_reason == "stop" and stops.tolist() != [len(ids) - 1]:
+        problem = "it says that it stopped, and its last token alone should be a stop token"
+    elif made.finish_reason == "length" and (len(stops) or len(ids) < cap):
+        problem = "it says that it was cut at the cap, and it is shorter or holds a stop token"
+    elif made.finish_reason not in ("stop", "length"):
+        problem = f"finish_reason {made.finish_reason!r}"
+    else:
+        return
+    raise unsound(f"{where}: {problem}")
 
 
 def _row(planned: PlanRow, prompt: RenderedPrompt, completion: Completion) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Refresher:
     ranks: Ranks
     pair: ScoredRollouts | None = None
     first: int = -1
-    """The step from which ``pair`` serves."""
+    """The first step that trains on ``pair``."""
 
     @cached_property
     def prompts(self) -> dict[str, RenderedPrompt]:
@@ -77,6 +77,11 @@ class Refresher:
         recipe = self.graph.run.recipe
         return 0 if self.settings.objective == "sampled" else recipe.score.top_k
 
+    def close(self) -> None:
+        """Give back the memory of the live teacher, if it was loaded."""
+        if "scorer" in vars(self):
+            self.scorer.close()
+
     def source(self, step: int, kept_steps: Sequence[int]) -> tuple[ScoredRollouts, range]:
         """The scored rollouts for ``step``, and its rows among them.
 
@@ -96,7 +101,7 @@ class Refresher:
         from, or they began after ``first``, from another student."""
         if self.ranks.leads:
             home = self.folder / REFRESH
-            for path in [p for p in home.glob("*") if not p.name.startswith(TEMPORARY)]:
+            for path in [p for p in home.glob("*") if p.name.isdigit()]:
                 began = int(path.name)
                 if began > first or began + self.settings.refresh_every <= oldest:
                     with disk_errors(path):  # renamed first: a kill leaves no half of a store
@@ -114,8 +119,9 @@ class Refresher:
             )
         rollouts = self._sample(folder / str(ROLLOUT), self._plan(first))
         scores = self._score(folder / str(SCORE), rollouts)
-        for phase, store in ((SAMPLING, rollouts), (SCORING, scores)):
-            self.clock.add(phase, device_seconds(store.folder))  # as stages are counted
+        if not resumed:  # the checkpoint that was resumed from has counted them
+            for phase, store in ((SAMPLING, rollouts), (SCORING, scores)):
+                self.clock.add(phase, device_seconds(store.folder))  # as stages are counted
         return open_pair(
             rollouts,
             scores,
@@ -125,8 +131,8 @@ class Refresher:
         )
 
     def _plan(self, first: int) -> list[Unit]:
-        """The prompts of the refresh's steps in training order. The n-th turn of a prompt is its
-        sample n."""
+        """The prompts of the refresh's steps in training order. A prompt that comes again gets the
+        next sample number."""
         settings, recipe = self.settings, self.graph.run.recipe
         steps = range(first, min(first + settings.refresh_every, settings.steps))
         names, each = list(self.prompts), recipe.rollout.samples_per_prompt
@@ -150,6 +156,7 @@ class Refresher:
             self.prompts,
             self.graph.run.recipe.rollout,
             self.facts.stop_ids,
+            vocab_size=self.facts.vocab_size,
             mine=self._mine(writer.units),
         )
         return self._seal(writer)

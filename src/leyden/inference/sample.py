@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.engines.base import Engine, Role
+from leyden.engines.base import Engine, Role, require_offer
 from leyden.inference.fill import fill_completions
 from leyden.provenance.records import Intent
 from leyden.recipe.sampling import Sampling
@@ -31,6 +31,7 @@ class Sampler:
 
     engine: Engine
     stop_ids: Sequence[int]
+    vocab_size: int
     seed: int
     rows_per_unit: int
     origin: str
@@ -44,6 +45,7 @@ class Sampler:
         return cls(
             run.engine(role, model, facts.vocab_size),
             facts.stop_ids,
+            facts.vocab_size,
             run.recipe.seed,
             run.recipe.execution.rows_per_unit,
             intent.digest,
@@ -63,6 +65,7 @@ class Sampler:
 
         ``purpose`` goes into every row's seed: another purpose gets other samples.
         """
+        require_offer(self.engine, "sample", self.title)
         units = make_plan(
             [prompt.id for prompt in prompts],
             samples=sampling.samples_per_prompt,
@@ -78,6 +81,7 @@ class Sampler:
                 {prompt.id: prompt for prompt in prompts},
                 sampling,
                 self.stop_ids,
+                vocab_size=self.vocab_size,
                 advance=advance,
             )
         writer.seal()

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from leyden.data.scored import check_ids, check_score_row
-from leyden.engines.base import Engine, ScoreRequest, TokenScores
+from leyden.engines.base import Engine, ScoreRequest, TokenScores, require_offer
 from leyden.engines.open import open_reference
-from leyden.errors import ConfigError, ConsistencyError
+from leyden.errors import ConsistencyError
 from leyden.inference.fill import Advance, counted, pending_units, unsound, whole_units
 from leyden.run.artifacts import prompt_facts
 from leyden.run.graph import Graph
@@ -43,11 +43,9 @@ class Scorer:
         """Open both for a run. Raises ConfigError where the teacher's engine lacks a score."""
         run, size = graph.run, prompt_facts(graph).vocab_size
         teacher = run.engine("teacher", TEACHER, size)
-        if top_k and not teacher.offers.top_k:
-            raise ConfigError(
-                f"score.top_k = {top_k}, and the teacher's engine scores no top k",
-                hint="set score.top_k = 0, or choose another engine for the teacher",
-            )
+        require_offer(teacher, "score", "the teacher")
+        if top_k:
+            require_offer(teacher, "top_k", f"score.top_k = {top_k}")
         spec = run.spec("reference", REFERENCE, size)
         return cls(teacher, open_reference(spec) if with_reference else None, top_k, size)
 

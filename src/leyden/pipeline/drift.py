@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, ConsistencyError, StoreError
-from leyden.provenance.changes import check_drift, check_numerics
+from leyden.provenance.changes import check_drift, check_dtype
 from leyden.provenance.records import INTENT
 from leyden.run.graph import Graph, resolve
 from leyden.run.stage import Job
@@ -38,6 +38,8 @@ def check_ready(graph: Graph, jobs: Collection[Job]) -> None:
         for role in graph.outside_models(job):
             graph.identity(role)
         _check_ranks(graph, job)
+        if not any(p in jobs or not graph.finished(p) for p in graph.parents(job)):
+            graph.stage(job).check(graph, graph.intent(job))
     if SCORE in jobs:
         teacher_consistency(graph, keep_completions=TEACH not in jobs)
 
@@ -73,7 +75,7 @@ def check_job(graph: Graph, job: Job) -> None:
         now = replace(now, models=begun.models)
     check_drift(folder, begun, now, hint=_redo_hint(graph, job))
     if unfinished:
-        check_numerics(folder, begun, now)
+        check_dtype(folder, begun, now)
 
 
 def _own_teacher(graph: Graph) -> bool:

@@ -1,8 +1,8 @@
 """Evaluate any model on its own: the last stage of a run, without a run."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from leyden.data.prompt_set import BENCHMARK, RenderedPrompt, write_prompt_set
 from leyden.data.render import Renderer, render_all
@@ -16,11 +16,13 @@ from leyden.files import disk_errors
 from leyden.inference.sample import Sampler
 from leyden.models.hub import model_folder
 from leyden.models.vocabulary import load_sizes, load_tokenizer
+from leyden.pipeline.drift import holds_work
 from leyden.pipeline.lock import lock
-from leyden.provenance.changes import check_drift
+from leyden.provenance.changes import check_drift, check_dtype, warn_of_numerics
 from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
 from leyden.provenance.records import (
     Intent,
+    Numerics,
     Record,
     read_intent,
     read_record,
@@ -41,7 +43,7 @@ def evaluate_model(
     settings: Evaluation,
     out: Path | None = None,
     progress: Progress = silent,
-    opener: OpenEngine = open_engine,
+    open_engine: OpenEngine = open_engine,
 ) -> Path:
     """Make, resume or find the evaluation that ``settings`` describe; the folder it lies in.
 
@@ -54,8 +56,9 @@ def evaluate_model(
         )
     model = model_folder(settings.model)
     identity = identify_model(model)
-    engine = opener(EngineSpec("student", str(model), settings.execution, load_sizes(model)[0]))
-    intent = _intent(settings, identity, engine.numerics())
+    vocab_size = load_sizes(model)[0]
+    engine = open_engine(EngineSpec("student", str(model), settings.execution, vocab_size))
+    intent = _intent(settings, identity, {"student": engine.numerics()})
     folder = out or EVALUATIONS / f"{model.name}-{intent.digest[:8]}"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,23 +70,29 @@ def evaluate_model(
             )
         if read_record(folder) is None:
             renderer, prompts = _prepare(settings, model, progress)
-            write_intent(folder, intent)  # from here on the folder is this evaluation's
+            if begun is not None and holds_work(folder):
+                check_dtype(folder, begun, intent)
+                warn_of_numerics(folder, begun, intent)
+            else:
+                write_intent(folder, intent)  # from here on the folder is this evaluation's
             sampler = Sampler(
                 engine,
                 renderer.stop_ids,
+                vocab_size,
                 settings.seed,
                 settings.execution.rows_per_unit,
                 intent.digest,
                 EVALUATE,
                 progress,
             )
-            record = _evaluate(settings, intent, folder, sampler, renderer, prompts)
+            with closing(engine):
+                record = _evaluate(settings, intent, folder, sampler, renderer, prompts)
             write_record(folder, replace(record, environment=environment_of(settings.execution)))
         read_results(folder)
     return folder
 
 
-def _intent(settings: Evaluation, identity: ModelIdentity, numerics: dict[str, Any]) -> Intent:
+def _intent(settings: Evaluation, identity: ModelIdentity, numerics: dict[str, Numerics]) -> Intent:
     files = problem_files(settings.evaluate) | grader_files(settings.evaluate)
     paths = {name: Path(file) for name, file in files.items()}
     return Intent(

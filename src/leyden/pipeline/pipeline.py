@@ -17,6 +17,7 @@ from leyden.pipeline.drift import (
 )
 from leyden.pipeline.launch import launch_ranks
 from leyden.pipeline.lock import lock
+from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import Intent, Record, read_intent, write_intent, write_record
 from leyden.recipe.toml import write_recipe
 from leyden.run.environment import environment_of, use_threads
@@ -25,6 +26,7 @@ from leyden.run.layout import CHECKPOINTS, GRADES, RECIPE, REFRESH, SUPERSEDED
 from leyden.run.run import Run
 from leyden.run.stage import Job
 
+MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
 """Told "moved to superseded/", "done before", "running" or "done" of a job."""
 
@@ -95,14 +97,20 @@ def to_redo(graph: Graph, names: Sequence[str]) -> list[Job]:
 def planned(
     run: Run, *, redo: Sequence[str] = (), until: str | None = None
 ) -> list[tuple[Job, str]]:
-    """(job, "do" or "skip: done") as a run would do now. It refuses whatever a run would refuse."""
+    """(job, what would become of it) for all jobs that a run would touch now.
+
+    A job is to "do", to "skip: done" or only "moved to superseded/". Raises what a run would raise
+    before it works.
+    """
     graph = resolve(run)
     again = to_redo(graph, redo)
     _check_redo(graph, again)
     jobs = jobs_until(graph, until)
     todo = [job for job in jobs if job in again or not graph.finished(job)]
     check_ready(graph, todo)
-    return [(job, "do" if job in todo else "skip: done") for job in jobs]
+    states = {job: "do" if job in todo else "skip: done" for job in jobs}
+    moved = {job: MOVED for job in again if job not in states and graph.folder(job).exists()}
+    return [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
 
 
 def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce) -> None:
@@ -128,8 +136,11 @@ def do_job(run: Run, job: Job) -> None:
     if not holds_work(folder):  # an attempt that made nothing may have left something
         with disk_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
-    if read_intent(folder) is None:
+    begun = read_intent(folder)
+    if begun is None:
         write_intent(folder, intent)
+    else:
+        warn_of_numerics(folder, begun, intent)
     if stage.trains and run.recipe.execution.ranks > 1:
         launch_ranks(run, job)
     else:
@@ -168,11 +179,11 @@ def _check_redo(graph: Graph, again: Collection[Job]) -> None:
 def _supersede(graph: Graph, again: Sequence[Job], announce: Announce) -> None:
     """Move the artifacts of the jobs ``again`` to ``superseded/``. Nothing is deleted."""
     home = graph.run.root / SUPERSEDED
-    number = 1 + sum(1 for _ in home.glob("*")) if home.exists() else 1
+    number = 1 + max((int(p.name) for p in home.glob("*") if p.name.isdigit()), default=0)
     with disk_errors(graph.run.root):
         for job in again:
             if graph.folder(job).exists():
                 target = home / f"{number:03d}" / str(job)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(graph.folder(job), target)
-                announce(job, "moved to superseded/")
+                announce(job, MOVED)

@@ -1,11 +1,12 @@
 """Refuse to go on with work whose settings, models or inputs have changed, and name the change."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from leyden.errors import ConfigError, ConsistencyError, LeydenError, StoreError
-from leyden.provenance.records import Intent
+from leyden.provenance.records import ANY_ROLE, Intent
 
 NOTHING = "nothing"
 
@@ -57,23 +58,37 @@ def _changed_input(folder: Path, begun: Intent, now: Intent, hint: str) -> Leyde
     return None
 
 
-def check_numerics(folder: Path, begun: Intent, now: Intent) -> None:
-    """Refuse to finish work in another dtype than it was begun in. Warn of any other change of
-    rounding. What the version that began the work did not note is not compared."""
-    noted = {key: value for key, value in now.numerics.items() if key in begun.numerics}
-    for key, old, new in _changes({key: begun.numerics[key] for key in noted}, noted):
-        if key.rpartition(".")[2] == "dtype":
+def check_dtype(folder: Path, begun: Intent, now: Intent) -> None:
+    """Raise ConfigError where work was begun in another dtype than it would be finished in."""
+    for role, key, old, new in _changed_numerics(begun, now):
+        if key == "dtype":
             raise ConfigError(
-                f"{folder}: begun with execution.dtype = {old!r}, and the recipe now says {new!r}",
+                f"{folder}: begun with execution.dtype = {old!r} for the {role}, and now it is "
+                f"{new!r}",
                 hint=f"undo the change, or `leyden run RECIPE --redo {now.stage}`",
             )
+
+
+def warn_of_numerics(folder: Path, begun: Intent, now: Intent) -> None:
+    """Warn of every other change of rounding since the work was begun."""
+    for role, key, old, new in _changed_numerics(begun, now):
         logging.getLogger(__name__).warning(
-            "%s: begun with %s %s, going on with %s: later rows may round otherwise",
+            "%s: begun with %s %s for the %s, going on with %s: later rows may round otherwise",
             folder,
             key,
             old,
+            role,
             new,
         )
+
+
+def _changed_numerics(begun: Intent, now: Intent) -> Iterator[tuple[str, str, Any, Any]]:
+    """(role, name, old, new) of each value that was noted then and differs now."""
+    for role, values in now.numerics.items():
+        old = begun.numerics.get(role, begun.numerics.get(ANY_ROLE, {}))
+        for name in sorted(values.keys() & old.keys()):
+            if old[name] != values[name]:
+                yield role, name, old[name], values[name]
 
 
 def _changes(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

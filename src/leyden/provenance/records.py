@@ -19,6 +19,11 @@ INTENT, RECORD, CHECKSUM = "intent.json", "record.json", "checksum"
 OLD_FACTS = ("stop_ids", "vocab_size", "vocabulary", "template")  # were among the counts once
 
 
+Numerics = dict[str, Any]
+"""Names and values that change rounding alone, such as dtype, engine and versions."""
+ANY_ROLE = ""  # the first versions noted one set of numerics, for every role
+
+
 @dataclass(frozen=True)
 class Intent:
     """Everything that a job is about to make its artifact from."""
@@ -31,9 +36,8 @@ class Intent:
     """Name of an artifact or file -> its fingerprint."""
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     """Role -> identity of a model that came from outside the run."""
-    numerics: dict[str, Any] = field(default_factory=dict)
-    """Names and values that change rounding alone, such as dtype, engine and versions. They are not
-    in the digest."""
+    numerics: dict[str, Numerics] = field(default_factory=dict)
+    """Role of an engine, or ``trainer`` -> what changes its rounding. Not in the digest."""
 
     @property
     def digest(self) -> str:
@@ -150,9 +154,15 @@ def require_same(path: Path, content: str, recorded: str) -> None:
 def _intent(values: dict[str, Any], path: Path) -> Intent:
     try:
         values["models"] = {r: ModelIdentity(**parts) for r, parts in values["models"].items()}
+        values["numerics"] = _by_role(values["numerics"])
         return Intent(**values)
     except (TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _by_role(numerics: dict[str, Any]) -> dict[str, Numerics]:
+    flat = any(not isinstance(value, dict) for value in numerics.values())
+    return {ANY_ROLE: numerics} if flat else numerics
 
 
 def _unreadable(path: Path, error: Exception) -> StoreError:

@@ -8,13 +8,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
 from leyden.errors import StoreError
 from leyden.files import write_atomic
-from leyden.provenance.records import require_record
+from leyden.provenance.records import Record, require_record
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
+from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
 from leyden.run.layout import REPORT
 from leyden.run.run import Run
-from leyden.run.table import PROBLEMS, PROMPTS
+from leyden.run.stage import Job
+from leyden.run.table import PROBLEMS, PROMPTS, SFT, distill
 
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
 
@@ -32,7 +34,8 @@ def write_report(runs: list[Run], out: Path | None) -> Path:
 
 
 def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
-    """Write the benchmark section for folders that `leyden evaluate MODEL` made, side by side.
+    """Write the benchmark section for evaluations side by side: folders that `leyden evaluate
+    MODEL` made, or ``RUN/evaluate/MODEL``.
 
     Differences are to the first folder's model.
     """
@@ -41,14 +44,33 @@ def write_evaluation_report(folders: list[Path], out: Path | None) -> Path:
     records = [require_record(folder, reader="a report") for folder in folders]
     problems: dict[str, RenderedPrompt] = {}
     for folder, record in zip(folders, records, strict=True):
-        problems |= read_prompt_set(folder / str(PROBLEMS), expected=record.counts["problems"])
+        problems |= _problems(folder, record)
     return _write(
         "evaluation.html.j2",
         out or folders[0] / REPORT,
-        models=[vars(m) | {"record": r} for m, r in zip(models, records, strict=True)],
+        models=[
+            vars(model) | {"record": record, "digest": _model_digest(record)}
+            for model, record in zip(models, records, strict=True)
+        ],
         shown=collect_benchmarks(models, problems, against=names[0]),
         against=names[0],
     )
+
+
+def _problems(folder: Path, record: Record) -> dict[str, RenderedPrompt]:
+    """An evaluation's problems, which it keeps itself, or its run keeps for all its models."""
+    if "problems" in record.counts:
+        return read_prompt_set(folder / str(PROBLEMS), expected=record.counts["problems"])
+    run = Run.open(folder.resolve().parents[1])
+    return open_prompts(resolve(run), PROBLEMS)
+
+
+def _model_digest(record: Record) -> str:
+    """The identity of the model that was evaluated: from outside, or made by the run."""
+    name, models = Job.parse(record.intent.stage).name, record.intent.models
+    outside = models.get(name) or (None if name else models["model"])
+    inputs = record.intent.inputs
+    return outside.digest if outside else inputs.get(str(distill(name))) or inputs[str(SFT)]
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from leyden.data.prompt_set import check_prompt_set
-from leyden.engines.base import Role
 from leyden.errors import ConfigError, StoreError
 from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
 from leyden.provenance.records import (
     Intent,
+    Numerics,
     Record,
     package_versions,
     read_intent,
@@ -109,7 +109,8 @@ class Graph:
 
     def identity(self, model: str) -> ModelIdentity:
         """The identity of a model of the run, by its role or its arm."""
-        return self._once("model", model, lambda: identify_model(self.run.place(model)))
+        place = self.run.place(model)  # two roles may be one model
+        return self._once("model", place, lambda: identify_model(place))
 
     def fingerprint(self, job: Job, *, reader: object = "this command") -> str:
         """The recorded fingerprint of a finished job. Its models and prompts must still be what
@@ -156,13 +157,12 @@ class Graph:
         settings = stage.settings(recipe, job.name, self.record(job))
         return Intent(str(job), settings, inputs, models, self.numerics(job))
 
-    def numerics(self, job: Job) -> dict[str, Any]:
-        """Names and values that change how the job's numbers round, and nothing else."""
+    def numerics(self, job: Job) -> dict[str, Numerics]:
+        """Role, or ``trainer`` -> what changes how the job's numbers round, and nothing else."""
         stage, recipe = self.stage(job), self.run.recipe
-        merged: dict[str, Any] = trainer_numerics(recipe.execution) if stage.trains else {}
-        for role in stage.engines(recipe, job.name):
-            merged = merge_numerics(merged, role, self.run.numerics(role))
-        return merged
+        trainer = {"trainer": trainer_numerics(recipe.execution)} if stage.trains else {}
+        roles = stage.engines(recipe, job.name)
+        return trainer | {role: self.run.numerics(role) for role in roles}
 
     def splits(self, job: Job) -> list[str]:
         """The prompts that ``job`` samples completions for."""
@@ -177,15 +177,7 @@ def resolve(run: Run) -> Graph:
     return Graph(run, tuple(jobs))
 
 
-def merge_numerics(merged: dict[str, Any], role: Role, numerics: dict[str, Any]) -> dict[str, Any]:
-    """Add an engine's numerics: under plain names, or ``role.name`` where a value differs."""
-    for name, value in numerics.items():
-        differs = merged.get(name, value) != value
-        merged = merged | {f"{role}.{name}" if differs else name: value}
-    return merged
-
-
-def trainer_numerics(execution: Execution) -> dict[str, Any]:
+def trainer_numerics(execution: Execution) -> Numerics:
     """Names and values that change how the trainer's own forward and backward round."""
     versions = package_versions("torch", "transformers")
     dtype, ranks = execution.dtype, execution.ranks

@@ -31,8 +31,8 @@ RUNS = Path("runs")  # where `leyden run RECIPE` keeps its folders
 
 def results_file(folder: Path) -> Path:
     """The results of an evaluation, under the name that the version which wrote them used."""
-    old = folder / OLD_RESULTS
-    return old if old.is_file() else folder / RESULTS
+    new, old = folder / RESULTS, folder / OLD_RESULTS
+    return old if old.is_file() and not new.is_file() else new
 
 
 def grades_file(folder: Path, benchmark: str) -> Path:

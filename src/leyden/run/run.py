@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.engines.base import Engine, EngineSpec, OpenEngine, Role
-from leyden.engines.open import open_engine
+from leyden.engines.open import open_engine, open_reference
 from leyden.errors import EngineError, StoreError
 from leyden.models.hub import model_folder
 from leyden.recipe.schema import Recipe
@@ -95,4 +95,6 @@ class Run:
 
     def numerics(self, role: Role) -> dict[str, Any]:
         """Names and values that decide how the engine of ``role`` rounds, for any model."""
-        return self.open_engine(EngineSpec(role, "", self.recipe.execution)).numerics()
+        spec = EngineSpec(role, "", self.recipe.execution)
+        opened = open_reference(spec) if role == "reference" else self.open_engine(spec)
+        return opened.numerics()

@@ -193,7 +193,7 @@ _ROWS: Sequence[Stage] = (
         runs="leyden.stages.score:run_score",
         parents=lambda recipe, name: [PROMPTS, *sft_job(recipe), ROLLOUT],
         models=lambda recipe, name: [TEACHER, *_adopted(recipe)],
-        engines=lambda recipe, name: ["teacher"],
+        engines=lambda recipe, name: ["teacher", "reference"],
         settings=lambda recipe, name, record: _own_settings(recipe, "score"),
         checks="leyden.run.teachers:check_scoring_teacher",
     ),

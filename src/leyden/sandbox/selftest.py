@@ -84,18 +84,29 @@ def _sound(image: str, memory_mb: int, allow_bare: bool, path: str) -> Backend:
             reasons.append(f"{backend.name}: {problems[0]}")
         else:
             return backend
-    if allow_bare:
-        logging.getLogger(__name__).warning(
-            "programs of models run on this machine without a sandbox, as allow_unsandboxed_code "
-            "says: %s",
-            "; ".join(reasons),
+    if not allow_bare:
+        raise ConfigError(
+            f"no sandbox works here, and code of models runs in nothing less: {'; '.join(reasons)}",
+            hint="install bubblewrap (apt install bubblewrap); or, in a machine that is thrown "
+            "away, evaluate.allow_unsandboxed_code = true",
         )
-        return bare()
-    raise ConfigError(
-        f"no sandbox works here, and code of models runs in nothing less: {'; '.join(reasons)}",
-        hint="install bubblewrap (apt install bubblewrap); or, in a machine that is thrown away, "
-        "evaluate.allow_unsandboxed_code = true",
+    return _bare(reasons)
+
+
+def _bare(reasons: list[str]) -> Backend:
+    """No sandbox at all, with a warning. Raises ConfigError where even that runs no programs."""
+    backend = bare()
+    if problems := _try(backend, 0, [_honest("an honest program does not run")]):
+        raise ConfigError(
+            f"programs do not run here without a sandbox either: {problems[0]}",
+            hint="grade code benchmarks on Linux, which their limits need",
+        )
+    logging.getLogger(__name__).warning(
+        "programs of models run on this machine without a sandbox, as allow_unsandboxed_code "
+        "says: %s",
+        "; ".join(reasons),
     )
+    return backend
 
 
 def _shown(ended: Ended) -> str:
@@ -122,13 +133,17 @@ def _prints(text: str) -> Callable[[Ended], bool]:
     return lambda ended: ended.how == "done" and ended.output.strip() == text
 
 
+def _honest(fails: str) -> Probe:
+    return Probe(fails, HONEST, _prints("36"))
+
+
 def _stopped(ended: Ended) -> bool:
     return ended.how in ("cpu", "wall")
 
 
 def _gentle(secret: str, path: str, port: int) -> list[Probe]:
     return [
-        Probe("an honest program does not run", HONEST, _prints("36")),
+        _honest("an honest program does not run"),
         Probe("other processes can be seen", PROCESSES, _prints("alone")),
         Probe("the network can be reached", NETWORK % port, _prints("closed")),
         Probe("files of the host can be read", FILES % path, _prints("hidden")),
@@ -159,7 +174,7 @@ def _rough() -> list[list[Probe]]:
         [
             Probe("output is not limited", flood, lambda ended: ended.how == "output"),
             Probe("one who kills everything is not survived", kill, lambda e: e.how != "wall"),
-            Probe("after it, an honest program does not run", HONEST, _prints("36")),
+            _honest("after it, an honest program does not run"),
         ],
     ]
 

@@ -2,13 +2,14 @@
 ``refresh_every``, on its own fresh completions and a live teacher."""
 
 import logging
+from contextlib import closing
 
 from leyden.data.completions import select_completions
 from leyden.data.prompt_set import HELDOUT, OPD_SPLIT, SFT_SPLIT
 from leyden.data.scored import open_pair
 from leyden.distributed.ranks import Ranks, join
 from leyden.engines.base import Engine
-from leyden.engines.transformers import TransformersEngine
+from leyden.engines.open import open_student
 from leyden.inference.probe import measure_completions, probe_requests
 from leyden.inference.refresh import Refresher
 from leyden.monitor.diagnosis import diagnose_arm
@@ -39,7 +40,8 @@ def run_distill(graph: Graph, intent: Intent) -> Record:
     data, heldout = _data(graph, settings)
     ranks = join(execution.device)
     hooks = ArmHooks(graph, job, settings, intent.digest, ranks)
-    with run.progress(intent.stage, settings.steps, "steps") as advance:
+    progress = run.progress(intent.stage, settings.steps, "steps")
+    with closing(hooks), progress as advance:
         training = Training(
             data=data,
             heldout=heldout,
@@ -84,9 +86,7 @@ class ArmHooks(Hooks):
         self.refresher: Refresher | None = None
 
     def begin(self, student: StudentLM) -> None:
-        engine = TransformersEngine.around(
-            student.model, self.recipe.execution, self.facts.vocab_size
-        )
+        engine = open_student(student.model, self.recipe.execution, self.facts.vocab_size)
         self.engine = engine
         if self.settings.refresh_every:
             self.refresher = Refresher(
@@ -99,6 +99,11 @@ class ArmHooks(Hooks):
                 clock=self.clock,
                 ranks=self.ranks,
             )
+
+    def close(self) -> None:
+        """Give back the memory of a live teacher."""
+        if self.refresher is not None:
+            self.refresher.close()
 
     def fresh(self, step: int) -> tuple[Sequences, range] | None:
         if self.refresher is None:

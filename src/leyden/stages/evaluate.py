@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ def run_evaluate(graph: Graph, intent: Intent) -> Record:
     problems = open_prompts(graph, PROBLEMS) if settings.benchmarks else {}
     check_limits(run, problems.values(), vocab_size=prompt_facts(graph).vocab_size)
     sampler = Sampler.of_run(graph, intent, role_of(model), model)
-    answered = answer_benchmarks(
-        sampler, settings, problems, folder, load_tokenizer(tokenizer_folder(graph))
-    )
-    sampler.engine.close()
+    with closing(sampler.engine):
+        answered = answer_benchmarks(
+            sampler, settings, problems, folder, load_tokenizer(tokenizer_folder(graph))
+        )
     results, seconds = Results(answered.results), answered.seconds
     if settings.kl_prompts and model != TEACHER:
         divergence, took = _diverge(graph, intent, model, folder / DIVERGENCE)

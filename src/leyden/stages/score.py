@@ -1,5 +1,7 @@
 """Stage 4: teacher and reference policy score every token of every rollout, once."""
 
+from contextlib import closing
+
 import numpy as np
 import torch
 
@@ -29,9 +31,8 @@ def run_score(graph: Graph, intent: Intent) -> Record:
     units = units_like(rollouts, run.recipe.execution.rows_per_unit)
     scorer = Scorer.open(graph, top_k=run.recipe.score.top_k)
     writer = open_writer(graph.folder(SCORE), scorer.schema, units, origin=intent.digest)
-    with run.progress(intent.stage, len(rollouts), "rows") as advance:
+    with closing(scorer), run.progress(intent.stage, len(rollouts), "rows") as advance:
         fill_scores(writer, rollouts, scorer, advance=advance)
-    scorer.close()
     fingerprint = writer.seal()
     store = open_store(writer.folder)
     check_some_doubt(store, size)
