@@ -40,8 +40,16 @@ from leyden.recipe.toml import validate_recipe, write_recipe  # noqa: E402
 from leyden.run.graph import resolve  # noqa: E402
 from leyden.run.layout import RECIPE  # noqa: E402
 from leyden.run.run import REFERENCE, TEACHER, Run  # noqa: E402
-from leyden.run.stage import Job  # noqa: E402
-from leyden.run.table import PROBLEMS, PROMPTS, ROLLOUT, SCORE, SFT, TEACH, distill  # noqa: E402
+from leyden.run.stage import (  # noqa: E402
+    PROBLEMS,
+    PROMPTS,
+    ROLLOUT,
+    SCORE,
+    SFT,
+    TEACH,
+    Job,
+    distill,
+)
 from models import make_models  # noqa: E402
 from tasks import CHARACTERS, TASKS  # noqa: E402
 

@@ -17,7 +17,7 @@ from leyden.recipe.toml import validate_recipe, write_recipe
 from leyden.run.graph import resolve
 from leyden.run.layout import METRICS, RECIPE
 from leyden.run.run import Run
-from leyden.run.table import DISTILL, EVALUATE, SCORE, distill, evaluate
+from leyden.run.stage import DISTILL, EVALUATE, SCORE, distill, evaluate
 from leyden.telemetry.metrics import read_metrics
 from models import make_models
 from tasks import TASKS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from demo import models as demo
 from leyden.run.run import Run
-from leyden.run.table import TEACH
+from leyden.run.stage import TEACH
 from leyden.store.reader import Row, open_store
 from tasks import CHARACTERS, TASKS
 

@@ -20,7 +20,7 @@ from leyden.pipeline.verify import verify_run
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, Run
-from leyden.run.table import ROLLOUT, SCORE, TEACH, distill, evaluate
+from leyden.run.stage import ROLLOUT, SCORE, TEACH, distill, evaluate
 from leyden.store.reader import open_store
 from leyden.store.schema import teacher_tail
 from leyden.telemetry.metrics import read_metrics

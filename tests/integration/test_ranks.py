@@ -26,7 +26,7 @@ from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.artifacts import open_artifact
 from leyden.run.graph import resolve
 from leyden.run.run import Run
-from leyden.run.table import ROLLOUT, SCORE, distill
+from leyden.run.stage import ROLLOUT, SCORE, distill
 from leyden.store.plan import read_plan
 from leyden.store.writer import open_writer, read_header
 

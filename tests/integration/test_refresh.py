@@ -28,7 +28,7 @@ from leyden.recipe.schema import Execution
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
 from leyden.run.run import Run
-from leyden.run.table import ROLLOUT, distill
+from leyden.run.stage import ROLLOUT, distill
 from leyden.store.reader import open_store
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import read_metrics
@@ -349,7 +349,7 @@ def test_patience_without_heldout_answers_is_refused(copied, capsys):
     arm = '[distill.arms.a]\nobjective = "sft"\npatience = 1\n'
     with patch("leyden.stages.distill.select_completions", without_heldout):
         assert redistil(copied, arm) == 1
-    assert "patience needs held-out completions" in capsys.readouterr().err
+    assert "patience needs a held-out completion" in capsys.readouterr().err
 
 
 def without_heldout(store, split, **choose):

@@ -18,7 +18,7 @@ from leyden.pipeline.pipeline import run_jobs
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.graph import resolve
 from leyden.run.run import Run
-from leyden.run.table import PROMPTS
+from leyden.run.stage import PROMPTS
 from leyden.store.reader import open_store
 from leyden.store.writer import sealed_content
 

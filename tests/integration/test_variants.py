@@ -19,7 +19,7 @@ from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, TEACHER, Run
-from leyden.run.table import SCORE
+from leyden.run.stage import SCORE
 from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS, scores_schema

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data.scored import check_scores, check_some_doubt
+from leyden.data.scored import check_columns, check_scores
 from leyden.errors import AlignmentError
 from leyden.evals.statistics import accuracy_interval, bootstrap_interval, wilson_interval
 
@@ -99,6 +99,6 @@ def test_a_whole_store_of_one_token_rows_without_a_model_is_refused(tmp_path, va
         writer.seal()
         return open_store(folder)
 
-    check_some_doubt(store(tmp_path / "a", [value, value, -1.5]), 7)
+    check_columns(store(tmp_path / "a", [value, value, -1.5]), 7)
     with pytest.raises(AlignmentError, match="every logp_teacher is"):
-        check_some_doubt(store(tmp_path / "b", [value] * 3), 7)
+        check_columns(store(tmp_path / "b", [value] * 3), 7)

@@ -18,12 +18,11 @@ from leyden.pipeline.verify import verify_run
 from leyden.provenance import records
 from leyden.provenance.changes import check_dtype, warn_of_numerics
 from leyden.provenance.records import Intent, Record, read_intent, write_intent
-from leyden.run import table
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
 from leyden.run.run import Run
-from leyden.run.stage import Artifact, Job, Stage
-from leyden.run.table import PROMPTS, STAGES
+from leyden.run.stage import PROMPTS, Artifact, Job, Stage, distill
+from leyden.run.table import STAGES
 
 LONGEST = Job("longest")
 
@@ -104,7 +103,7 @@ def test_an_entry_names_functions_that_exist(name):
 
 def test_a_job_that_the_recipe_lacks_is_refused(opened):
     with pytest.raises(ConfigError, match="distill/nobody: no such stage or job"):
-        run_jobs(opened, [table.distill("nobody")])
+        run_jobs(opened, [distill("nobody")])
 
 
 def test_a_name_that_is_no_job_makes_no_folder(copied, tmp_path, capsys):

@@ -22,8 +22,8 @@ from leyden.recipe.toml import load_evaluation, load_recipe, parse_overrides
 from leyden.run.graph import resolve
 from leyden.run.layout import RECIPE, RUNS
 from leyden.run.run import Run
-from leyden.run.stage import Artifact
-from leyden.run.table import EVALUATE, STAGES
+from leyden.run.stage import EVALUATE, Artifact
+from leyden.run.table import STAGES
 
 Place = Annotated[Path, tyro.conf.Positional]
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

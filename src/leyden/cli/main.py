@@ -15,8 +15,8 @@ import tyro
 from leyden.cli import commands as c
 from leyden.errors import LeydenError
 from leyden.provenance.records import package_versions
-from leyden.run.stage import Artifact
-from leyden.run.table import EVALUATE, STAGES
+from leyden.run.stage import EVALUATE, Artifact
+from leyden.run.table import STAGES
 
 OF_STAGES = {
     name: c.Evaluate if name == EVALUATE else c.stage_command(name)

@@ -55,7 +55,7 @@ class PromptFacts:
 
 
 def write_prompt_set(folder: Path, prompts: Sequence[RenderedPrompt]) -> str:
-    """Write them all into ``folder`` and return the file's sha256."""
+    """Write all prompts into ``folder`` and return the file's sha256."""
     lines = [json.dumps(asdict(p), ensure_ascii=True) for p in prompts]
     write_atomic(folder / RENDERED, ("\n".join(lines) + "\n").encode())
     return hash_file(folder / RENDERED)
@@ -74,7 +74,7 @@ def check_prompt_set(folder: Path, expected: str) -> None:
 
 
 def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]:
-    """Read them by id, in order. Raises StoreError unless they have the sha256 ``expected``."""
+    """Read prompts by id, in order. Raises StoreError unless they have the sha256 ``expected``."""
     check_prompt_set(folder, expected)
     prompts = {}
     for line in (folder / RENDERED).read_text(encoding="utf-8").splitlines():

@@ -100,7 +100,7 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
     check_top_k(score, num_tokens=num_tokens, where=where)
 
 
-def check_some_doubt(scores: Store, vocab_size: int) -> None:
+def check_columns(scores: Store, vocab_size: int) -> None:
     """Raise AlignmentError where a whole column cannot be a model's.
 
     All zeros is a column that was never set, unless the model was certain everywhere. All -ln V is
@@ -167,7 +167,7 @@ def open_pair(
             f"{scores.folder}: {len(scores)} rows for the {len(rollouts)} of {rollouts.folder}",
             hint="score this rollout store again",
         )
-    check_some_doubt(scores, vocab_size)
+    check_columns(scores, vocab_size)
     rows = tuple(i for i, s in enumerate(rollouts.values("split")) if s == split)
     return ScoredRollouts(rollouts, scores, rows, vocab_size, top_k)
 

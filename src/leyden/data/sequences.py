@@ -1,4 +1,4 @@
-"""One prompt with its completion, and what two models say of it; torch stays out.
+"""A prompt with its completion, and its scores under teacher and reference. No torch.
 
 The columns are NumPy arrays in a sequence and torch tensors in a batch, so their type is a
 parameter A. N is the number of completion tokens: of one sequence, or of all in a batch.

@@ -44,7 +44,7 @@ class VerdictCache:
         return known
 
     def keep(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict, unless this machine's moment may have caused it."""
+        """Keep a verdict, unless a slow moment of this machine may have caused it."""
         if verdict.lasting and self.connection is not None:
             with self._forgiven():
                 self.connection.execute(

@@ -42,12 +42,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, Interval]:
     return mean, bootstrap_interval(values)
 
 
-def accuracy_interval(scores: Sequence[Sequence[bool]]) -> tuple[float, Interval]:
+def accuracy_interval(right: Sequence[Sequence[bool]]) -> tuple[float, Interval]:
     """avg@k: the mean over problems of the mean over samples, and its interval.
 
-    ``scores[p][s]``: sample s of problem p is right.
+    ``right[p][s]``: sample s of problem p is right.
     """
-    return mean_interval([float(np.mean(samples)) for samples in scores])
+    return mean_interval([float(np.mean(samples)) for samples in right])
 
 
 def pass_at(k: int, *, samples: int, successes: int) -> float:

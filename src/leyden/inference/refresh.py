@@ -26,7 +26,7 @@ from leyden.recipe.training import Objective
 from leyden.run.artifacts import open_prompts, prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.layout import REFRESH, refresh_folder
-from leyden.run.table import ROLLOUT, SCORE
+from leyden.run.stage import ROLLOUT, SCORE
 from leyden.store.plan import PlanRow, Unit, cut_units
 from leyden.store.reader import Store, is_sealed, open_store
 from leyden.store.schema import COMPLETIONS, Schema

@@ -14,7 +14,7 @@ from leyden.recipe.sampling import Sampling
 from leyden.run.artifacts import open_prompts, prompt_facts
 from leyden.run.fits import check_limits
 from leyden.run.graph import Graph
-from leyden.run.table import PROMPTS
+from leyden.run.stage import PROMPTS
 from leyden.store.plan import make_plan
 from leyden.store.reader import Store, open_store
 from leyden.store.schema import COMPLETIONS

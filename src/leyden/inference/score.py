@@ -143,9 +143,9 @@ def fill_scores(
     began = time.monotonic()
     for unit, by_teacher in whole_units(pending, results):
         start = starts[unit.name]
-        answered = [completions[start + i] for i in range(len(unit.rows))]
-        scored = scorer.columns(answered, by_teacher)
-        _check(scored, answered, writer.folder, start, scorer.vocab_size)
+        completed = [completions[start + i] for i in range(len(unit.rows))]
+        scored = scorer.columns(completed, by_teacher)
+        _check(scored, completed, writer.folder, start, scorer.vocab_size)
         writer.commit(unit, scored, seconds=time.monotonic() - began)
         began = time.monotonic()  # writing is not the device's time
 
@@ -166,9 +166,9 @@ def _checked(completions: Store, index: int, vocab_size: int) -> Row:
 
 
 def _check(
-    scored: Sequence[Row], answered: Sequence[Row], folder: Path, start: int, vocab_size: int
+    scored: Sequence[Row], completed: Sequence[Row], folder: Path, start: int, vocab_size: int
 ) -> None:
-    for index, (score, row) in enumerate(zip(scored, answered, strict=True), start):
+    for index, (score, row) in enumerate(zip(scored, completed, strict=True), start):
         check_score_row(
             score,
             num_tokens=len(row["completion_ids"]),

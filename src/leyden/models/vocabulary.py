@@ -44,12 +44,12 @@ def check_same_vocabulary(
     first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase, *, names: Sequence[str]
 ) -> None:
     """Raise AlignmentError with the first token that two tokenizers number differently."""
-    left, right = first.get_vocab(), second.get_vocab()
-    differ = [t for t in left.keys() | right.keys() if left.get(t) != right.get(t)]
+    ids, others = first.get_vocab(), second.get_vocab()
+    differ = [t for t in ids.keys() | others.keys() if ids.get(t) != others.get(t)]
     if differ:
-        token = min(differ, key=lambda t: left.get(t, right.get(t, 0)))
+        token = min(differ, key=lambda t: ids.get(t, others.get(t, 0)))
         raise AlignmentError(
             f"{names[0]} and {names[1]} have different tokenizers: {len(differ)} tokens differ, "
-            f"first {token!r}, which is {left.get(token)} and {right.get(token)}",
+            f"first {token!r}, which is {ids.get(token)} and {others.get(token)}",
             hint="teacher and student must share one vocabulary; choose models of one family",
         )

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from leyden.data.prompt_set import OPD_SPLIT, SFT_SPLIT
 from leyden.recipe.training import Objective
 from leyden.run.graph import Graph
-from leyden.run.stage import Job
-from leyden.run.table import ROLLOUT, SCORE, TEACH, distill
+from leyden.run.stage import ROLLOUT, SCORE, TEACH, Job, distill
 
 
 @dataclass(frozen=True)
 class ArmCost:
     """Device-seconds of an arm by phase.
 
-    An arm on stored data bears the sampling and scoring of the training prompts' part of its store,
-    by tokens. ``shared_by`` arms read that same store: one more student costs only its training.
+    An arm on stored data is charged its store's seconds of sampling and scoring, in proportion to
+    the tokens of its training prompts. ``shared_by`` arms read the same store. One more student
+    costs only its training.
     """
 
     sampling: float

@@ -12,7 +12,7 @@ from typing import Any
 from leyden.recipe.training import Objective
 from leyden.run.graph import Graph
 from leyden.run.layout import METRICS
-from leyden.run.table import SCORE, distill
+from leyden.run.stage import SCORE, distill
 from leyden.telemetry.metrics import criterion, read_metrics
 
 LEAVING = 1.0  # held-out reverse KL by the stored top k, over what it was before training

@@ -7,8 +7,8 @@ from leyden.data.scored import check_pair
 from leyden.errors import ConfigError
 from leyden.run.artifacts import open_artifact, tokenizer_folder
 from leyden.run.graph import Graph
-from leyden.run.stage import Artifact, Job
-from leyden.run.table import ROLLOUT, SCORE, STAGES
+from leyden.run.stage import ROLLOUT, SCORE, Artifact, Job
+from leyden.run.table import STAGES
 from leyden.store.reader import Row, Store
 
 if TYPE_CHECKING:  # Transformers is imported when a row is shown, not with the command line

@@ -17,8 +17,8 @@ from leyden.monitor.costs import ArmCost, arm_costs
 from leyden.monitor.diagnosis import Finding, diagnose_arm
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE
-from leyden.run.stage import Artifact, Job
-from leyden.run.table import PROBLEMS, SCORE, STAGES, evaluate
+from leyden.run.stage import PROBLEMS, SCORE, Artifact, Job, evaluate
+from leyden.run.table import STAGES
 from leyden.store.unit import COMMITS, read_commit
 from leyden.store.writer import device_seconds
 

@@ -9,8 +9,7 @@ from leyden.errors import ConfigError, ConsistencyError, StoreError
 from leyden.provenance.changes import check_drift, check_dtype
 from leyden.provenance.records import INTENT
 from leyden.run.graph import Graph, resolve
-from leyden.run.stage import Job
-from leyden.run.table import SCORE, TEACH
+from leyden.run.stage import SCORE, TEACH, Job
 from leyden.run.teachers import teacher_consistency
 
 # A unit committed, or a resume point reached: what an unfinished job holds that is worth keeping.
@@ -64,14 +63,14 @@ def check_job(graph: Graph, job: Job) -> None:
         return
     if begun is None or (record is not None and record.intent.digest != begun.digest):
         raise StoreError(
-            f"{folder / INTENT}: missing, or not of what was made here",
+            f"{folder / INTENT}: missing, or it does not belong to the record beside it",
             hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
         )
     # A finished job needs its models no more, so one that is gone counts as what it was.
     now = graph.intent(job, finished=None if unfinished else begun)
     # Completions stay as they were written, also when the recipe now names another teacher. Whether
     # that one may score them is for the one-teacher rule.
-    if graph.stage(job).keeps_author and not unfinished and _own_teacher(graph):
+    if graph.stage(job).survives_new_author and not unfinished and _own_teacher(graph):
         now = replace(now, models=begun.models)
     check_drift(folder, begun, now, hint=_redo_hint(graph, job))
     if unfinished:

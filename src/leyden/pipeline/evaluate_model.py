@@ -34,8 +34,8 @@ from leyden.recipe.schema import Evaluation
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.fits import check_length
 from leyden.run.layout import EVALUATIONS
-from leyden.run.table import EVALUATE, PROBLEMS
-from leyden.stages.evaluate import answer_benchmarks
+from leyden.run.stage import EVALUATE, PROBLEMS
+from leyden.stages.evaluate import evaluate_benchmarks
 from leyden.telemetry.progress import Progress, silent
 
 
@@ -137,8 +137,8 @@ def _evaluate(
     """Sample and grade."""
     use_threads(settings.execution)
     rendered = write_prompt_set(folder / str(PROBLEMS), list(prompts.values()))
-    answered = answer_benchmarks(sampler, settings.evaluate, prompts, folder, renderer.tokenizer)
-    results = Results(answered.results)
+    measured = evaluate_benchmarks(sampler, settings.evaluate, prompts, folder, renderer.tokenizer)
+    results = Results(measured.results)
     write_results(folder, results)
-    counts = {**answered.counts, "problems": rendered}
-    return Record(intent, results.fingerprint, counts, answered.seconds)
+    counts = {**measured.counts, "problems": rendered}
+    return Record(intent, results.fingerprint, counts, measured.seconds)

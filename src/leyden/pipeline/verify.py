@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from leyden.data.scored import check_pair, check_score_row, check_some_doubt
+from leyden.data.scored import check_columns, check_pair, check_score_row
 from leyden.errors import LeydenError, StoreError
 from leyden.evals.results import read_results
 from leyden.pipeline.drift import check_run
@@ -13,8 +13,7 @@ from leyden.run.artifacts import open_artifact, open_prompts, prompt_facts
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
 from leyden.run.run import Run
-from leyden.run.stage import Artifact, Job
-from leyden.run.table import ROLLOUT, SCORE, SFT
+from leyden.run.stage import ROLLOUT, SCORE, SFT, Artifact, Job
 from leyden.store.reader import Store, check_plan, open_store
 
 
@@ -70,7 +69,7 @@ def _scores(graph: Graph, job: Job, record: Record) -> str:
         check_pair(rollout, score, where)
         num_tokens = len(rollout["completion_ids"])
         check_score_row(score, num_tokens=num_tokens, vocab_size=size, where=where)
-    check_some_doubt(scores, size)
+    check_columns(scores, size)
     return f"{rows} rows, every shard and row as committed"
 
 

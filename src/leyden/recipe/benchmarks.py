@@ -30,7 +30,7 @@ class HubFiles(Section):
 
 
 class Problems(Section):
-    """The place of the problems, and the fields of a row. Of several the first present is read."""
+    """The place of the problems, and the fields of a row. Of several names the first is used."""
 
     file: str | None = Field(default=None, json_schema_extra=WHERE)
     """Path of a local file, relative to the recipe. It is used instead of ``hub``."""

@@ -101,7 +101,8 @@ class Execution(Section):
     threads: Size = 0
     """CPU threads of torch; 0 = torch's choice. Tiny models are often fastest with 1."""
     rows_per_unit: Count = 256
-    """Rows that are committed to a store together; a killed worker loses at most these."""
+    """Rows that are committed to a store together. A killed process loses the rows of unfinished
+    units."""
     generate_batch_size: Count = 64
     """Sequences sampled together."""
     batch_tokens: Count = 16384

@@ -24,8 +24,8 @@ from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.run.graph import Graph
 from leyden.run.layout import SAMPLES
 from leyden.run.run import REFERENCE
-from leyden.run.stage import Artifact
-from leyden.run.table import PROBLEMS, ROLLOUT, SCORE, STAGES, TEACH, distill, evaluate
+from leyden.run.stage import PROBLEMS, ROLLOUT, SCORE, TEACH, Artifact, distill, evaluate
+from leyden.run.table import STAGES
 from leyden.store.reader import is_sealed, open_store
 from leyden.telemetry.metrics import criterion
 

@@ -6,8 +6,7 @@ from leyden.report.charts import Line, line_chart
 from leyden.report.parts import Curve
 from leyden.run.graph import Graph
 from leyden.run.layout import METRICS
-from leyden.run.stage import Job
-from leyden.run.table import SFT, distill
+from leyden.run.stage import SFT, Job, distill
 from leyden.telemetry.metrics import Measurement, read_metrics
 
 Chart = tuple[str, str, str]

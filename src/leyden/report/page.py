@@ -15,8 +15,7 @@ from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
 from leyden.run.layout import REPORT
 from leyden.run.run import Run
-from leyden.run.stage import Job
-from leyden.run.table import PROBLEMS, PROMPTS, SFT, distill
+from leyden.run.stage import PROBLEMS, PROMPTS, SFT, Job, distill
 
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from leyden.data.prompt_set import PromptFacts, RenderedPrompt, read_prompt_set
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, SFT_TEACHER
-from leyden.run.stage import Job
-from leyden.run.table import PROMPTS
+from leyden.run.stage import PROMPTS, Job
 from leyden.store.reader import Store, open_store
 
 

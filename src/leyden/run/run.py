@@ -12,10 +12,15 @@ from leyden.recipe.schema import Recipe
 from leyden.recipe.toml import load_recipe
 from leyden.recipe.training import Objective
 from leyden.run.layout import MODEL, RECIPE
-from leyden.run.stage import Job
+from leyden.run.stage import SFT, Job, distill
 from leyden.telemetry.progress import Progress, silent
 
 TEACHER, SFT_TEACHER, BASE, REFERENCE = "teacher", "sft_teacher", "base", "reference"
+
+
+def evaluated(recipe: Recipe) -> list[str]:
+    """The models that a recipe evaluates, arms last."""
+    return [TEACHER, BASE, REFERENCE, *recipe.distill.resolved_arms()]
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Run:
 
     def models(self) -> list[str]:
         """The models that are evaluated, arms last."""
-        return [TEACHER, BASE, REFERENCE, *self.arms()]
+        return evaluated(self.recipe)
 
     def place(self, model: str) -> Path:
         """The folder of a model: teacher, sft_teacher, base, reference or an arm's name.
@@ -75,7 +80,7 @@ class Run:
         }.get(model)
 
     def _made(self, model: str) -> Path:
-        job = Job("sft") if model == REFERENCE else Job("distill", model)
+        job = SFT if model == REFERENCE else distill(model)
         return self.folder(job) / MODEL
 
     def has(self, model: str) -> bool:

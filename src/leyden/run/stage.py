@@ -31,6 +31,21 @@ class Job:
         return cls(stage, name)
 
 
+PROMPTS, PROBLEMS = Job("prompts"), Job("problems")
+TEACH, SFT, ROLLOUT, SCORE = Job("teach"), Job("sft"), Job("rollout"), Job("score")
+DISTILL, EVALUATE = "distill", "evaluate"
+
+
+def distill(arm: str) -> Job:
+    """The job that trains the student of an arm."""
+    return Job(DISTILL, arm)
+
+
+def evaluate(model: str) -> Job:
+    """The job that evaluates a model: teacher, base, reference or an arm."""
+    return Job(EVALUATE, model)
+
+
 class Artifact(StrEnum):
     """The kinds of artifact. Whoever opens or checks an artifact goes by its kind."""
 
@@ -73,7 +88,7 @@ class Stage:
     """Whether it trains, perhaps in several processes."""
     checks: str = ""
     """``module:function`` of (graph, intent) that must pass before the job begins."""
-    keeps_author: bool = False
+    survives_new_author: bool = False
     """Whether the finished artifact stays as it is when the model that made it changes. The
     one-teacher rule then judges that model."""
 

@@ -13,22 +13,21 @@ from leyden.engines.base import Role
 from leyden.provenance.records import Record
 from leyden.recipe.benchmarks import grader_files, problem_files
 from leyden.recipe.schema import Recipe
-from leyden.run.run import BASE, REFERENCE, SFT_TEACHER, TEACHER
-from leyden.run.stage import Artifact, Job, Stage
-
-PROMPTS, PROBLEMS = Job("prompts"), Job("problems")
-TEACH, SFT, ROLLOUT, SCORE = Job("teach"), Job("sft"), Job("rollout"), Job("score")
-DISTILL, EVALUATE = "distill", "evaluate"
-
-
-def distill(arm: str) -> Job:
-    """The job that trains the student of an arm."""
-    return Job(DISTILL, arm)
-
-
-def evaluate(model: str) -> Job:
-    """The job that evaluates a model: teacher, base, reference or an arm."""
-    return Job(EVALUATE, model)
+from leyden.run.run import BASE, REFERENCE, SFT_TEACHER, TEACHER, evaluated
+from leyden.run.stage import (
+    DISTILL,
+    EVALUATE,
+    PROBLEMS,
+    PROMPTS,
+    ROLLOUT,
+    SCORE,
+    SFT,
+    TEACH,
+    Artifact,
+    Job,
+    Stage,
+    distill,
+)
 
 
 def makes_reference(recipe: Recipe) -> bool:
@@ -69,7 +68,7 @@ def _teach_splits(recipe: Recipe, record: Record | None) -> list[str]:
 
 
 def _rollout_splits(recipe: Recipe, record: Record | None) -> list[str]:
-    """Without an arm that trains on the store, the held-out prompts alone, which are measured.
+    """Only the held-out prompts, for measuring, where no arm trains on the store.
 
     A finished store that holds more is not made again to hold less.
     """
@@ -105,10 +104,6 @@ def _distill_settings(recipe: Recipe, arm: str, record: Record | None) -> dict[s
     return own | live if settings.refresh_every else own
 
 
-def _evaluated(recipe: Recipe) -> list[str]:
-    return [TEACHER, BASE, REFERENCE, *recipe.distill.resolved_arms()]
-
-
 def _evaluate_parents(recipe: Recipe, model: str) -> list[Job]:
     made_by = {TEACHER: [], BASE: [], REFERENCE: sft_job(recipe)}
     problems = [PROBLEMS] if recipe.evaluate.benchmarks else []
@@ -138,7 +133,7 @@ _ROWS: Sequence[Stage] = (
         models=lambda recipe, name: [SFT_TEACHER],
         settings=_prompt_settings,
         files=_prompt_files,
-        keeps_author=True,
+        survives_new_author=True,
     ),
     Stage(
         "problems",
@@ -162,7 +157,7 @@ _ROWS: Sequence[Stage] = (
         settings=lambda recipe, name, record: _own_settings(recipe, "teach"),
         splits=_teach_splits,
         checks="leyden.run.teachers:check_rendering",
-        keeps_author=True,
+        survives_new_author=True,
     ),
     Stage(
         "sft",
@@ -215,7 +210,7 @@ _ROWS: Sequence[Stage] = (
         title="Stage 6: every model answers the same problems.",
         artifact=Artifact.RESULTS,
         runs="leyden.stages.evaluate:run_evaluate",
-        names=_evaluated,
+        names=evaluated,
         parents=_evaluate_parents,
         models=_evaluate_models,
         engines=_evaluate_engines,

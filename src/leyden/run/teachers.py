@@ -1,4 +1,4 @@
-"""The one-teacher rule for a run: who wrote the SFT data, who scores, and who reads prompts how.
+"""Checks of a run's teachers: one model writes and scores, and reads prompts as rendered.
 
 No model is loaded. The rule itself is ``provenance/one_teacher.py``.
 """
@@ -8,7 +8,7 @@ from leyden.provenance.one_teacher import check_one_teacher
 from leyden.provenance.records import Intent
 from leyden.run.graph import Graph
 from leyden.run.run import SFT_TEACHER, TEACHER
-from leyden.run.table import PROMPTS, SCORE, TEACH
+from leyden.run.stage import PROMPTS, SCORE, TEACH
 
 RENDERING = ("tokenizer", "template", "stop tokens")  # the parts of a model that decide prompt ids
 
@@ -19,9 +19,9 @@ def teacher_consistency(graph: Graph, *, keep_completions: bool = True) -> str:
     While there are no completions of the teacher, or they will not be kept, the teacher that is to
     write them counts. Raises ConsistencyError where another model may not score.
     """
-    run, answered = graph.run, graph.record(TEACH) if keep_completions else None
+    run, taught = graph.run, graph.record(TEACH) if keep_completions else None
     return check_one_teacher(
-        answered.intent.models[SFT_TEACHER] if answered else graph.identity(SFT_TEACHER),
+        taught.intent.models[SFT_TEACHER] if taught else graph.identity(SFT_TEACHER),
         graph.identity(TEACHER),
         allowed=run.recipe.score.allow_inconsistent_teacher,
         declared=run.recipe.models.reference is not None,

@@ -128,9 +128,8 @@ def _files() -> list[str]:
             words += ["--symlink", os.readlink(folder), folder]
         elif Path(folder).is_dir():
             words += ["--ro-bind", folder, folder]
-    library = (
-        Path(sys.base_prefix) / "lib"
-    )  # it may lie below a folder that only its owner may enter
+    # Bound by itself: it may lie below a folder that only its owner may enter.
+    library = Path(sys.base_prefix) / "lib"
     words += ["--ro-bind", str(library), f"{INNER_PYTHON}/lib"]
     words += ["--ro-bind", str(python().resolve()), f"{INNER_PYTHON}/bin/{python().name}"]
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]

@@ -21,8 +21,7 @@ from leyden.run.fits import check_vocabulary
 from leyden.run.graph import Graph
 from leyden.run.layout import CHECKPOINTS, METRICS, MODEL
 from leyden.run.run import REFERENCE, TEACHER
-from leyden.run.stage import Job
-from leyden.run.table import ROLLOUT, SCORE, TEACH
+from leyden.run.stage import ROLLOUT, SCORE, TEACH, Job
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.checkpoint import kept_steps

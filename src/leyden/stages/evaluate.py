@@ -32,8 +32,7 @@ from leyden.run.fits import check_limits, check_vocabulary
 from leyden.run.graph import Graph
 from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
 from leyden.run.run import TEACHER
-from leyden.run.stage import Job
-from leyden.run.table import PROBLEMS
+from leyden.run.stage import PROBLEMS, Job
 from leyden.store.reader import Row, Store
 
 
@@ -46,15 +45,15 @@ def run_evaluate(graph: Graph, intent: Intent) -> Record:
     check_limits(run, problems.values(), vocab_size=prompt_facts(graph).vocab_size)
     sampler = Sampler.of_run(graph, intent, role_of(model), model)
     with closing(sampler.engine):
-        answered = answer_benchmarks(
+        measured = evaluate_benchmarks(
             sampler, settings, problems, folder, load_tokenizer(tokenizer_folder(graph))
         )
-    results, seconds = Results(answered.results), answered.seconds
+    results, seconds = Results(measured.results), measured.seconds
     if settings.kl_prompts and model != TEACHER:
         divergence, took = _diverge(graph, intent, model, folder / DIVERGENCE)
         results, seconds = replace(results, divergence=divergence), seconds + took
     write_results(folder, results)
-    return Record(intent, results.fingerprint, answered.counts, seconds)
+    return Record(intent, results.fingerprint, measured.counts, seconds)
 
 
 def role_of(model: str) -> Role:
@@ -63,7 +62,7 @@ def role_of(model: str) -> Role:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Measured:
     """A model's results by benchmark, the rows and tokens that it sampled, and device-seconds."""
 
     results: dict[str, BenchmarkResult]
@@ -76,13 +75,13 @@ class Answered:
         return {"rows": self.rows, "tokens": self.tokens}
 
 
-def answer_benchmarks(
+def evaluate_benchmarks(
     sampler: Sampler,
     settings: Evaluate,
     problems: Mapping[str, RenderedPrompt],
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
-) -> Answered:
+) -> Measured:
     """Sample and grade every benchmark into ``folder``."""
     results, rows, tokens, seconds = {}, 0, 0, 0.0
     for benchmark in settings.benchmarks:
@@ -98,7 +97,7 @@ def answer_benchmarks(
         with sampler.progress(f"{sampler.title}, grading", len(store), "completions") as advance:
             results[benchmark.name] = _grade(store, requests, benchmark, settings, path, advance)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
-    return Answered(results, rows, tokens, seconds)
+    return Measured(results, rows, tokens, seconds)
 
 
 def _requests(

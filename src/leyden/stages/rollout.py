@@ -4,7 +4,7 @@ from leyden.inference.sample import sample_counts, sample_store
 from leyden.provenance.records import Intent, Record
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE
-from leyden.run.table import ROLLOUT
+from leyden.run.stage import ROLLOUT
 
 
 def run_rollout(graph: Graph, intent: Intent) -> Record:

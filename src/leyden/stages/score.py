@@ -5,7 +5,7 @@ from contextlib import closing
 import numpy as np
 import torch
 
-from leyden.data.scored import check_some_doubt
+from leyden.data.scored import check_columns
 from leyden.inference.score import Scorer, fill_scores, units_like
 from leyden.losses import sampled_loss
 from leyden.provenance.records import Intent, Record
@@ -13,7 +13,7 @@ from leyden.run.artifacts import open_artifact, open_prompts, prompt_facts
 from leyden.run.fits import check_limits, check_vocabulary
 from leyden.run.graph import Graph
 from leyden.run.run import TEACHER
-from leyden.run.table import ROLLOUT, SCORE
+from leyden.run.stage import ROLLOUT, SCORE
 from leyden.run.teachers import teacher_consistency
 from leyden.store.reader import Store, open_store
 from leyden.store.writer import open_writer
@@ -35,7 +35,7 @@ def run_score(graph: Graph, intent: Intent) -> Record:
         fill_scores(writer, rollouts, scorer, advance=advance)
     fingerprint = writer.seal()
     store = open_store(writer.folder)
-    check_some_doubt(store, size)
+    check_columns(store, size)
     counts = {"rows": len(store), "tokens": store.num_tokens, **_summary(store)}
     seconds = writer.device_seconds()
     return Record(intent, fingerprint, counts, seconds, teacher_consistency=consistency)

@@ -10,7 +10,7 @@ from leyden.run.fits import check_vocabulary
 from leyden.run.graph import Graph
 from leyden.run.layout import METRICS, MODEL
 from leyden.run.run import BASE, SFT_TEACHER
-from leyden.run.table import SFT, TEACH
+from leyden.run.stage import SFT, TEACH
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.loop import Training

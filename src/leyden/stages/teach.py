@@ -4,7 +4,7 @@ from leyden.inference.sample import sample_counts, sample_store
 from leyden.provenance.records import Intent, Record
 from leyden.run.graph import Graph
 from leyden.run.run import SFT_TEACHER
-from leyden.run.table import TEACH
+from leyden.run.stage import TEACH
 
 
 def run_teach(graph: Graph, intent: Intent) -> Record:

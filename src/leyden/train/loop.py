@@ -82,7 +82,8 @@ class Training:
         """
         if self.settings.patience and len(self.heldout) < self.ranks.world:
             raise ConfigError(
-                f"{self.folder}: patience needs held-out completions, and there are none",
+                f"{self.folder}: patience needs a held-out completion for each of "
+                f"{self.ranks.world} ranks, and there are {len(self.heldout)}",
                 hint="raise prompts.heldout or the length cap, or set patience = 0",
             )
         optimizer = make_optimizer(student, self.settings)

@@ -47,9 +47,8 @@ def main() -> None:
     """Serve jobs from the pipe until it is closed."""
     uid, own_pids = int(sys.argv[2]), sys.argv[3] == "yes"
     sys.path.remove(sys.argv[1])  # the folder of our own files
-    with contextlib.suppress(
-        OSError
-    ):  # if memory runs out, the kernel kills this and its children first
+    # If memory runs out, the kernel kills this process and its children first.
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # programs cannot look into this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,7 +113,7 @@ class Nursery:
         _, status, usage = os.wait4(child, 0)
         os.close(result_read)
         os.close(output_read)
-        result, error = answer(bytes(watch.received[result_read]), token)
+        result, error = report_of(bytes(watch.received[result_read]), token)
         return {
             "ended": ended or how(status, limits, usage),
             "result": result,
@@ -237,7 +236,7 @@ def how(status: int, limits: dict[str, Any], usage: resource.struct_rusage) -> s
     return "file" if number == signal.SIGXFSZ else f"signal {number}"
 
 
-def answer(data: bytes, token: str) -> tuple[Any, str]:
+def report_of(data: bytes, token: str) -> tuple[Any, str]:
     """The child's own report, believed only with the token that it was given."""
     if not data.startswith(token.encode()):
         return None, ""

@@ -21,20 +21,8 @@ X32 = 0x40000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 
 # Numbers that both architectures share come last.
-NEWER = (
-    425,
-    426,
-    427,
-    428,
-    429,
-    430,
-    431,
-    432,
-    433,
-    438,
-    442,
-    447,
-)  # io_uring, mounts, pidfd_getfd
+# io_uring, mounts and pidfd_getfd.
+NEWER = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 447)
 SYSTEM_CALLS = {
     "x86_64": {
         "audit": 0xC000003E,

@@ -35,9 +35,8 @@ class Watch:
             while True:
                 open_pipes = [pipe for pipe in self.caps if pipe not in self.ended]
                 ready, _, _ = select.select([self.exit, *open_pipes], [], [], POLL_SECONDS)
-                if not min(
-                    [True, *map(self.drain, open_pipes)]
-                ):  # every pipe is read, even after one gave too much
+                within = [self.drain(pipe) for pipe in open_pipes]  # every pipe, also after a no
+                if not all(within):
                     return "output"
                 if self.exit in ready:
                     return ""
