@@ -6,12 +6,19 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+REDO = "make the stage again with `leyden run RECIPE --redo STAGE`"  # the end of many hints
+
+
 class LeydenError(Exception):
-    """An error that the user can fix. ``str()`` is the sentence; ``hint`` says what to do."""
+    """An error that the user can fix. ``str()`` is the sentence; ``hint`` says what to do.
+
+    A traceback shows both.
+    """
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
+        self.add_note(f"hint: {hint}")
 
 
 class ConfigError(LeydenError):

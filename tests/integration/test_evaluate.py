@@ -106,6 +106,7 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
     error = capsys.readouterr().err
     assert message in error
     assert "hint:" in error and "Traceback" not in error
+    assert not (tmp_path / "ev").exists()
 
 
 def test_no_such_model(sums, capsys):

@@ -121,6 +121,16 @@ def test_redo_moves_nothing_that_cannot_be_made_again(copied, capsys):
     assert sorted((copied / "run").rglob("*")) == before
 
 
+def test_redo_moves_nothing_when_what_it_would_read_is_damaged(copied, capsys):
+    before = sorted((copied / "run").rglob("*"))
+    shard = next((copied / "run/rollout/shards").iterdir())
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for flags in ([], ["--dry-run"]):
+        refused(capsys, again(copied, "--redo", "distill", *flags), f"{shard}: damaged")
+    assert sorted((copied / "run").rglob("*")) == before
+
+
 def test_up_to_distill_no_teacher_is_needed(copied):
     forget(copied, "distill/sampled", "distill/tail", "distill/control", "evaluate")
     shutil.rmtree(copied / "models/teacher")

@@ -33,6 +33,26 @@ def test_the_page_needs_nothing_from_outside(page):
     assert not re.search(r"(?:src|href)\s*=|url\(|@import|<script", page)
 
 
+@pytest.mark.parametrize(
+    ("folders", "sentence"),
+    [
+        (["run", "run/evaluate/tail"], "a report is about one kind"),
+        (["run/teach"], "run/teach: is neither a run nor an evaluation"),
+        (["nowhere"], "nowhere: is neither a run nor an evaluation"),
+    ],
+)
+def test_what_has_no_report_is_refused(finished, capsys, folders, sentence):
+    assert run(["report", *(str(finished / folder) for folder in folders)]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_evaluation_that_is_not_finished_has_no_report(copied, capsys):
+    folder = copied / "run/evaluate/tail"
+    (folder / "record.json").unlink()
+    assert run(["report", str(folder)]) == 1
+    assert "tail: the evaluation is not finished" in capsys.readouterr().err
+
+
 def test_what_a_model_writes_is_escaped(finished, monkeypatch):
     """The tokenizer decodes to markup, and none of it may reach the page as markup."""
     from leyden.report import collect

@@ -1,5 +1,7 @@
 """Recipes refuse unknown keys and wrong values, and explain why."""
 
+import traceback
+
 import pytest
 
 from conftest import SMALL
@@ -53,7 +55,10 @@ def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
         (["--sft.learning_rate", "nan"], "sft.learning_rate"),
         (["--teach.top_p", "1.5"], "teach.top_p = 1.5 is not valid"),
         (["--score.top_k", "0"], "needs stored top-k"),
-        (["--distill.arms.sampled.importance", "tokens"], "arms.sampled.importance"),
+        (
+            ["--distill.arms.sampled.importance", "tokens"],
+            "--distill.arms.sampled.importance = 'tokens' is not valid",
+        ),
         (["--distill.arms.tail.importance", "token"], "no meaning for objective"),
         (["--distill.arms.sampled.importance_cap", "2.0"], "importance_cap is set"),
         (["--models.sft_teacher", "x"], "did not write the SFT data"),
@@ -61,7 +66,7 @@ def test_flags_set_fields_with_dashes_or_underscores(tmp_path):
         (["--distill.arms.tail.top_k", "5"], "top_k = 5 exceeds the stored score.top_k = 4"),
         (["--distill.arms.sampled.top_k", "2"], "top_k has no effect for objective"),
         (["--distill.arms.sft_teacher", "{}"], "'sft_teacher' is the name of another model"),
-        (["--distill.arms.tail.stepz", "3"], "tail.stepz = 3: unknown key; did you mean 'steps'?"),
+        (["--distill.arms.tail.stepz", "3"], "unknown key distill.arms.tail.stepz = 3"),
         (["--evaluate.kl_prompts", "99"], "exceeds prompts.heldout = 8"),
         (["--distill.arms.base", "{}"], "name of another model"),
         (["--seed.x", "1"], "not a section"),
@@ -74,10 +79,31 @@ def test_a_bad_field_is_named_with_what_was_found(tmp_path, flags, sentence):
     assert caught.value.hint
 
 
-def test_a_typo_is_answered_with_the_field_that_was_meant(tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "value", "hint"),
+    [
+        ("--teach.temprature", "1.0", "did you mean 'temperature'?"),  # codespell:ignore
+        ("--distill.arms.tail.stepz", "3", "did you mean 'steps'?"),
+        ("--distill.arms.tail.objective", "topk-tail", "did you mean 'topk_tail'?"),
+        ("--sft.steps", "0", "steps is: Optimizer steps."),
+    ],
+)
+def test_a_mistake_is_answered_with_what_was_meant(tmp_path, flag, value, hint):
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, "--teach.temprature", "1.0")  # codespell:ignore
-    assert caught.value.hint == "did you mean 'temperature'?"
+        load(tmp_path, flag, value)
+    assert caught.value.hint == hint
+
+
+def test_a_mistake_is_placed_in_the_file_or_in_the_flag(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--sft\.steps = 0 is not valid"):
+        load(tmp_path, "--sft.steps", "0")
+    with pytest.raises(ConfigError, match=r"r\.toml: distill.arms.tail.top_k = -1 is not valid"):
+        load(tmp_path, change=("[distill.arms.tail]", "[distill.arms.tail]\ntop_k = -1"))
+
+
+def test_a_traceback_shows_the_hint_too():
+    error = ConfigError("a sentence", hint="what to do")
+    assert traceback.format_exception(error)[-1] == "hint: what to do\n"
 
 
 def test_a_missing_section_and_bad_toml_are_sentences(tmp_path):

@@ -70,6 +70,11 @@ def test_public_names_are_the_same_at_run_time_and_for_type_checkers():
         _ = leyden.nothing  # pyrefly: ignore[missing-attribute]
 
 
+def test_a_misspelt_command_is_named(capsys):
+    assert run(["stauts"]) == 2  # codespell:ignore
+    assert capsys.readouterr().err.endswith("hint: did you mean `leyden status`?\n")
+
+
 def test_version(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"leyden {PROJECT['version']}\n"

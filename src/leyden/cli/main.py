@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a LeydenError, one sentence and a hint; 2 usage; 130 interrupted.
 """
 
+import difflib
 import os
 import select
 import sys
@@ -56,6 +57,9 @@ def run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"leyden {package_versions('leyden')['leyden']}")
         return 0
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        print(_no_such_command(arguments[0]), file=sys.stderr)
+        return 2
     command, rest = _parse(arguments)
     if rest and not isinstance(command, TAKES_FIELDS):
         print(f"leyden: unknown arguments: {' '.join(rest)}", file=sys.stderr)
@@ -85,13 +89,20 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _no_such_command(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean `leyden {close[0]}`?" if close else f"one of {', '.join(COMMANDS)}"
+    return f"error: leyden has no command {name!r}\nhint: {hint}"
+
+
 def _parse(arguments: list[str]) -> tuple[Any, list[str]]:
     """The command and the arguments that it does not know, which may be fields of a recipe."""
     named = [Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()]
     return tyro.cli(
         reduce(or_, named),
         prog="leyden",
-        description="Distil a language model on its own outputs, with no teacher running.",
+        description="Distil a language model on its own outputs, with no teacher running. "
+        "`leyden --version` prints the version.",
         args=arguments,
         return_unknown_args=True,
         config=(tyro.conf.OmitSubcommandPrefixes,),

@@ -26,8 +26,6 @@ from leyden.evals.results import BenchmarkResult, Comparison, Divergence, Estima
 from leyden.monitor.costs import ArmCost
 from leyden.monitor.show import ShownRow
 from leyden.monitor.status import RunStatus
-from leyden.run.layout import results_file
-from leyden.run.run import Run
 from leyden.run.stage import Job
 from leyden.telemetry.progress import Advance
 
@@ -111,8 +109,10 @@ def print_status(status: RunStatus) -> None:
     console.print(_jobs(status))
     if status.costs:
         console.print(_costs(status.costs))
-    if status.results:
+    if any(status.results.values()) or status.divergence:
         console.print(_results(status))
+    elif status.results:
+        console.print("no accuracies: the recipe names no benchmarks")
     console.print(f"one teacher: {status.teacher_consistency}")
     for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
@@ -138,7 +138,7 @@ def _jobs(status: RunStatus) -> Table:
 def _costs(costs: Mapping[str, ArmCost]) -> Table:
     table = Table(title="device-seconds of each arm", title_justify="left")
     table.add_column("arm", min_width=max(map(len, costs)))
-    for name in (*next(iter(costs.values())).phases, "total", "shared by"):
+    for name in (*next(iter(costs.values())).phases, "total", "shared"):
         table.add_column(name, justify="right")
     for arm, cost in costs.items():
         cells = (f"{value:.1f}" for value in (*cost.phases.values(), cost.total))
@@ -247,12 +247,8 @@ def print_row(row: ShownRow) -> None:
     console.print(table)
 
 
-def write_report(roots: list[Path], out: Path | None) -> None:
+def write_report(folders: list[Path], out: Path | None) -> None:
     """Write the page about runs, or about evaluations, and print where it is."""
-    from leyden.report.page import write_evaluation_report
-    from leyden.report.page import write_report as write
+    from leyden.report.page import write_report_of
 
-    if all(results_file(root).is_file() for root in roots):
-        print(f"report: {write_evaluation_report(roots, out)}")
-    else:
-        print(f"report: {write([Run.open(root) for root in roots], out)}")
+    print(f"report: {write_report_of(folders, out)}")

@@ -48,9 +48,17 @@ def _parse(line: str, where: str) -> Row:
         json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be hashed
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{where}: not valid JSON: {error}", hint="a prompt file holds one JSON object per line"
+            f"{where}: not valid JSON: {_reason(error)}",
+            hint="such a file holds one JSON object per line",
         ) from error
     return _object(row, where)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong and where in its line, for the JSON reader counts lines from that line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, at character {error.colno}"
+    return str(error)
 
 
 def _object(row: Any, where: str) -> Row:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from leyden.errors import EngineError, first_line
 
+HINT = "give a folder in the Hugging Face format, or a Hub id such as org/name"
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -17,7 +18,7 @@ def model_folder(place: str) -> Path:
     if path.is_dir():
         return path.resolve()
     if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", place):
-        raise EngineError(f"{place}: no such model folder", hint="check the path in [models]")
+        raise EngineError(f"{place}: no such model folder", hint=HINT)
     from huggingface_hub import snapshot_download
 
     name, _, revision = place.partition("@")

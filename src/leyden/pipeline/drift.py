@@ -6,10 +6,12 @@ from pathlib import Path
 
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, ConsistencyError, StoreError
+from leyden.evals.results import read_results
 from leyden.provenance.changes import check_drift, check_dtype
 from leyden.provenance.records import INTENT
+from leyden.run.artifacts import open_artifact, open_prompts
 from leyden.run.graph import Graph, resolve
-from leyden.run.stage import SCORE, TEACH, Job
+from leyden.run.stage import ROLLOUT, SCORE, TEACH, Artifact, Job
 from leyden.run.teachers import teacher_consistency
 
 # A unit committed, or a resume point reached: what an unfinished job holds that is worth keeping.
@@ -87,6 +89,25 @@ def _redo_hint(graph: Graph, job: Job) -> str:
     every = f" (or --redo {job.stage} for every {job.stage} job)" if job.name else ""
     again = ", ".join(map(str, graph.descendants([job])))
     return f"undo the change, or `leyden run RECIPE --redo {job}`{every} to make again: {again}"
+
+
+def check_whole(graph: Graph, job: Job) -> None:
+    """Raise a StoreError unless the finished artifact of ``job`` is the one that its record names.
+
+    Its bytes are hashed; the values in them are not looked at.
+    """
+    match graph.stage(job).artifact:
+        case Artifact.PROMPTS:
+            open_prompts(graph, job)
+        case Artifact.COMPLETIONS:
+            open_artifact(graph, job)
+        case Artifact.SCORES:  # read with the rollouts, row for row
+            open_artifact(graph, job)
+            open_artifact(graph, ROLLOUT)
+        case Artifact.MODEL:
+            graph.fingerprint(job)
+        case Artifact.RESULTS:
+            read_results(graph.folder(job))
 
 
 def holds_work(folder: Path) -> bool:

@@ -60,6 +60,8 @@ def evaluate_model(
     engine = open_engine(EngineSpec("student", str(model), settings.execution, vocab_size))
     intent = _intent(settings, identity, {"student": engine.numerics()})
     folder = out or EVALUATIONS / f"{model.name}-{intent.digest[:8]}"
+    new = read_intent(folder) is None  # then a mistake in files or settings leaves no folder
+    prepared = _prepare(settings, model, progress) if new else None
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
@@ -69,7 +71,7 @@ def evaluate_model(
                 folder, begun, intent, hint="undo the change, or give a new folder with --out"
             )
         if read_record(folder) is None:
-            renderer, prompts = _prepare(settings, model, progress)
+            renderer, prompts = prepared or _prepare(settings, model, progress)
             if begun is not None and holds_work(folder):
                 check_dtype(folder, begun, intent)
                 warn_of_numerics(folder, begun, intent)

@@ -13,6 +13,7 @@ from leyden.pipeline.drift import (
     check_ready,
     check_run,
     check_unchanged,
+    check_whole,
     holds_work,
 )
 from leyden.pipeline.launch import launch_ranks
@@ -174,6 +175,10 @@ def _check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
     check_kept(graph, [job for job in graph.jobs if job not in again])
     check_ready(graph, again)
+    stay = {parent for job in again for parent in graph.parents(job) if parent not in again}
+    for job in stay:
+        if graph.finished(job):
+            check_whole(graph, job)
 
 
 def _supersede(graph: Graph, again: Sequence[Job], announce: Announce) -> None:

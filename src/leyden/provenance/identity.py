@@ -106,7 +106,9 @@ def _part(value: Any) -> str:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise EngineError(f"{folder}: no such model folder", hint="check the path in [models]")
+        raise EngineError(
+            f"{folder}: no such model folder", hint="give a folder in the Hugging Face format"
+        )
     if not (folder / "config.json").is_file():
         raise EngineError(
             f"{folder}: has no config.json", hint="give a folder in the Hugging Face format"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import read_object, write_json
 from leyden.provenance.identity import ModelIdentity, fingerprint
 
@@ -168,5 +168,5 @@ def _by_role(numerics: dict[str, Any]) -> dict[str, Numerics]:
 def _unreadable(path: Path, error: Exception) -> StoreError:
     return StoreError(
         f"{path}: not a record of this version of leyden: {error}",
-        hint="use the version that wrote it, or redo the stage",
+        hint=f"use the version that wrote it, or {REDO}",
     )

@@ -1,17 +1,17 @@
 """Recipe files: from TOML and flags to a validated ``Recipe``, and back to TOML."""
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from leyden.errors import ConfigError
 from leyden.files import write_atomic
+from leyden.recipe.mistakes import explain
 from leyden.recipe.schema import Evaluation, Recipe
 
 
@@ -22,19 +22,17 @@ def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe
     """
     values = read_toml(path)
     _resolve_paths(values, path.parent.resolve())
-    for key, text in overrides:
-        _override(values, key, text)
+    flags = [_override(values, key, text) for key, text in overrides]
     _resolve_paths(values, Path.cwd())
-    return validate_recipe(values, source=str(path))
+    return validate(Recipe, values, source=str(path), flags=flags)
 
 
 def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]) -> Evaluation:
     """Apply (key, text) pairs to ``values`` and validate. Paths are relative to the working
     directory."""
-    for key, text in overrides:
-        _override(values, key, text)
+    flags = [_override(values, key, text) for key, text in overrides]
     _resolve_paths(values, Path.cwd())
-    return validate(Evaluation, values, source="leyden evaluate")
+    return validate(Evaluation, values, source="leyden evaluate", flags=flags)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -58,12 +56,18 @@ def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 S = TypeVar("S", bound=BaseModel)
 
 
-def validate(section: type[S], values: Mapping[str, Any], *, source: str) -> S:
-    """Validate any section in JSON mode, in which TOML's arrays pass as tuples."""
+def validate(
+    section: type[S], values: Mapping[str, Any], *, source: str, flags: Collection[str] = ()
+) -> S:
+    """Validate any section in JSON mode, in which TOML's arrays pass as tuples.
+
+    Raises ConfigError with the first mistake, which it places in a flag if its key is one of
+    ``flags``, and else in ``source``.
+    """
     try:
         return section.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _explain(error, source, section) from error
+        raise explain(error, section, source, flags) from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -93,13 +97,17 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _override(values: dict[str, Any], key: str, text: str) -> None:
-    """Set a dotted key. The text is read as a TOML value, or else taken as a string."""
+def _override(values: dict[str, Any], key: str, text: str) -> str:
+    """Set a dotted key, and return it as the recipe spells it.
+
+    The text is read as a TOML value, or else taken as a string.
+    """
     *sections, field = key.split(".")
-    inside = ""
+    inside, spelled = "", []
     for name in sections:
         section = _spelled(name, values, inside)
         values, inside = values.setdefault(section, {}), section
+        spelled.append(section)
         if not isinstance(values, dict):
             raise ConfigError(
                 f"--{key}: {section} is not a section of the recipe",
@@ -110,6 +118,7 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         values[field] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         values[field] = text
+    return ".".join([*spelled, field])
 
 
 def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
@@ -139,48 +148,3 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     for entry in files:
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             entry["file"] = str((folder / Path(entry["file"]).expanduser()).resolve())
-
-
-def _explain(error: ValidationError, source: str, top: type[BaseModel]) -> ConfigError:
-    """The first validation error as one sentence with the key, its value and a hint."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    value, kind = first.get("input"), first["type"]
-    if kind == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1], top)
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        hint += "; as a flag: --section.field VALUE" if len(first["loc"]) == 1 else ""
-        return ConfigError(f"{source}: unknown key {key} = {value!r}", hint=hint)
-    if first["loc"] and first["loc"][-1] == "[key]":
-        return ConfigError(
-            f"{source}: {value!r} is not a name", hint="lower-case letters, digits, - and _"
-        )
-    if kind == "missing":
-        return ConfigError(
-            f"{source}: {key} is required and missing", hint=f"add {key} to the recipe"
-        )
-    if kind == "value_error":
-        where = f"{key}: " if key else ""
-        message = str(first["ctx"]["error"]).splitlines()
-        return ConfigError(
-            f"{source}: {where}{' '.join(message)}", hint="change one of the settings named"
-        )
-    return ConfigError(
-        f"{source}: {key} = {value!r} is not valid: {first['msg']}",
-        hint=f"`leyden config --schema` documents {key}",
-    )
-
-
-def _fields_at(location: tuple[int | str, ...], top: type[BaseModel]) -> list[str]:
-    """Names of the fields that the section at ``location`` has."""
-    section: type[BaseModel] | None = top
-    for part in location:
-        field = section.model_fields.get(str(part)) if section else None
-        if field is None:
-            continue
-        candidates = [field.annotation, *get_args(field.annotation)]
-        section = next(
-            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section
-        )
-    return sorted(section.model_fields) if section else []

@@ -1,6 +1,5 @@
 """Settings of training: optimisation, objectives, and the arms that share a store."""
 
-import difflib
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -141,16 +140,16 @@ class Distill(Objective):
         return self
 
 
+class ArmMistake(ValueError):
+    """An arm whose settings are not valid. ``error`` says where within the arm."""
+
+    def __init__(self, arm: str, error: ValidationError) -> None:
+        super().__init__(f"arms.{arm}: {error}")
+        self.arm, self.error = arm, error
+
+
 def _resolve_arm(name: str, settings: dict[str, Any]) -> Objective:
     try:
         return Objective.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["arms", name, *map(str, first["loc"])])
-        if first["type"] == "value_error":
-            raise ValueError(f"{key}: {first['ctx']['error']}") from error
-        if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(first["loc"][-1]), Objective.model_fields, n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{key} = {first['input']!r}: unknown key{meant}") from error
-        raise ValueError(f"{key} = {first['input']!r}: {first['msg']}") from error
+        raise ArmMistake(name, error) from error

@@ -8,16 +8,48 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
 from leyden.errors import StoreError
 from leyden.files import write_atomic
-from leyden.provenance.records import Record, require_record
+from leyden.provenance.records import Record, read_intent, read_record, require_record
 from leyden.report.benchmarks import Evaluated, collect_benchmarks
 from leyden.report.collect import collect_run, compare
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
-from leyden.run.layout import REPORT
+from leyden.run.layout import RECIPE, REPORT
 from leyden.run.run import Run
-from leyden.run.stage import PROBLEMS, PROMPTS, SFT, Job, distill
+from leyden.run.stage import EVALUATE, PROBLEMS, PROMPTS, SFT, Job, distill
 
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
+
+
+def write_report_of(folders: list[Path], out: Path | None) -> Path:
+    """Write the report of runs, or of evaluations. Raises StoreError where ``folders`` are neither,
+    or some of both."""
+    runs = [folder for folder in folders if (folder / RECIPE).is_file()]
+    for folder in folders:
+        if folder not in runs:
+            _check_evaluation(folder)
+    if not runs:
+        return write_evaluation_report(folders, out)
+    if len(runs) < len(folders):
+        other = next(folder for folder in folders if folder not in runs)
+        raise StoreError(
+            f"{runs[0]} is a run and {other} is an evaluation, and a report is about one kind",
+            hint="give runs alone, or evaluations alone: those of a run are RUN/evaluate/MODEL",
+        )
+    return write_report([Run.open(folder) for folder in runs], out)
+
+
+def _check_evaluation(folder: Path) -> None:
+    begun = read_intent(folder)
+    if begun is None or Job.parse(begun.stage).stage != EVALUATE:
+        raise StoreError(
+            f"{folder}: is neither a run nor an evaluation",
+            hint="give a folder that `leyden run` or `leyden evaluate MODEL` made",
+        )
+    if read_record(folder) is None:
+        raise StoreError(
+            f"{folder}: the evaluation is not finished",
+            hint="the command that began it goes on from there",
+        )
 
 
 def write_report(runs: list[Run], out: Path | None) -> Path:

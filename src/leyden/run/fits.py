@@ -66,7 +66,7 @@ def check_length(prompt: RenderedPrompt, cap: int, context: int) -> None:
         raise ConfigError(
             f"prompt {prompt.id} has {length} tokens; with max_new_tokens = {cap} it exceeds "
             f"the models' context of {context}",
-            hint="lower max_new_tokens or remove the prompt",
+            hint="lower that max_new_tokens, or remove the prompt from its file",
         )
 
 

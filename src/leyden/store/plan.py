@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import disk_errors, write_atomic
 from leyden.provenance.identity import derive_seed
 
@@ -84,7 +84,7 @@ def read_plan(folder: Path, digest: str) -> list[Unit]:
     if hashlib.sha256(data).hexdigest() != digest:
         raise StoreError(
             f"{path}: damaged, or not the plan that this store names",
-            hint="restore the file from a copy, or redo the stage",
+            hint=f"restore the file from a copy, or {REDO}",
         )
     units: dict[str, list[PlanRow]] = {}
     for row in pa.ipc.open_file(data).read_all().to_pylist():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import read_object
 from leyden.provenance.records import require_same
 from leyden.store.plan import read_plan
@@ -88,8 +88,8 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
     if not is_sealed(folder):
         raise StoreError(
             f"{folder}: is not sealed",
-            hint="run its stage again to finish it; if it was finished, restore SEALED.json or "
-            "redo the stage",
+            hint="run its stage again to finish it; if it was finished, restore SEALED.json, or "
+            + REDO,
         )
     about = read_header(folder)
     seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import create_once, disk_errors, json_bytes, read_object, write_atomic
 from leyden.store.plan import Unit
 
@@ -57,7 +57,7 @@ def read_commit(path: Path) -> dict[str, Any]:
 def open_shard(path: Path, digest: str) -> pa.Table:
     """Memory-map a shard whose bytes have the sha256 ``digest``."""
     if not path.exists():
-        raise StoreError(f"{path}: a shard is missing", hint="restore it, or redo the stage")
+        raise StoreError(f"{path}: a shard is missing", hint=f"restore it, or {REDO}")
     with disk_errors(path), open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     if content != digest:
@@ -80,9 +80,7 @@ def open_committed(folder: Path, unit: Unit) -> pa.Table:
 
 def damaged(path: Path, what: str) -> StoreError:
     """The error for a file that is not what was written; ``what`` says how that shows."""
-    return StoreError(
-        f"{path}: damaged: {what}", hint="restore the file from a copy, or redo the stage"
-    )
+    return StoreError(f"{path}: damaged: {what}", hint=f"restore the file from a copy, or {REDO}")
 
 
 def num_tokens(table: pa.Table) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import (
     create_once,
     json_bytes,
@@ -74,7 +74,7 @@ class StoreWriter:
                     raise StoreError(
                         f"{self.folder}: unit {unit.name} was made otherwise: it says "
                         f"{notes_of(table.schema)}, and this engine gives {notes_of(self.schema)}",
-                        hint="go on with the engine that began the store, or redo the stage",
+                        hint=f"go on with the engine that began the store, or {REDO}",
                     )
 
     def seal(self) -> str:
@@ -158,12 +158,10 @@ def open_writer(
     about = read_header(folder)
     planned = read_plan(folder, about["plan"])
     if about["schema"] != described(schema):
-        raise StoreError(f"{header}: names other columns", hint="redo the stage")
+        raise StoreError(f"{header}: names other columns", hint=REDO)
     # Rows are compared, not units: the size of a unit may change, the samples may not.
     if about["origin"] != origin or _rows(planned) != _rows(units):
-        raise StoreError(
-            f"{folder}: was begun from other settings or prompts", hint="redo the stage"
-        )
+        raise StoreError(f"{folder}: was begun from other settings or prompts", hint=REDO)
     writer = StoreWriter(folder, schema, tuple(planned))
     writer.check_committed()
     return writer
