@@ -90,6 +90,7 @@ def table(accuracies: Accuracies) -> str:
     teacher, base = mean_and_error(of(one, "teacher")), mean_and_error(of(one, "base"))
     models = f"Teacher {teacher}, student before SFT {base}."
     lines += ["", f"{models} {len(one)} seeds with 512 problems each, sampled at temperature 1."]
+    lines += ["Differences are taken before rounding."]
     return "\n".join(lines) + "\n"
 
 

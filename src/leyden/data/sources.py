@@ -142,28 +142,36 @@ def take(
     unique: bool = True,
 ) -> list[P]:
     """Apply ``read`` to each (where, row) that skip and limit leave. Ids must all differ."""
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, P]] = {}
     prompts: list[P] = []
     for where, row in islice(rows, source.skip, None):
         if len(prompts) == source.limit:
             break
         prompt = read(row, where)
         if unique and prompt.id in seen:
-            file, _, line = seen[prompt.id].rpartition(":")
+            place, first = seen[prompt.id]
+            file, _, line = place.rpartition(":")
             other = "" if where.startswith(f"{file}:") else f" of {file}"
+            what = "the same prompt" if prompt.text == first.text else "another prompt"
             raise ConfigError(
-                f"{where}: prompt id {prompt.id!r} was already used in line {line}{other}",
-                hint="make ids unique; without an id_field the prompt's own text is the id",
+                f"{where}: prompt id {prompt.id!r} was used in line {line}{other} for {what}",
+                hint="remove one of the two, or set an id_field that tells them apart; without it "
+                "the id is a hash of the text",
             )
-        seen[prompt.id] = where
+        seen[prompt.id] = (where, prompt)
         prompts.append(prompt)
     return prompts
+
+
+def text_id(text: str) -> str:
+    """The id of a prompt whose file gives none: a hash of its text."""
+    return fingerprint(text)[:16]
 
 
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
     text = written(row, source.prompt_field, where)
     answer = scalar(row, source.answer_field, where) if source.answer_field else None
-    name = scalar(row, source.id_field, where) if source.id_field else fingerprint(text)[:16]
+    name = scalar(row, source.id_field, where) if source.id_field else text_id(text)
     return Prompt(name, text, answer, row)
 
 

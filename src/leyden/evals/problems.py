@@ -5,11 +5,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.data.sources import Prompt, Row, read_rows, scalar, take, written
+from leyden.data.sources import Prompt, Row, read_rows, scalar, take, text_id, written
 from leyden.errors import ConfigError
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
-from leyden.provenance.identity import fingerprint
 from leyden.recipe.benchmarks import Benchmark, Fields, Problems, known_benchmarks
 
 BOX_OR_BRACE = r"\\(?:boxed|fbox)\s*\{|\\boxed\s*([0-9A-Za-z])|\\[{}\\]|[{}]"
@@ -66,7 +65,7 @@ def _problem(row: Row, benchmark: Benchmark, where: str) -> Problem:
     source = benchmark.problems
     question = written(row, _field(row, source.prompt_field, where), where)
     answer = _answer(row, source, where) if source.answer_field else None
-    name = fingerprint(question)[:16]
+    name = text_id(question)
     if source.id_field:
         name = scalar(row, _field(row, source.id_field, where), where)
     kept = {"code": lambda: {"tests": read_tests(row, where)}, "math": dict, "exact": dict}
@@ -85,7 +84,8 @@ def _field(row: Row, names: Fields, where: str) -> str:
     raise ConfigError(
         f"{where}: {empty or 'has no field ' + ' or '.join(map(repr, candidates))}; it has "
         f"{', '.join(map(repr, sorted(row)))}",
-        hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
+        hint="name the right field in the recipe (prompt_field, answer_field, id_field); all "
+        "rows of a file have answers, or all have tests",
     )
 
 
