@@ -55,7 +55,7 @@ def _parse(line: str, where: str) -> Row:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong and where in its line, for the JSON reader counts lines from that line."""
+    """The mistake and its place in the line. The JSON reader would call every line line 1."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, at character {error.colno}"
     return str(error)

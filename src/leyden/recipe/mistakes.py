@@ -46,7 +46,7 @@ def explain(
 
 
 def _first(error: ValidationError) -> tuple[Location, Any]:
-    """Where the first mistake is, inside an arm if it is an arm's, and what pydantic says of it."""
+    """The place of the first mistake, inside an arm if it is an arm's, and pydantic's account."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if not isinstance(cause, ArmMistake):
@@ -56,7 +56,7 @@ def _first(error: ValidationError) -> tuple[Location, Any]:
 
 
 def _unknown(location: Location, top: type[BaseModel]) -> str:
-    """What the key may have been meant to be."""
+    """A hint at the key that was meant, or else all keys that the section has."""
     section = list(_sections(location[:-1], top))[-1]
     known = sorted(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
