@@ -19,10 +19,15 @@ DEFAULT_CHUNK = 1024  # tokens: 0.6 GB of float32 logits at a vocabulary of 152k
 
 @dataclass(frozen=True)
 class Head:
-    """A language-model head: ``logits = hidden @ weight_VD.T + bias_V``."""
+    """A language-model head: ``logits = scale * (hidden @ weight_VD.T + bias_V)``.
+
+    With a ``cap`` they are then capped softly: ``cap * tanh(logits / cap)``.
+    """
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def token_logprobs(
     inputs).
     """
     ids = ids_NK if ids_NK.dim() == 2 else ids_NK[:, None]
-    logp_NK = _TokenLogprobs.apply(hidden_ND, head.weight_VD, head.bias_V, ids, chunk)
+    logp_NK = _TokenLogprobs.apply(hidden_ND, head.weight_VD, head.bias_V, ids, head, chunk)
     return logp_NK.view(ids_NK.shape)
 
 
@@ -60,15 +65,15 @@ class _TokenLogprobs(torch.autograd.Function):
     """Chunked gather of a log-softmax; the backward pass makes each chunk's softmax again."""
 
     @staticmethod
-    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_NK, chunk):
+    def forward(ctx, hidden_ND, weight_VD, bias_V, ids_NK, head, chunk):
         dtype = _softmax_dtype(hidden_ND.dtype)
         logp_NK = torch.empty(ids_NK.shape, dtype=dtype, device=hidden_ND.device)
         for part in _chunks(len(ids_NK), chunk):
             # log_softmax subtracts the maximum first: logits - logsumexp would round at its scale
-            logp_CV = _logits(hidden_ND[part], weight_VD, bias_V).log_softmax(-1)
+            logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
             logp_NK[part] = logp_CV.gather(-1, ids_NK[part])
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, ids_NK)
-        ctx.chunk = chunk
+        ctx.scale, ctx.cap, ctx.chunk = head.scale, head.cap, chunk
         return logp_NK
 
     @staticmethod
@@ -76,22 +81,35 @@ class _TokenLogprobs(torch.autograd.Function):
         """d logp[n,k] / d logits[n,v] = [v == ids[n,k]] - p[n,v], then through the head."""
         (grad_NK,) = grad_outputs
         hidden_ND, weight_VD, bias_V, ids_NK = ctx.saved_tensors
+        head = Head(weight_VD, bias_V, ctx.scale, ctx.cap)
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=grad_NK.dtype)
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_NK.dtype)
         for part in _chunks(len(ids_NK), ctx.chunk):
-            grad_CV = _logits(hidden_ND[part], weight_VD, bias_V).softmax(-1)
+            logits_CV = head_logits(hidden_ND[part], head)
+            slope_CV = _slope(logits_CV, head)
+            grad_CV = logits_CV.softmax(-1)
+            del logits_CV
             # In place: [C, V] is the largest tensor of a training step. An id may stand several
             # times in a row, as the sampled token and in the top k, so its gradients are added.
             grad_CV.mul_(-grad_NK[part].sum(-1, True))
             grad_CV.scatter_add_(-1, ids_NK[part], grad_NK[part])
+            if slope_CV is not None:
+                grad_CV.mul_(slope_CV)
             low_CV = grad_CV.to(hidden_ND.dtype)  # the model's own dtype for the matrix products
             grad_hidden_ND[part] = low_CV @ weight_VD.to(hidden_ND.dtype)
             grad_weight_VD += low_CV.T @ hidden_ND[part]
             if grad_bias_V is not None:
                 grad_bias_V += grad_CV.sum(0)
         bias = None if grad_bias_V is None else grad_bias_V.to(bias_V.dtype)
-        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), bias, None, None
+        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), bias, None, None, None
+
+
+def _slope(logits_CV: Tensor, head: Head) -> Tensor | float | None:
+    """The derivative of final logits by ``hidden @ weight + bias``; None where it is 1."""
+    if head.cap is not None:  # of cap * tanh(x / cap): 1 - tanh^2
+        return head.scale * (1 - (logits_CV / head.cap).square())
+    return None if head.scale == 1.0 else head.scale
 
 
 @torch.no_grad()
@@ -111,8 +129,7 @@ def score_tokens(
     """
     parts: list[ScoreTensors] = []
     for part in _chunks(len(ids_N), chunk):
-        logits_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V)
-        logp_CV = logits_CV.log_softmax(-1)
+        logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
         block = None
         if top_k or at_ids_NK is not None:
             ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
@@ -146,26 +163,26 @@ def reverse_kl(
     """
     parts = []
     for part in _chunks(len(hidden_ND), chunk):
-        logp_CV = _logits(hidden_ND[part], head.weight_VD, head.bias_V).log_softmax(-1)
-        other_CV = _logits(other_ND[part], other.weight_VD, other.bias_V).log_softmax(-1)
+        logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
+        other_CV = head_logits(other_ND[part], other).log_softmax(-1)
         parts.append((logp_CV.exp() * (logp_CV - other_CV)).sum(-1))
     return torch.cat(parts)
 
 
 def head_logits(hidden_CD: Tensor, head: Head) -> Tensor:
-    """[C, V] logits, float32 at least."""
-    return _logits(hidden_CD, head.weight_VD, head.bias_V)
-
-
-def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """Logits never rounded to bfloat16: products of low-precision inputs, in float32."""
+    """[C, V] logits, never rounded to bfloat16: products of low-precision inputs, in float32."""
     dtype = _softmax_dtype(hidden_CD.dtype)
     if hidden_CD.is_cuda and hidden_CD.dtype != dtype:
         # CUDA multiplies bfloat16 into float32; on a CPU the inputs are widened instead.
-        logits_CV = torch.mm(hidden_CD, weight_VD.to(hidden_CD.dtype).T, out_dtype=dtype)
+        weight_VD = head.weight_VD.to(hidden_CD.dtype)
+        logits_CV = torch.mm(hidden_CD, weight_VD.T, out_dtype=dtype)
     else:
-        logits_CV = hidden_CD.to(dtype) @ weight_VD.to(dtype).T
-    return logits_CV if bias_V is None else logits_CV + bias_V.to(dtype)
+        logits_CV = hidden_CD.to(dtype) @ head.weight_VD.to(dtype).T
+    if head.bias_V is not None:
+        logits_CV = logits_CV + head.bias_V.to(dtype)
+    if head.scale != 1.0:
+        logits_CV = logits_CV * head.scale
+    return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
 
 
 def _entropy(logp_CV: Tensor) -> Tensor:

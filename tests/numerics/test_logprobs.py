@@ -22,15 +22,19 @@ def top_k_of(scores: ScoreTensors) -> TopKTensors:
     return scores.top_k
 
 
-def oracle(hidden, weight, bias, ids):
+def oracle(hidden, weight, bias, ids, scale=1.0, cap=None):
     """log p = z_id - log sum_v exp z_v, one token and one id at a time, in Python floats."""
     rows = []
     for n in range(len(hidden)):
         z = [
-            sum(float(h) * float(w) for h, w in zip(hidden[n], row, strict=True))
-            + (float(bias[v]) if bias is not None else 0.0)
+            scale
+            * (
+                sum(float(h) * float(w) for h, w in zip(hidden[n], row, strict=True))
+                + (float(bias[v]) if bias is not None else 0.0)
+            )
             for v, row in enumerate(weight)
         ]
+        z = z if cap is None else [cap * math.tanh(x / cap) for x in z]
         top = max(z)
         total = top + math.log(sum(math.exp(x - top) for x in z))
         rows.append([z[int(i)] - total for i in ids[n]])
@@ -46,22 +50,28 @@ def tensors(seed: int, *, n: int = 7, d: int = 5, v: int = 11, k: int = 3):
     return hidden, weight, bias, ids
 
 
-@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 9), biased=st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_values_are_the_definition_whatever_the_chunk(seed, chunk, biased):
+SHAPES = st.sampled_from([(1.0, None), (0.25, None), (1.0, 5.0), (2.0, 3.0)])  # (scale, cap)
+
+
+@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 9), biased=st.booleans(), shape=SHAPES)
+@settings(max_examples=40, deadline=None)
+def test_values_are_the_definition_whatever_the_chunk(seed, chunk, biased, shape):
     hidden, weight, bias, ids = tensors(seed)
     bias = bias if biased else None
-    ours = token_logprobs(hidden, Head(weight, bias), ids, chunk=chunk)
-    torch.testing.assert_close(ours, oracle(hidden, weight, bias, ids), rtol=1e-12, atol=1e-12)
+    head, expected = Head(weight, bias, *shape), oracle(hidden, weight, bias, ids, *shape)
+    ours = token_logprobs(hidden, head, ids, chunk=chunk)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    scored = score_tokens(hidden, head, ids[:, 0], at_ids_NK=ids, chunk=chunk)
+    torch.testing.assert_close(top_k_of(scored).logp_NK, expected, rtol=1e-12, atol=1e-12)
 
 
-@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 9))
-@settings(max_examples=15, deadline=None)
-def test_gradients_are_finite_differences(seed, chunk):
+@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 9), shape=SHAPES)
+@settings(max_examples=20, deadline=None)
+def test_gradients_are_finite_differences(seed, chunk, shape):
     hidden, weight, bias, ids = tensors(seed, n=3, d=2, v=5, k=2)
     inputs = tuple(t.requires_grad_() for t in (hidden, weight, bias))
     assert torch.autograd.gradcheck(
-        lambda h, w, b: token_logprobs(h, Head(w, b), ids, chunk=chunk), inputs
+        lambda h, w, b: token_logprobs(h, Head(w, b, *shape), ids, chunk=chunk), inputs
     )
 
 
@@ -89,8 +99,8 @@ def test_a_whole_batch_of_logits_is_never_held(monkeypatch):
     seen = []
     import leyden.logprobs as module
 
-    real = module._logits
-    monkeypatch.setattr(module, "_logits", lambda *a: seen.append(len(a[0])) or real(*a))
+    real = module.head_logits
+    monkeypatch.setattr(module, "head_logits", lambda *a: seen.append(len(a[0])) or real(*a))
     hidden.requires_grad_()
     token_logprobs(hidden, Head(weight), ids, chunk=10).sum().backward()
     assert max(seen) == 10 and sum(seen) == 2 * 64  # forward once, backward once

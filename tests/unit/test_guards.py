@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from conftest import MODELS, random_model, write_small_recipe
 from leyden.cli.main import run
@@ -40,14 +39,86 @@ def test_missing_weights_are_refused(model):
         load_model(model, device="cpu", dtype="float32")
 
 
-def test_a_model_with_capped_logits_is_refused(tmp_path):
-    config = Gemma2Config(
-        vocab_size=48, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=8,
-        num_attention_heads=2, num_key_value_heads=2, final_logit_softcapping=0.1,
-    )  # fmt: skip
-    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(EngineError, match="not hidden states times a head"):
-        load_model(tmp_path, device="cpu", dtype="float32")
+def rewrite(change):
+    """An edit of a folder's tensors."""
+
+    def edit(folder):
+        path = folder / "model.safetensors"
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+    return edit
+
+
+def set_config(**fields):
+    def edit(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit
+
+
+def shrink(tensors):
+    """Projections as float8 with a scale beside each, as published float8 models have them."""
+    made = dict(tensors)
+    for name in [name for name in tensors if "proj" in name]:
+        scale = tensors[name].abs().max() / 448
+        made[name] = (tensors[name] / scale).to(torch.float8_e4m3fn)
+        made[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    return made
+
+
+def with_biases(tensors):
+    key = "model.layers.0.self_attn.q_proj"
+    return tensors | {f"{key}.bias": torch.ones(len(tensors[f"{key}.weight"]))}
+
+
+def with_lora(tensors):
+    return tensors | {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2, 2)}
+
+
+def only_gguf(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.gguf").write_bytes(b"GGUF")
+
+
+def lfs_pointer(folder):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    (folder / "model.safetensors").write_text(text)
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+LEFT_OUT = {
+    "float8": (rewrite(shrink), "has no place for", "scales of quantised weights"),
+    "layers": (set_config(num_hidden_layers=1), "has no place for, first model.layers.1", "config"),
+    "biases": (rewrite(with_biases), "1 weights that its config.json has no place for", "config"),
+    "lora": (rewrite(with_lora), "has no place for", "merge the LoRA adapter"),
+    "peft": (adapter, "is a PEFT adapter, not a model", "merge_and_unload"),
+    "gguf": (only_gguf, "GGUF weights are not read", "Hugging Face format"),
+    "lfs": (lfs_pointer, "is a Git LFS pointer, not weights", "git lfs pull"),
+    "quantised": (
+        set_config(quantization_config={"quant_method": "gptq"}),
+        r"its weights are quantised \(gptq\)",
+        "bfloat16",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_OUT)
+def test_what_is_not_a_whole_plain_model_is_named(model, kind):
+    edit, sentence, hint = LEFT_OUT[kind]
+    edit(model)
+    with pytest.raises(EngineError, match=sentence) as caught:
+        load_model(model, device="cpu", dtype="float32")
+    assert hint in caught.value.hint
+
+
+def test_weights_that_the_config_makes_anew_are_harmless(model):
+    edit = rewrite(lambda t: t | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    edit(model)
+    load_model(model, device="cpu", dtype="float32")
 
 
 def test_a_model_that_gives_nan_samples_nothing():

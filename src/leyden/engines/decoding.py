@@ -1,31 +1,40 @@
 """A loaded Transformers model that samples and scores batches of requests."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from leyden.data.batches import batched, collate, split_by_tokens
 from leyden.data.sequences import TokenSequence
 from leyden.engines.base import Completion, GenerateRequest, ScoreRequest, TokenScores, TopK
+from leyden.engines.cached import Batching, Decoding, batching_of
 from leyden.engines.sampling import sample, uniforms
 from leyden.errors import EngineError
 from leyden.logprobs import ScoreTensors, TopKTensors, head_logits, score_tokens
-from leyden.models.load import DTYPES, backbone, computing, head_of, hidden_states
+from leyden.models.load import DTYPES, hidden_states
+from leyden.models.parts import head_of
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 
 
 class LoadedModel:
-    """A model in memory. Log-probs are over the ids below ``vocab_size``, all of them by None."""
+    """A model in memory. Log-probs are over the ids below ``vocab_size``, all of them by None.
+
+    Scoring batches have this ``layout``.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, execution: Execution, vocab_size: int | None
+        self,
+        model: PreTrainedModel,
+        execution: Execution,
+        vocab_size: int | None,
+        layout: str = "padded",
     ) -> None:
-        self.model, self.execution = model, execution
+        self.model, self.execution, self.layout = model, execution, layout
         self.head = head_of(model, vocab_size)
         self.compute_dtype = DTYPES[execution.dtype]
 
@@ -34,38 +43,45 @@ class LoadedModel:
         self, requests: Sequence[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
         """(index, completion) as completions end; batches are of similar prompt length."""
+        batching = batching_of(self.model)
         # Similar lengths waste little padding. The index makes the order, and so the bits, certain.
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), i))
-        for group in batched(order, self.execution.generate_batch_size):
+        for group in _batches(order, requests, self.execution.generate_batch_size, batching):
             rows = [requests[i] for i in group]
-            for row, completion in self._generate(rows, sampling, stop_ids):
+            for row, completion in self._generate(rows, sampling, stop_ids, batching):
                 yield group[row], completion
 
     def _generate(
-        self, requests: Sequence[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        batching: Batching,
     ) -> Iterator[tuple[int, Completion]]:
         """One batch, token by token, until every row has stopped or reached the cap."""
-        state = _Decoding.begin(self.model, self.compute_dtype, [r.prompt_ids for r in requests])
+        prompts = [r.prompt_ids for r in requests]
+        state = Decoding.begin(self.model, self.compute_dtype, prompts, batching)
         uniform_BL = uniforms([r.seed for r in requests], sampling.max_new_tokens)
         ids: list[list[int]] = [[] for _ in requests]
         logp: list[list[float]] = [[] for _ in requests]
+        ended: set[int] = set()
         for step in range(sampling.max_new_tokens):
             next_B, logp_B = self._draw(state, uniform_BL[state.rows, step], sampling)
+            last = step + 1 == sampling.max_new_tokens
             for row, token, value in zip(state.rows, next_B.tolist(), logp_B.tolist(), strict=True):
+                if row in ended:  # it stays in the batch where the cache cannot drop it
+                    continue
                 ids[row].append(token)
                 logp[row].append(value)
-            stopped = [ids[row][-1] in stop_ids for row in state.rows]
-            last = step + 1 == sampling.max_new_tokens
-            for row, stop in zip(state.rows, stopped, strict=True):
-                if stop or last:
-                    yield row, _completion(ids[row], logp[row], stop)
-            going = [i for i, stop in enumerate(stopped) if not stop]
-            if last or not going:
+                if token in stop_ids or last:
+                    ended.add(row)
+                    yield row, _completion(ids[row], logp[row], token in stop_ids)
+            if len(ended) == len(requests):
                 return
-            state.advance(next_B, going)
+            state.advance(next_B, [i for i, row in enumerate(state.rows) if row not in ended])
 
     def _draw(
-        self, state: "_Decoding", uniform_B: np.ndarray, sampling: Sampling
+        self, state: Decoding, uniform_B: np.ndarray, sampling: Sampling
     ) -> tuple[Tensor, Tensor]:
         next_B, logp_B = sample(
             head_logits(state.hidden_BD, self.head),
@@ -85,8 +101,9 @@ class LoadedModel:
         """(index, scores) of every request, a batch of similar lengths at a time."""
         sequences = [TokenSequence(r.prompt_ids, r.completion_ids) for r in requests]
         budget = self.execution.batch_tokens
-        for group in split_by_tokens([len(s) for s in sequences], budget=budget):
-            batch = collate([sequences[i] for i in group]).to(self.model.device)
+        lengths, layout = [len(s) for s in sequences], self.layout
+        for group in split_by_tokens(lengths, budget=budget, layout=layout):
+            batch = collate([sequences[i] for i in group], layout=layout).to(self.model.device)
             asked = [requests[i] for i in group]
             scores = score_tokens(
                 hidden_states(self.model, batch, compute_dtype=self.compute_dtype),
@@ -98,6 +115,17 @@ class LoadedModel:
             )
             counts = [len(sequences[i].completion_ids) for i in group]
             yield from zip(group, _split(scores, counts), strict=True)
+
+
+def _batches(
+    order: Sequence[int], requests: Sequence[GenerateRequest], size: int, batching: Batching
+) -> Iterator[Sequence[int]]:
+    """Parts of ``order`` that are sampled together; ``order`` is by prompt length."""
+    if batching.pads:
+        yield from batched(order, size)
+        return
+    for _, same_length in groupby(order, key=lambda i: len(requests[i].prompt_ids)):
+        yield from batched(list(same_length), size)
 
 
 def _completion(ids: list[int], logp: list[float], stopped: bool) -> Completion:
@@ -133,60 +161,3 @@ def _top_k(top_k: TopKTensors | None, part: slice) -> TopK | None:
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.cpu().numpy()
-
-
-class _Decoding:
-    """A batch of growing sequences: left-padded prompts, the KV cache, and who is still going.
-
-    ``hidden_BD`` are the states that predict the next token of each. ``rows`` says which request
-    each row of the batch belongs to.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, dtype: torch.dtype, mask_BT: Tensor, rows: list[int]
-    ) -> None:
-        self.model, self.dtype, self.rows = model, dtype, rows
-        self.cache = DynamicCache(config=model.config)
-        self.mask_BT = mask_BT
-        self.next_position_B = mask_BT.sum(-1)
-
-    @classmethod
-    def begin(
-        cls, model: PreTrainedModel, dtype: torch.dtype, prompts: Sequence[Sequence[int]]
-    ) -> "_Decoding":
-        """Read the prompts, left-padded so that all of them end at the same position."""
-        longest = max(map(len, prompts))
-        ids_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask_BT = torch.zeros_like(ids_BT)
-        for row, prompt in enumerate(prompts):
-            ids_BT[row, longest - len(prompt) :] = torch.as_tensor(np.asarray(prompt, np.int64))
-            mask_BT[row, longest - len(prompt) :] = 1
-        ids_BT, mask_BT = ids_BT.to(model.device), mask_BT.to(model.device)
-        state = cls(model, dtype, mask_BT, list(range(len(prompts))))
-        # Positions count from each prompt's first token, as in training; padding gets any.
-        state._read(ids_BT, (mask_BT.cumsum(-1) - 1).clamp_min(0))
-        return state
-
-    def _read(self, ids_BT: Tensor, positions_BT: Tensor) -> None:
-        with computing(self.model, self.dtype):
-            output = backbone(self.model)(
-                input_ids=ids_BT,
-                attention_mask=self.mask_BT,
-                position_ids=positions_BT,
-                past_key_values=self.cache,
-                use_cache=True,
-            )
-        self.hidden_BD = output.last_hidden_state[:, -1]
-
-    def advance(self, next_B: Tensor, going: list[int]) -> None:
-        """Append a token to the rows at the indices ``going`` and drop the other rows."""
-        if len(going) < len(self.rows):
-            # A row that has stopped costs nothing more.
-            keep = torch.tensor(going, device=next_B.device)
-            self.cache.batch_select_indices(keep)
-            next_B, self.mask_BT = next_B[keep], self.mask_BT[keep]
-            self.next_position_B = self.next_position_B[keep]
-            self.rows = [self.rows[i] for i in going]
-        self.mask_BT = torch.nn.functional.pad(self.mask_BT, (0, 1), value=1)
-        self._read(next_B[:, None], self.next_position_B[:, None])
-        self.next_position_B = self.next_position_B + 1

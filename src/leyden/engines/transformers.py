@@ -57,8 +57,14 @@ class TransformersEngine:
         execution = self.spec.execution
         # The trainer keeps float32 weights whatever it computes in, so its own forward does too.
         dtype = "float32" if self.spec.role == "reference" else execution.dtype
-        model = load_model(model_folder(self.spec.model), device=execution.device, dtype=dtype)
-        return LoadedModel(model, execution, self.spec.vocab_size)
+        folder, device, layout = model_folder(self.spec.model), execution.device, self._layout
+        model = load_model(folder, device=device, dtype=dtype, layout=layout)
+        return LoadedModel(model, execution, self.spec.vocab_size, layout)
+
+    @property
+    def _layout(self) -> str:
+        """The layout of scoring batches. The reference is scored as it is trained."""
+        return self.spec.execution.layout if self.spec.role == "reference" else "padded"
 
     def load(self) -> None:
         """Load the model now, unless that was done. Raises EngineError."""
@@ -73,7 +79,8 @@ class TransformersEngine:
     def numerics(self) -> dict[str, Any]:
         """Everything beside model and request that decides how numbers round."""
         versions = package_versions("torch", "transformers")
-        return {"engine": "transformers", "dtype": self.spec.execution.dtype, **versions}
+        dtype = self.spec.execution.dtype
+        return {"engine": "transformers", "dtype": dtype, "layout": self._layout, **versions}
 
     def generate(
         self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]

@@ -11,7 +11,8 @@ from leyden.data.sequences import TokenSequence
 from leyden.evals.results import Divergence
 from leyden.evals.statistics import RESAMPLES
 from leyden.logprobs import reverse_kl
-from leyden.models.load import head_of, hidden_states
+from leyden.models.load import hidden_states
+from leyden.models.parts import head_of
 
 
 @torch.inference_mode()

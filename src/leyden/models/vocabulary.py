@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from leyden.errors import AlignmentError, EngineError, first_line
+from leyden.models.rope import position_limit
 from leyden.provenance.identity import fingerprint
 
 
@@ -23,11 +24,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_sizes(folder: Path) -> tuple[int, int]:
-    """(rows of the embedding, longest context) of a model, from its config."""
+    """(rows of the embedding, longest sequence that it scores by itself) of a model, from its
+    config."""
     try:
         # Models with several parts, such as vision ones, keep the text model's sizes inside.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-        return int(config.vocab_size), int(config.max_position_embeddings)
+        context = int(config.max_position_embeddings)
+        return int(config.vocab_size), min(context, position_limit(config) or context)
     except Exception as error:  # transformers validates a config with errors of its own
         raise EngineError(
             f"{folder}: its config.json cannot be used: {first_line(error)}",

@@ -110,7 +110,9 @@ class Execution(Section):
     logprob_chunk_tokens: Count = 1024
     """Tokens whose logits are in memory at once."""
     layout: Literal["padded", "packed"] = "padded"
-    """Layout of training micro-batches: one sequence per row, or all sequences in one row."""
+    """Layout of training micro-batches, and of batches in which the reference is scored: one
+    sequence per row, or all sequences in one row. Models whose sequences would change each other in
+    one row are refused."""
     ranks: Count = 1
     """Data-parallel training processes on this machine."""
 

@@ -181,4 +181,7 @@ def trainer_numerics(execution: Execution) -> Numerics:
     """Names and values that change how the trainer's own forward and backward round."""
     versions = package_versions("torch", "transformers")
     dtype, ranks = execution.dtype, execution.ranks
-    return {"engine": "transformers", "dtype": dtype, "ranks": ranks, **versions}
+    layout = execution.layout
+    return {
+        "engine": "transformers", "dtype": dtype, "layout": layout, "ranks": ranks, **versions
+    }  # fmt: skip

@@ -26,7 +26,8 @@ def train_model(
     """
     execution, ranks = training.execution, training.ranks
     # Master weights are float32 whatever the student computes in.
-    model = load_model(start, device=execution.device, dtype="float32")
+    layout = execution.layout
+    model = load_model(start, device=execution.device, dtype="float32", layout=layout)
     student = StudentLM(
         model,
         vocab_size=facts.vocab_size,

@@ -6,7 +6,8 @@ from transformers import PreTrainedModel
 
 from leyden.data.batches import TokenBatch
 from leyden.logprobs import token_logprobs
-from leyden.models.load import head_of, hidden_states
+from leyden.models.load import hidden_states
+from leyden.models.parts import head_of
 
 
 class StudentLM(nn.Module):
