@@ -17,6 +17,7 @@ from leyden.engines.base import ScoreRequest, TokenScores
 from leyden.engines.open import open_reference
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, LeydenError
+from leyden.inference.score import SAME_MODEL
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, TEACHER, Run
 from leyden.run.stage import SCORE
@@ -264,7 +265,7 @@ def test_scores_of_another_completion_and_foreign_ids_are_refused(copied):
 
 
 def test_resumed_scoring_notices_another_model(copied, monkeypatch):
-    """The probe scores the first stored row again with the model that is loaded now."""
+    """The first stored unit is scored again with the model that is loaded now."""
     from leyden.stages.score import run_score
 
     graph = resolve(Run.open(copied / "run"))
@@ -277,8 +278,25 @@ def test_resumed_scoring_notices_another_model(copied, monkeypatch):
     (copied / "run/score/SEALED.json").unlink()
     other = lambda spec: TransformersEngine(replace(spec, model=str(MODELS / "base")))  # noqa: E731
     graph = resolve(replace(graph.run, open_engine=other))
-    with pytest.raises(ConsistencyError, match="row 0 now scores"):
+    with pytest.raises(ConsistencyError, match="the rows of its first unit now score"):
         run_score(graph, intent)
+
+
+def test_bfloat16_scoring_resumes_to_the_same_bytes(copied, monkeypatch):
+    """The first unit is scored again in its own batches, so nothing but the model can differ."""
+    monkeypatch.setitem(SAME_MODEL, "bfloat16", 0.0)
+    command = ["run", str(copied / "small.toml"), "--out", str(copied / "run")]
+    command += ["--execution.dtype", "bfloat16", "--execution.batch-tokens", "300"]
+    command += ["--execution.rows-per-unit", "16", "--until", "score"]
+    assert run([*command, "--redo", "score"]) == 0
+    folder = copied / "run/score"
+    whole = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+    assert len(whole) > 1
+    last = sorted((folder / "commits").iterdir())[-1]
+    for path in (last, folder / "record.json", folder / "SEALED.json"):
+        path.unlink()
+    assert run(command) == 0
+    assert {path.name: path.read_bytes() for path in (folder / "shards").iterdir()} == whole
 
 
 def test_every_user_error_has_a_hint():

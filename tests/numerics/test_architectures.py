@@ -62,7 +62,8 @@ PHI = {
 
 def make(folder, kind, fields):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **(SHAPE | fields))
+    fields = {key: value for key, value in (SHAPE | fields).items() if value is not None}
+    config = AutoConfig.for_model(kind, **fields)
     AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
     return folder
 
@@ -117,6 +118,26 @@ def test_changed_logits_are_the_models_own_forward_and_backward(tmp_path, kind):
         if mine is not None and gradient is not None:
             gap = (mine.double() - gradient).norm() / gradient.norm().clamp_min(1e-6)
             assert gap < 1e-3, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "attention"),
+    [
+        ("llama", {}, "sdpa"),
+        ("gemma2", GEMMA, "eager"),  # fused attention leaves its cap out
+        ("gpt_oss", SINKS, "eager"),  # has no fused attention
+        ("falcon", {"alibi": True, "head_dim": None}, "eager"),  # chooses when it is made
+    ],
+)
+def test_attention_is_fused_only_where_it_computes_the_same(tmp_path, kind, fields, attention):
+    folder = make(tmp_path, kind, fields)
+    model = load(folder)
+    assert model.config._attn_implementation == attention
+    own = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            logits_of(model, SEQUENCES[1]), logits_of(own, SEQUENCES[1]), rtol=1e-4, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *HYBRIDS])

@@ -6,7 +6,8 @@ check compares two ways to the same log-probs. Where they differ by more than ro
 is refused by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,13 +36,20 @@ _passed: WeakKeyDictionary[PreTrainedModel, set[str]] = WeakKeyDictionary()
 
 
 def require(model: PreTrainedModel, name: str, check: Callable[[PreTrainedModel], None]) -> None:
-    """Run ``check`` unless this model has passed it. Its other errors become sentences."""
+    """Run ``check`` unless this model has passed it."""
     passed = _passed.setdefault(model, set())
-    if name in passed:
-        return
+    if name not in passed:
+        with _trying(model, name):
+            check(model)
+        passed.add(name)
+
+
+@contextmanager
+def _trying(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Without gradients; errors of the architecture's own code become sentences."""
     try:
         with torch.no_grad():  # not inference_mode: what a model keeps is used in training
-            check(model)
+            yield
     except EngineError:
         raise
     except Exception as error:  # each architecture has errors of its own
@@ -49,14 +57,12 @@ def require(model: PreTrainedModel, name: str, check: Callable[[PreTrainedModel]
             f"{named(model)} cannot be used for {name}: {first_line(error)}",
             hint="use a model of another architecture",
         ) from error
-    passed.add(name)
 
 
 def check_model(model: PreTrainedModel) -> None:
     """Refuse a model whose log-probs are not those of a causal model with a plain head."""
     if model.get_output_embeddings() is None:
         raise EngineError(f"{named(model)}: has no language-model head", hint="give a causal model")
-    require(model, "a forward pass", _choose_attention)
     require(model, "causal language modelling", _check_causal)
     require(model, "log-probs", check_head)
     require(model, "padded batches", partial(_check_layout, layout="padded"))
@@ -92,15 +98,20 @@ def states_alone(model: PreTrainedModel, ids_T: Tensor) -> Tensor:
     return backbone(model)(input_ids=ids_T[None], use_cache=False).last_hidden_state[0]
 
 
-def _choose_attention(model: PreTrainedModel) -> None:
-    """Use eager attention where the fused one leaves something out, such as a cap on its logits."""
-    if model.config._attn_implementation != "sdpa":
-        return
-    ids_T = sample_ids(model)[1]
-    fused_TD = states_alone(model, ids_T)
-    model.set_attn_implementation("eager")
-    if agrees(model, compare(model, fused_TD, states_alone(model, ids_T))):
+def fused_attention_is_right(model: PreTrainedModel) -> bool:
+    """Whether a model that uses fused attention computes what it would with the eager one.
+
+    The fused one leaves out what it does not know, such as a cap on attention logits.
+    """
+    with _trying(model, "a forward pass"):
+        ids_T = sample_ids(model)[1]
+        fused_TD = states_alone(model, ids_T)
+        model.set_attn_implementation("eager")
+        eager_TD = states_alone(model, ids_T)
         model.set_attn_implementation("sdpa")
+    # Bits that are all equal are of an architecture that chose its attention when it was made.
+    compared = not torch.equal(fused_TD, eager_TD)
+    return compared and agrees(model, compare(model, fused_TD, eager_TD))
 
 
 def _check_causal(model: PreTrainedModel) -> None:

@@ -11,11 +11,12 @@ from transformers.utils import logging
 
 from leyden.data.batches import TokenBatch
 from leyden.errors import EngineError, first_line
-from leyden.models.checks import check_model, check_packing
+from leyden.models.checks import check_model, check_packing, fused_attention_is_right
 from leyden.models.folder import check_folder, check_loaded
 from leyden.models.parts import computing, run_backbone
 from leyden.models.rope import check_positions
 
+FUSED, EAGER = "sdpa", "eager"  # names that Transformers gives to two ways of attention
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -36,36 +37,36 @@ def load_model(folder: Path, *, device: str, dtype: str, layout: str = "padded")
     """
     logging.disable_progress_bar()  # progress is ours to show
     check_folder(folder)
-    model, info = _read(folder, DTYPES[dtype])
-    check_loaded(folder, info)
-    model = model.to(pick_device(device)).eval()
+    model = _read(folder, DTYPES[dtype], FUSED).to(pick_device(device)).eval()
+    if model.config._attn_implementation == FUSED and not fused_attention_is_right(model):
+        model = _read(folder, DTYPES[dtype], EAGER).to(pick_device(device)).eval()
     check_model(model)
     if layout == "packed":
         check_packing(model)
     return model
 
 
-def _read(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
-    """The model with the fastest attention that its architecture has, and Transformers' account."""
-    for attention in ("sdpa", "eager"):
-        try:
-            return AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                trust_remote_code=False,
-                use_safetensors=True,
-                attn_implementation=attention,
-                output_loading_info=True,
-            )
-        except Exception as error:  # safetensors, json and transformers each have errors of theirs
-            if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
-                continue
-            raise EngineError(
-                f"{folder}: the model cannot be loaded: {first_line(error)}",
-                hint="check that the folder is a complete model in the Hugging Face format, of an "
-                "architecture that this version of Transformers knows",
-            ) from error
-    raise AssertionError("eager attention needs no support")
+def _read(folder: Path, dtype: torch.dtype, attention: str) -> Any:
+    """The model with this attention, or with the eager one where its architecture lacks it."""
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors, json and transformers each have errors of their own
+        if attention == FUSED and "scaled_dot_product_attention" in str(error):
+            return _read(folder, dtype, EAGER)
+        raise EngineError(
+            f"{folder}: the model cannot be loaded: {first_line(error)}",
+            hint="check that the folder is a complete model in the Hugging Face format, of an "
+            "architecture that this version of Transformers knows",
+        ) from error
+    check_loaded(folder, info)
+    return model
 
 
 def hidden_states(
