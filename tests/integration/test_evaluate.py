@@ -1,6 +1,7 @@
 """`leyden evaluate MODEL` from the command line, and the benchmarks of a run."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -84,6 +85,26 @@ def test_an_evaluation_is_not_finished_in_another_dtype(sums, tmp_path, capsys):
     assert "begun with execution.dtype = 'float32' for the student" in capsys.readouterr().err
     assert evaluate(MODELS / "base", *command) == 0
     assert record_of(tmp_path / "ev").fingerprint == before
+
+
+def test_a_date_in_the_template_gives_one_evaluation_one_prompt(sums, tmp_path, caplog):
+    model = tmp_path / "model"
+    shutil.copytree(MODELS / "base", model)
+    clock = "{{ strftime_now('%f') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(clock)
+    out = tmp_path / "ev"
+    command = ["evaluate", model, "--benchmarks", sums, "--max-new-tokens", 8, "--limit", 4]
+    command += ["--out", out, "--execution.rows-per-unit", 2, "--execution.device", "cpu"]
+    assert run([*map(str, command)]) == 0
+    first = (out / "problems/rendered.jsonl").read_bytes()
+    for name in ("record.json", "samples/sums/SEALED.json", "samples/sums/commits/000001.json"):
+        (out / name).unlink()
+    assert run([*map(str, command)]) == 0
+    assert "going on with the prompts of then" in caplog.text
+    assert (out / "problems/rendered.jsonl").read_bytes() == first
+    asked = {values["id"]: values["ids"] for values in map(json.loads, first.splitlines())}
+    for row in open_store(out / "samples/sums"):
+        assert row["prompt_ids"].tolist() == asked[row["prompt_id"]]
 
 
 REFUSED = [

@@ -5,12 +5,14 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from conftest import MODELS
 from leyden.data.render import Renderer
 from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
-from leyden.models.vocabulary import check_same_vocabulary, load_tokenizer
+from leyden.models.vocabulary import check_same_vocabulary, continuation_text, load_tokenizer
 from leyden.recipe.schema import PromptFile, Template
 
 
@@ -158,3 +160,96 @@ def test_special_strings_stay_text_in_a_template_that_trims():
     tokenizer.chat_template = BRANCHES
     with pytest.raises(ConfigError, match="writes something else around it"):
         Renderer(tokenizer, Template(), MODELS / "teacher").render("a<eos>")
+
+
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DEFAULT = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+)
+
+
+def byte_tokenizer(folder, template=None, *, begins=True):
+    """A tokenizer of bytes that puts <|bos|> before a text, saved and loaded."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    names = ["<|bos|>", "<|end|>", "<|im_start|>", "<|im_end|>"]
+    made.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
+    if begins:
+        made.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", special_tokens=[("<|bos|>", made.token_to_id("<|bos|>"))]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<|bos|>", eos_token="<|end|>", chat_template=template
+    )
+    fast.save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        Template(),
+        Template(kind="plain", plain="Q: {prompt}\nA:"),
+        Template(kind="plain", plain="<|bos|>Q: {prompt}\nA:"),
+    ],
+)
+@pytest.mark.parametrize("text", ["hi", "<|im_end|> inside"])
+def test_a_prompt_begins_once_where_the_tokenizer_begins_a_text(tmp_path, template, text):
+    tokenizer = byte_tokenizer(tmp_path, "{{ bos_token }}" + TURNS)
+    ids = Renderer(tokenizer, template, tmp_path).render(text)
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_tokenizer_without_a_first_token_adds_none(tmp_path):
+    tokenizer = byte_tokenizer(tmp_path, begins=False)
+    template = Template(kind="plain", plain="{prompt}")
+    assert tokenizer.decode(Renderer(tokenizer, template, tmp_path).render("hi")) == "hi"
+
+
+@pytest.mark.parametrize(
+    ("system", "shown"), [(None, "Be kind."), ("", "<|im_start|>system\n<|im_end|>")]
+)
+def test_an_empty_system_message_is_one(tmp_path, system, shown):
+    tokenizer = byte_tokenizer(tmp_path, DEFAULT + TURNS)
+    text = tokenizer.decode(Renderer(tokenizer, Template(system=system), tmp_path).render("hi"))
+    assert shown in text and ("Be kind." in text) == (system is None)
+
+
+def metaspace_tokenizer(folder):
+    """A SentencePiece-like tokenizer, whose decoder drops a space at the beginning."""
+    pieces = ["<unk>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", "\u2581" * 2]
+    pieces += [*"abcdefghijklmnopqrstuvwxyz()"]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    made = Tokenizer(
+        models.BPE(
+            vocab=vocabulary, merges=[("\u2581", "\u2581")], byte_fallback=True, unk_token="<unk>"
+        )
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    made.add_special_tokens([AddedToken(s, special=True) for s in ("<unk>", "</s>")])
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+def test_the_text_of_a_completion_keeps_its_first_space(tmp_path):
+    tokenizer = metaspace_tokenizer(tmp_path / "sentencepiece")
+    ids = [tokenizer.get_vocab()[piece] for piece in ["\u2581" * 2, *"abc"]]
+    assert tokenizer.decode(ids) == " abc"
+    assert continuation_text(tokenizer, ids) == "  abc"
+    plain = byte_tokenizer(tmp_path / "bytes")
+    for text in ("  abc", "abc", " ni\u00f1o \u4e2d"):
+        assert continuation_text(plain, plain(text, add_special_tokens=False)["input_ids"]) == text
+    assert continuation_text(plain, []) == ""

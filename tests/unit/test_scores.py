@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data.scored import check_columns, check_scores
+from leyden.data.scored import check_columns, check_score_row, check_scores
 from leyden.errors import AlignmentError
 from leyden.evals.statistics import accuracy_interval, bootstrap_interval, wilson_interval
 
@@ -44,6 +44,31 @@ def test_a_row_of_zeros_passes_only_from_a_certain_model():
     check_scores(zeros, entropy_N=zeros, **where)
     with pytest.raises(AlignmentError, match="every score is exactly 0"):
         check_scores(zeros, entropy_N=zeros + 0.1, **where)
+
+
+def test_half_a_row_of_zeros_is_missing_and_so_is_one_that_the_model_doubted():
+    half = np.array([-1.0, -2.0, -0.5, -3.0, 0, 0, 0, 0], np.float32)
+    where = {"num_tokens": 8, "vocab_size": 50, "where": "row 0"}
+    with pytest.raises(AlignmentError, match="4 of its scores are exactly 0"):
+        check_scores(half, **where)
+    entropy = np.where(half == 0, 1e-6, 0.7).astype(np.float32)
+    check_scores(half, entropy_N=entropy, **where)
+    entropy[5] = 0.2
+    with pytest.raises(AlignmentError, match="1 of its scores are exactly 0"):
+        check_scores(half, entropy_N=entropy, **where)
+
+
+def test_the_top_k_tells_how_certain_a_model_was():
+    score = {"logp_teacher": np.zeros(4, np.float32), "topk_ids": np.arange(8)}
+    row = {"num_tokens": 4, "vocab_size": 50, "where": "row 0"}
+    sure = np.log(np.array([[1 - 1e-7, 1e-7]] * 4)).astype(np.float32)
+    tail = np.full(4, -30, np.float32)
+    check_score_row(score | {"teacher_topk_logp": sure.ravel(), "teacher_tail_logp": tail}, **row)
+    even = np.full((4, 2), np.log(0.5), np.float32)
+    with pytest.raises(AlignmentError, match="every score is exactly 0"):
+        check_score_row(
+            score | {"teacher_topk_logp": even.ravel(), "teacher_tail_logp": tail}, **row
+        )
 
 
 def test_a_missing_token_is_noticed():

@@ -37,7 +37,8 @@ class PromptFacts:
     stop_ids: tuple[int, ...]
     """The tokens that end a completion."""
     vocab_size: int
-    """Ids below this exist in every model of the run; log-probs are over these ids alone."""
+    """Ids below this exist in every model of the run and in its tokenizer. Log-probs are over these
+    ids alone, so that padding of the embeddings is neither sampled nor scored."""
     vocabulary: str
     """Hash of the tokenizer's map from tokens to ids."""
     template: tuple[str, str]

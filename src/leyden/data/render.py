@@ -38,13 +38,15 @@ class Renderer:
         self.before, self.after = before, after
         self.stop_ids = _stop_ids(tokenizer, template, folder)
         self._specials = _control_tokens(tokenizer)
+        # A chat template writes the first token itself; a plain one leaves it to the tokenizer.
+        self._first = _first_ids(tokenizer) if template.kind == "plain" else []
 
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""
         whole = self._fill(text)
         # The whole text is tokenised at once if it can be, since tokens may cross the seams.
         if not any(special in text for special in self._specials):
-            return self._encode(whole)
+            return self._begun(self._encode(whole))
         inside = whole.removeprefix(self.before).removesuffix(self.after)
         if self.before + inside + self.after != whole:
             raise ConfigError(
@@ -52,11 +54,18 @@ class Renderer:
                 f"{self._folder} writes something else around it than around other text",
                 hint="remove them from the prompt, or set template.kind = 'plain'",
             )
-        return [
-            *self._encode(self.before),
-            *self._encode_as_text(inside),
-            *self._encode(self.after),
-        ]
+        return self._begun(
+            [
+                *self._encode(self.before),
+                *self._encode_as_text(inside),
+                *self._encode(self.after),
+            ]
+        )
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        """With the tokens that the tokenizer puts first, unless the template wrote them."""
+        written = ids[: len(self._first)] == self._first
+        return ids if written else [*self._first, *ids]
 
     def _fill(self, text: str) -> str:
         """The template around ``text`` as the user's message, which the template may trim or
@@ -128,7 +137,9 @@ def _template_text(tokenizer: Any, template: Template, folder: Path, prompt: str
             f"{folder}: the tokenizer has no chat template",
             hint="set template.kind = 'plain' and template.plain",
         )
-    system = [{"role": "system", "content": template.system}] if template.system else []
+    system = []
+    if template.system is not None:  # an empty one keeps the template's own default away
+        system = [{"role": "system", "content": template.system}]
     asked = {**template.arguments, "tokenize": False, "add_generation_prompt": True}
     messages = [*system, {"role": "user", "content": prompt}]
     try:
@@ -138,6 +149,14 @@ def _template_text(tokenizer: Any, template: Template, folder: Path, prompt: str
             f"{folder}: the chat template failed: {first_line(error)}",
             hint="check template.system and template.arguments, or set template.kind = 'plain'",
         ) from error
+
+
+def _first_ids(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer itself puts before a text."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[: next(starts, 0)]
 
 
 def _stop_ids(tokenizer: Any, template: Template, folder: Path) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from leyden.store.schema import CHECKSUM
 
 ROUNDING = 1e-4  # nats by which a log-prob may exceed zero
 MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
-CERTAIN_TOKENS = 4  # this many exact zeros and no others are a missing score, unless ...
-CERTAIN = 1e-3  # ... the model was certain: of an entropy below this, in nats
+CERTAIN = 1e-3  # nats; a model whose log-prob is exactly 0 has an entropy far below this
+CERTAIN_TOKENS = 4  # where nothing tells how certain it was, fewer exact zeros are not doubted
 HINT = "score again; these are not a model's log-probs"
 
 
@@ -27,9 +27,9 @@ def check_scores(
 ) -> None:
     """Raise AlignmentError on log-probs no model gives; ``where`` names file, row and field.
 
-    A row of zeros is a missing one unless ``entropy_N`` (nats) says that the model was certain.
+    An exact zero is a missing score unless ``entropy_N``, in nats, says that the model was certain
+    of that token. Without entropies, half a row of exact zeros is missing.
     """
-    certain = entropy_N is not None and float(np.max(entropy_N, initial=0.0)) < CERTAIN
     if len(logp_N) != num_tokens:
         problem = f"{len(logp_N)} scores for {num_tokens} tokens"
     elif not np.isfinite(logp_N).all():
@@ -38,13 +38,33 @@ def check_scores(
         )
     elif (logp_N > ROUNDING).any():
         problem = f"token {int(np.argmax(logp_N))} is {logp_N.max():.4g}, a probability above one"
-    elif len(logp_N) >= CERTAIN_TOKENS and not logp_N.any() and not certain:
-        problem = "every score is exactly 0, as if scores were missing"
+    elif missing := _zeros_of_no_model(logp_N, entropy_N):
+        some = "every score is" if missing == num_tokens else f"{missing} of its scores are"
+        problem = f"{some} exactly 0, as if scores were missing"
     elif len(logp_N) >= 2 and np.allclose(logp_N, -math.log(vocab_size), atol=1e-4):
         problem = f"every score is -ln {vocab_size}, as from a model without weights"
     else:
         return
     raise AlignmentError(f"{where}: {problem}", hint=HINT)
+
+
+def _zeros_of_no_model(logp_N: np.ndarray, entropy_N: np.ndarray | None) -> int:
+    """The number of exact zeros that cannot be log-probs."""
+    zero_N = logp_N == 0
+    if entropy_N is not None:
+        return int((zero_N & (entropy_N >= CERTAIN)).sum())
+    count = int(zero_N.sum())
+    return count if count >= max(CERTAIN_TOKENS, len(logp_N) / 2) else 0
+
+
+def _doubt(score: Row, model: str, num_tokens: int) -> np.ndarray | None:
+    """The model's entropy at every token, or a bound below it, as far as a row tells; in nats."""
+    if f"{model}_entropy" in score:
+        return score[f"{model}_entropy"]
+    top_k = score.get(f"{model}_topk_logp")
+    if top_k is None or len(top_k) % max(1, num_tokens) or not len(top_k):
+        return None
+    return -top_k.reshape(num_tokens, -1).max(-1)  # of the likeliest id
 
 
 def check_ids(row: Row, *, vocab_size: int, where: str) -> None:
@@ -94,7 +114,7 @@ def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str)
             num_tokens=num_tokens,
             vocab_size=vocab_size,
             where=f"{where}, logp_{model}",
-            entropy_N=score.get(f"{model}_entropy"),
+            entropy_N=_doubt(score, model, num_tokens),
         )
     check_ids(score, vocab_size=vocab_size, where=where)
     check_top_k(score, num_tokens=num_tokens, where=where)

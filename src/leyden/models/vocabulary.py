@@ -38,6 +38,27 @@ def load_sizes(folder: Path) -> tuple[int, int]:
         ) from error
 
 
+def continuation_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text that ``ids`` add to what stands before them.
+
+    Some decoders drop a space at the very beginning of what they decode, as SentencePiece does, so
+    the ids are decoded after a letter.
+    """
+    letter = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    before, whole = (
+        str(tokenizer.decode(i, skip_special_tokens=False)) for i in (letter, [*letter, *ids])
+    )
+    alone = str(tokenizer.decode(list(ids), skip_special_tokens=False))
+    added = whole.removeprefix(before)
+    # Another change than a space, such as one that joins words, is of the letter and not of ids.
+    return added if added.lstrip(" ") == alone.lstrip(" ") else alone
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of ids up to the last one that is a token. A model may have more, as padding."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of the map from tokens to ids: models may share ids only where it is equal."""
     return fingerprint(tokenizer.get_vocab())

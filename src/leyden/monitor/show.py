@@ -65,12 +65,14 @@ def show_row(graph: Graph, stage: str, index: int) -> ShownRow:
 
 def describe(row: Row, score: Row | None, tokenizer: "PreTrainedTokenizerBase") -> ShownRow:
     """A row of a store, and perhaps of the score store, as text and tokens."""
+    from leyden.models.vocabulary import continuation_text
+
     return ShownRow(
         prompt_id=row["prompt_id"],
         sample=row["sample"],
         finish_reason=row["finish_reason"],
         prompt=str(tokenizer.decode(row["prompt_ids"].tolist())),
-        completion=str(tokenizer.decode(row["completion_ids"].tolist())),
+        completion=continuation_text(tokenizer, row["completion_ids"].tolist()),
         tokens=[_token(row, score, tokenizer, i) for i in range(len(row["completion_ids"]))],
     )
 

@@ -1,10 +1,17 @@
 """Evaluate any model on its own: the last stage of a run, without a run."""
 
+import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.data.prompt_set import BENCHMARK, RenderedPrompt, write_prompt_set
+from leyden.data.prompt_set import (
+    BENCHMARK,
+    RENDERED,
+    RenderedPrompt,
+    read_prompt_set,
+    write_prompt_set,
+)
 from leyden.data.render import Renderer, render_all
 from leyden.engines.base import EngineSpec, OpenEngine
 from leyden.engines.open import open_engine
@@ -15,7 +22,7 @@ from leyden.evals.results import Results, read_results, write_results
 from leyden.files import disk_errors
 from leyden.inference.sample import Sampler
 from leyden.models.hub import model_folder
-from leyden.models.vocabulary import load_sizes, load_tokenizer
+from leyden.models.vocabulary import load_sizes, load_tokenizer, vocabulary_size
 from leyden.pipeline.drift import holds_work
 from leyden.pipeline.lock import lock
 from leyden.provenance.changes import check_drift, check_dtype, warn_of_numerics
@@ -56,7 +63,7 @@ def evaluate_model(
         )
     model = model_folder(settings.model)
     identity = identify_model(model)
-    vocab_size = load_sizes(model)[0]
+    vocab_size = min(load_sizes(model)[0], vocabulary_size(load_tokenizer(model)))
     engine = open_engine(EngineSpec("student", str(model), settings.execution, vocab_size))
     intent = _intent(settings, identity, {"student": engine.numerics()})
     folder = out or EVALUATIONS / f"{model.name}-{intent.digest[:8]}"
@@ -75,6 +82,7 @@ def evaluate_model(
             if begun is not None and holds_work(folder):
                 check_dtype(folder, begun, intent)
                 warn_of_numerics(folder, begun, intent)
+                prompts = _as_begun(folder, prompts)
             else:
                 write_intent(folder, intent)  # from here on the folder is this evaluation's
             sampler = Sampler(
@@ -126,6 +134,24 @@ def _prepare(
             check_length(prompt, benchmark.max_new_tokens, context)
             prompts[prompt.id] = prompt
     return renderer, prompts
+
+
+def _as_begun(folder: Path, prompts: dict[str, RenderedPrompt]) -> dict[str, RenderedPrompt]:
+    """The prompts that the evaluation in ``folder`` began with; ``prompts`` where it kept none.
+
+    Files, template and tokenizer are the same, but a template may write something else every day.
+    """
+    place = folder / str(PROBLEMS)
+    if not (place / RENDERED).is_file():
+        return prompts
+    kept = read_prompt_set(place, expected=hash_file(place / RENDERED))
+    if kept != prompts:
+        logging.getLogger(__name__).warning(
+            "%s: the chat template now writes another prompt than when this evaluation began (a "
+            "date?); going on with the prompts of then",
+            folder,
+        )
+    return kept
 
 
 def _evaluate(

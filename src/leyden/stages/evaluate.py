@@ -22,7 +22,7 @@ from leyden.evals.verdict import Verdict
 from leyden.files import write_atomic
 from leyden.inference.sample import Sampler, sample_store
 from leyden.models.load import load_model
-from leyden.models.vocabulary import load_tokenizer
+from leyden.models.vocabulary import continuation_text, load_tokenizer
 from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.benchmarks import Benchmark, Evaluate
@@ -156,7 +156,7 @@ def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
     """The completion's text without its stop token."""
     ids = row["completion_ids"].tolist()
     ended = row["finish_reason"] == "stop"
-    return str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False))
+    return continuation_text(tokenizer, ids[:-1] if ended else ids)
 
 
 def _diverge(graph: Graph, intent: Intent, model: str, folder: Path) -> tuple[Divergence, float]:

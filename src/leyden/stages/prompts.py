@@ -28,6 +28,7 @@ from leyden.models.vocabulary import (
     load_sizes,
     load_tokenizer,
     vocabulary_digest,
+    vocabulary_size,
 )
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.sampling import PromptFile
@@ -47,7 +48,7 @@ def run_prompts(graph: Graph, intent: Intent) -> Record:
     renderer = Renderer(tokenizer, run.recipe.template, folder)
     facts = PromptFacts(
         stop_ids=renderer.stop_ids,
-        vocab_size=common_vocabulary(run),
+        vocab_size=min(common_vocabulary(run), vocabulary_size(tokenizer)),
         vocabulary=vocabulary_digest(tokenizer),
         template=(renderer.before, renderer.after),
     )
@@ -135,7 +136,7 @@ def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> lis
 
 def _check_models(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Every model of the run must know the rendering tokenizer's ids by the same names."""
-    largest = max(tokenizer.get_vocab().values())
+    largest = vocabulary_size(tokenizer) - 1
     for role in outside_roles(run):
         place = run.place(role)
         check_same_vocabulary(tokenizer, load_tokenizer(place), names=(str(folder), str(place)))
