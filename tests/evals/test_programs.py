@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import BACKEND, needs_bubblewrap
-from leyden.evals import grading
+from leyden.evals import grade_workers, grading
 from leyden.evals.code_tests import CONTEST
 from leyden.evals.evalplus import same_result
 from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import grade_completions
 from leyden.evals.programs import expect, extract_program, grade_program, same_output
-from leyden.evals.verdict import RIGHT, WRONG
+from leyden.evals.summary import summarise
+from leyden.evals.verdict import NOT_GRADED, RIGHT, WRONG, Verdict
 from leyden.provenance.identity import hash_file
 from leyden.recipe.benchmarks import Benchmark, Evaluate, Problems, SandboxLimits
-from leyden.sandbox.client import Limits, Sandbox
+from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import Opaque, decode, encode
 
 LIMITS = Limits(cpu_seconds=2, wall_seconds=5.0, memory_bytes=256 * 2**20)
@@ -337,3 +338,53 @@ def test_grading_that_was_stopped_goes_on_where_it_was(monkeypatch):
     result = grade_completions(answers(programs), CODE, Evaluate())
     assert [verdict.outcome for verdict in result] == [RIGHT] * 60
     assert asked[0] <= 40
+
+
+@pytest.fixture
+def full_machine(monkeypatch):
+    """``refuse(job, times)``: the next runs of a job end because the machine has no memory."""
+    left: dict[str, int] = {}
+    real = Sandbox.run
+
+    def run(self, job, limits):
+        for text in left:
+            if text in job["program"] and left[text]:
+                left[text] -= 1
+                return Ended("machine")
+        return real(self, job, limits)
+
+    monkeypatch.setattr(Sandbox, "run", run)
+    monkeypatch.setattr(grade_workers, "wait_for_memory", lambda: None)
+    return left.__setitem__
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(("times", "outcome"), [(1, RIGHT), (2, RIGHT), (99, NOT_GRADED)])
+def test_what_the_machine_did_is_no_verdict(full_machine, times, outcome):
+    full_machine("sum(xs)", times)
+    programs = [WHOLE, "def total(xs): return 0"]
+    requests = [GradeRequest("h/1", {"tests": HUMANEVAL}, p, True) for p in programs]
+    benchmark = Benchmark(name="c", grader="code", problems=Problems(file="c.jsonl"))
+    verdicts = grade_completions(requests, benchmark, Evaluate(graders=4))
+    assert [v.outcome for v in verdicts] == [outcome, WRONG]
+    full_machine("sum(xs)", 0)  # nothing that the machine did was kept
+    verdicts = grade_completions(requests, benchmark, Evaluate())
+    assert [v.outcome for v in verdicts] == [RIGHT, WRONG]
+
+
+@needs_bubblewrap
+def test_a_reference_solution_that_the_machine_stopped_leaves_no_test_out(full_machine):
+    full_machine(COMPARE["solution"], 99)
+    requests = [GradeRequest("h/1", {"tests": COMPARE}, "def half(x): return x * 0.5", True)]
+    benchmark = Benchmark(name="c", grader="code", problems=Problems(file="c.jsonl"))
+    (verdict,) = grade_completions(requests, benchmark, Evaluate())
+    assert verdict.outcome == NOT_GRADED and "reference solution" in verdict.why
+    full_machine(COMPARE["solution"], 0)
+    (verdict,) = grade_completions(requests, benchmark, Evaluate())
+    assert verdict.outcome == RIGHT
+
+
+def test_samples_that_were_not_graded_are_counted_and_never_right():
+    tally = summarise({"p": [Verdict(RIGHT), Verdict(NOT_GRADED)], "q": [Verdict(RIGHT)] * 2})
+    assert (tally.right, tally.not_graded, tally.outcomes["p"]) == (3, 1, "rn")
+    assert tally.accuracy == 0.75

@@ -1,18 +1,22 @@
 """`leyden evaluate MODEL` from the command line, and the benchmarks of a run."""
 
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
 
 import pytest
 
-from conftest import MODELS, ROOT, record_of, write_small_recipe
+from conftest import MODELS, ROOT, needs_bubblewrap, record_of, write_small_recipe
 from leyden.cli.main import run
+from leyden.evals import grade_workers
 from leyden.evals.results import read_results
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import write_record
+from leyden.recipe.benchmarks import Evaluate
 from leyden.report.benchmarks import collect_benchmarks
+from leyden.sandbox.client import Ended, Sandbox
 from leyden.store.reader import open_store
 from processes import Leyden
 
@@ -85,6 +89,53 @@ def test_an_evaluation_is_not_finished_in_another_dtype(sums, tmp_path, capsys):
     assert "begun with execution.dtype = 'float32' for the student" in capsys.readouterr().err
     assert evaluate(MODELS / "base", *command) == 0
     assert record_of(tmp_path / "ev").fingerprint == before
+
+
+@needs_bubblewrap
+def test_the_same_command_grades_again_what_the_machine_kept_from_it(tmp_path, capsys, monkeypatch):
+    """A neighbour takes the memory; the samples stay, and the second start grades the rest."""
+    rows = tmp_path / "code.jsonl"
+    row = {"prompt": "1+2=", "tests": ["assert True"]}
+    rows.write_text("".join(json.dumps(row | {"prompt": f"{i}+2="}) + "\n" for i in range(3)))
+    monkeypatch.setattr(grade_workers, "wait_for_memory", lambda: None)
+    monkeypatch.setattr("leyden.stages.evaluate.completion_text", lambda tokenizer, row: "pass")
+    command = [
+        "--benchmarks",
+        rows,
+        "--max-new-tokens",
+        24,
+        "--samples",
+        1,
+        "--out",
+        tmp_path / "ev",
+    ]
+    with monkeypatch.context() as full:
+        full.setattr(Sandbox, "run", lambda self, job, limits: Ended("machine"))
+        assert evaluate(MODELS / "base", *command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    (result,) = read_results(tmp_path / "ev").benchmarks.values()
+    finished = result.samples - result.truncated
+    assert result.not_graded == finished > 0
+    assert f"{finished} of 3 samples were not graded" in shown
+    assert "not graded" in (tmp_path / "ev/report.html").read_text()
+    store = result.store
+    assert evaluate(MODELS / "base", *command) == 0
+    (result,) = read_results(tmp_path / "ev").benchmarks.values()
+    assert (result.not_graded, result.right, result.store) == (0, finished, store)
+    assert "not graded" not in capsys.readouterr().out
+
+
+def test_a_run_grades_again_what_the_machine_kept_from_it(copied, capsys):
+    """The job is done again, and nothing else is."""
+    folder = copied / "run/evaluate/tail"
+    record = record_of(folder)
+    write_record(folder, replace(record, counts=record.counts | {"not_graded": 2}))
+    command = ["run", str(copied / "small.toml"), "--out", str(copied / "run")]
+    assert run([*command, "--dry-run"]) == 0
+    assert re.findall(r"(\S+) +do\n", capsys.readouterr().out) == ["evaluate/tail"]
+    assert run(command) == 0
+    assert record_of(folder).counts == record.counts
+    assert record_of(folder).fingerprint == record.fingerprint
 
 
 def test_a_date_in_the_template_gives_one_evaluation_one_prompt(sums, tmp_path, caplog):

@@ -113,6 +113,9 @@ def print_status(status: RunStatus) -> None:
         console.print(_results(status))
     elif status.results:
         console.print("no accuracies: the recipe names no benchmarks")
+    for model, benchmarks in status.results.items():
+        for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
+            console.print(sentence, markup=False)
     console.print(f"one teacher: {status.teacher_consistency}")
     for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
@@ -170,6 +173,16 @@ def _accuracy(result: BenchmarkResult) -> str:
 NOT_RIGHT = ("wrong", "unparsed", "truncated")
 
 
+def _not_graded(model: str, results: Mapping[str, BenchmarkResult]) -> list[str]:
+    """A sentence for each benchmark with samples that the machine kept from being judged."""
+    return [
+        f"warning: {model} on {name}: {result.not_graded:,} of {result.samples:,} samples were not "
+        "graded, for want of memory; they count as not right. The same command grades them again"
+        for name, result in results.items()
+        if result.not_graded
+    ]
+
+
 def print_results(results: Results) -> None:
     """One model's benchmarks, a row each."""
     table = Table(title="95% intervals over problems", title_justify="left")
@@ -188,7 +201,10 @@ def print_results(results: Results) -> None:
             " / ".join(f"{count:,}" for count in (result.wrong, result.unparsed, result.truncated)),
             f"{result.mean_tokens:.0f}",
         )
-    Screen(highlight=False).print(table)
+    console = Screen(highlight=False)
+    console.print(table)
+    for sentence in _not_graded("this model", results.benchmarks):
+        console.print(sentence, markup=False)
 
 
 def _share(estimate: Estimate) -> str:

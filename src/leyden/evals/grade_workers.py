@@ -12,11 +12,11 @@ from pebble import ProcessExpired, ProcessPool
 
 from leyden.evals.maths import grade_math, prepare_worker
 from leyden.evals.programs import expect, grade_program
-from leyden.evals.verdict import WRONG, Verdict
+from leyden.evals.verdict import NOT_GRADED, WRONG, Verdict
 from leyden.recipe.benchmarks import Evaluate, SandboxLimits
 from leyden.run.environment import usable_cpus
 from leyden.sandbox.backends import Backend
-from leyden.sandbox.client import Limits, Sandbox
+from leyden.sandbox.client import Limits, Sandbox, wait_for_memory
 from leyden.sandbox.selftest import sound_backend
 
 MATH_SECONDS = 20  # hard limit of one comparison; math-verify has its own of 5 s for each step
@@ -46,29 +46,33 @@ def grade_maths(
 ) -> Iterator[tuple[int, Verdict]]:
     """(index, verdict) of the requests ``waiting``, each in a process that may hang or die.
 
-    A completion whose process dies is wrong, and the next gets a new process.
+    A completion whose process dies again when it is graded by fewer is wrong.
     """
     if not waiting:
         return
-    pool = ProcessPool(
-        max_workers=min(num_graders(settings), len(waiting)),
-        initializer=prepare_worker,
-        context=get_context("spawn"),
-    )
-    with pool:
-        futures: dict[Future, int] = {
-            pool.schedule(
-                grade_math,
-                args=(requests[i].problem["answer"], requests[i].text),
-                timeout=MATH_SECONDS,
-            ): i
-            for i in waiting
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], _result(future)
-        finally:
-            pool.stop()
+
+    def grade_all(indices: Sequence[int]) -> Iterator[tuple[int, Verdict]]:
+        pool = ProcessPool(
+            max_workers=min(num_graders(settings), len(indices)),
+            initializer=prepare_worker,
+            context=get_context("spawn"),
+        )
+        with pool:
+            futures: dict[Future, int] = {
+                pool.schedule(
+                    grade_math,
+                    args=(requests[i].problem["answer"], requests[i].text),
+                    timeout=MATH_SECONDS,
+                ): i
+                for i in indices
+            }
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], _result(future)
+            finally:
+                pool.stop()
+
+    yield from _with_patience(waiting, grade_all, num_graders(settings))
 
 
 def _result(future: Future) -> Verdict:
@@ -97,9 +101,37 @@ def grade_code(
             question = tests[requests[i].prompt_id]
             return run(lambda sandbox: _judge(question, requests[i].text, sandbox, limits))
 
-        futures = {threads.submit(grade, i): i for i in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        def grade_all(indices: Sequence[int]) -> Iterator[tuple[int, Verdict]]:
+            futures = {threads.submit(grade, i): i for i in indices}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+        yield from _with_patience(waiting, grade_all, num_graders(settings))
+
+
+GradeAll = Callable[[Sequence[int]], Iterator[tuple[int, Verdict]]]
+
+
+def _with_patience(
+    waiting: Sequence[int], grade_all: GradeAll, most: int
+) -> Iterator[tuple[int, Verdict]]:
+    """Grade ``waiting`` side by side, and what a busy machine may have spoilt again: by half as
+    many at a time and, where the machine still gives no verdict, one by one."""
+    spoilt = []
+    for i, verdict in grade_all(waiting):
+        if verdict.lasting:
+            yield i, verdict
+        else:
+            spoilt.append(i)
+    for number, last in ((max(1, most // 2), False), (1, True)):
+        again, spoilt = spoilt, []
+        for start in range(0, len(again), number):
+            wait_for_memory()
+            for i, verdict in grade_all(again[start : start + number]):
+                if verdict.outcome != NOT_GRADED or last:
+                    yield i, verdict
+                else:
+                    spoilt.append(i)
 
 
 def _with_expectations(

@@ -9,8 +9,8 @@ from typing import Any
 
 from leyden.evals.evalplus import same_result
 from leyden.evals.extract import extract_program
-from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict
-from leyden.sandbox.client import Ended, Limits, Sandbox
+from leyden.evals.verdict import NOT_GRADED, RIGHT, UNPARSED, WRONG, Verdict
+from leyden.sandbox.client import Ended, Limits, Sandbox, wait_for_memory
 from leyden.sandbox.inside.values import decode, encode
 
 Tests = dict[str, Any]
@@ -18,7 +18,8 @@ CALLS_AT_ONCE = 20  # calls compared with a reference, in one process under one 
 PATIENCE = 4  # a call may take this many times the reference's own time, as in EvalPlus
 MOST_LONGER = 20  # an output of more than this many times the expected length is not read
 REFERENCE = 3  # the reference solution may use this many times a program's limits
-PASSING = ("wall", "sandbox", "setup", "machine")  # ends that a busy machine can cause
+MACHINE = ("setup", "machine")  # ends that nothing but the machine causes
+PASSING = ("wall", "sandbox", "signal 9", *MACHINE)  # ends that a busy machine can cause
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
@@ -74,6 +75,9 @@ def _compare(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Ve
     """Compare every result with the reference solution's, which ``expect`` put into the tests."""
     agreed = 0
     for part in tests["expected"]:
+        if part["ended"] in MACHINE:
+            why = "the machine ran out of memory under the reference solution"
+            return Verdict(NOT_GRADED, why=why, lasting=False)
         if not part["outcomes"]:
             continue
         cpu = max(limits.cpu_seconds, math.ceil(PATIENCE * part["cpu_seconds"]))
@@ -114,8 +118,14 @@ def expect(tests: Tests, sandbox: Sandbox, limits: Limits) -> Tests:
     for start in range(0, len(tests["calls"]), CALLS_AT_ONCE):
         calls = tests["calls"][start : start + CALLS_AT_ONCE]
         ended = _call(tests, tests["solution"], calls, sandbox, generous)
+        if ended.how in PASSING:
+            wait_for_memory()
+            ended = _call(tests, tests["solution"], calls, sandbox, generous)
         outcomes = ended.result if _answered(ended, calls) else []
-        parts.append({"calls": calls, "outcomes": outcomes, "cpu_seconds": ended.cpu_seconds})
+        seconds = ended.cpu_seconds
+        parts.append(
+            {"calls": calls, "outcomes": outcomes, "cpu_seconds": seconds, "ended": ended.how}
+        )
     return {**tests, "expected": parts}
 
 
@@ -194,7 +204,8 @@ def _differs(where: str, expected: Any, value: Any) -> Verdict:
 
 
 def _failed(ended: Ended, limits: Limits, where: str = "") -> Verdict:
-    return Verdict(WRONG, why=where + describe(ended, limits), lasting=ended.how not in PASSING)
+    outcome = NOT_GRADED if ended.how in MACHINE else WRONG
+    return Verdict(outcome, why=where + describe(ended, limits), lasting=ended.how not in PASSING)
 
 
 def describe(ended: Ended, limits: Limits) -> str:

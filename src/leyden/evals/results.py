@@ -1,7 +1,7 @@
 """The results of evaluations: read only as their record vouches for them, and compared in pairs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,9 @@ class Tally:
     """maj@k; None where answers cannot be compared, or k is 1."""
     outcomes: dict[str, str]
     """Problem -> a letter per sample (``verdict.LETTERS``)."""
+    not_graded: int = field(default=0, kw_only=True)
+    """Samples that the machine kept from being judged; none of the accuracies counts them as
+    right."""
 
 
 @dataclass(frozen=True)

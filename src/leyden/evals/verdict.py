@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 RIGHT, WRONG, UNPARSED, TRUNCATED = "right", "wrong", "unparsed", "truncated"
-OUTCOMES = (RIGHT, WRONG, UNPARSED, TRUNCATED)
+NOT_GRADED = "not_graded"  # the machine, not the completion, kept it from being judged
+OUTCOMES = (RIGHT, WRONG, UNPARSED, TRUNCATED, NOT_GRADED)
 LETTERS = {outcome: outcome[0] for outcome in OUTCOMES}  # how results keep every sample's
 
 

@@ -25,6 +25,7 @@ from leyden.models.hub import model_folder
 from leyden.models.vocabulary import load_sizes, load_tokenizer, vocabulary_size
 from leyden.pipeline.drift import holds_work
 from leyden.pipeline.lock import lock
+from leyden.pipeline.pipeline import settled
 from leyden.provenance.changes import check_drift, check_dtype, warn_of_numerics
 from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
 from leyden.provenance.records import (
@@ -33,6 +34,7 @@ from leyden.provenance.records import (
     Record,
     read_intent,
     read_record,
+    reopen,
     write_intent,
     write_record,
 )
@@ -77,7 +79,9 @@ def evaluate_model(
             check_drift(
                 folder, begun, intent, hint="undo the change, or give a new folder with --out"
             )
-        if read_record(folder) is None:
+        if not settled(record := read_record(folder)):
+            if record is not None:
+                reopen(folder)
             renderer, prompts = prepared or _prepare(settings, model, progress)
             if begun is not None and holds_work(folder):
                 check_dtype(folder, begun, intent)

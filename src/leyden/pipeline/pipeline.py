@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from leyden.errors import StoreError
+from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import (
     check_job,
@@ -19,7 +20,14 @@ from leyden.pipeline.drift import (
 from leyden.pipeline.launch import launch_ranks
 from leyden.pipeline.lock import lock
 from leyden.provenance.changes import warn_of_numerics
-from leyden.provenance.records import Intent, Record, read_intent, write_intent, write_record
+from leyden.provenance.records import (
+    Intent,
+    Record,
+    read_intent,
+    reopen,
+    write_intent,
+    write_record,
+)
 from leyden.recipe.toml import write_recipe
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
@@ -107,15 +115,24 @@ def planned(
     again = to_redo(graph, redo)
     _check_redo(graph, again)
     jobs = jobs_until(graph, until)
-    todo = [job for job in jobs if job in again or not graph.finished(job)]
+    todo = [job for job in jobs if job in again or not settled(graph.record(job))]
     check_ready(graph, todo)
     states = {job: "do" if job in todo else "skip: done" for job in jobs}
     moved = {job: MOVED for job in again if job not in states and graph.folder(job).exists()}
     return [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
 
 
+def settled(record: Record | None) -> bool:
+    """Whether a job is finished for good: no sample waits for the machine to grade it."""
+    return record is not None and not record.counts.get(NOT_GRADED)
+
+
 def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce) -> None:
     for job in jobs:
+        if graph.finished(job) and not settled(graph.record(job)):
+            check_job(graph, job)
+            reopen(graph.folder(job))  # its samples stay, and what was graded is in the cache
+            graph = resolve(graph.run)
         if graph.finished(job):
             check_job(graph, job)
             _tidy(graph.folder(job))

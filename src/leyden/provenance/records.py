@@ -80,6 +80,11 @@ def write_record(folder: Path, record: Record) -> None:
     write_checked(folder / RECORD, asdict(record))
 
 
+def reopen(folder: Path) -> None:
+    """Make a finished job unfinished again, with everything that it made still there."""
+    (folder / RECORD).unlink()
+
+
 def write_checked(path: Path, values: dict[str, Any]) -> None:
     """Write JSON with a checksum of its own."""
     write_json(path, {**values, CHECKSUM: fingerprint(values)})

@@ -73,6 +73,7 @@ class Section:
     k: int
     rows: list[Row]
     heat: Markup
+    not_graded: int
     problems: dict[str, list[GradedProblem]]
 
 
@@ -93,6 +94,7 @@ def collect_benchmarks(
                 max(result.samples_per_problem for result in own.values()),
                 [_row(model, own, against) for model in own],
                 _heat(name, {model: result.outcomes for model, result in own.items()}),
+                sum(result.not_graded for result in own.values()),
                 {m.name: list(_problems(m, name, problems, length)) for m in having},
             )
         )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leyden.sandbox.backends import Backend
+from leyden.sandbox.inside.watch import machine_is_full
 
 GRACE_SECONDS = 10.0  # after a program's own time its sandbox is given up
 
@@ -101,6 +102,13 @@ class Sandbox:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         process.wait()
+
+
+def wait_for_memory(seconds: float = 20.0) -> None:
+    """Return when the machine has memory for programs again, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while os.path.exists("/proc/meminfo") and machine_is_full() and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _read(descriptor: int, count: int, deadline: float) -> bytes:

@@ -18,7 +18,7 @@ from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import digest, grade_completions
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
-from leyden.evals.verdict import Verdict
+from leyden.evals.verdict import NOT_GRADED, Verdict
 from leyden.files import write_atomic
 from leyden.inference.sample import Sampler, sample_store
 from leyden.models.load import load_model
@@ -72,7 +72,9 @@ class Measured:
 
     @property
     def counts(self) -> dict[str, Any]:
-        return {"rows": self.rows, "tokens": self.tokens}
+        missing = sum(result.not_graded for result in self.results.values())
+        counts = {"rows": self.rows, "tokens": self.tokens}
+        return counts | ({NOT_GRADED: missing} if missing else {})
 
 
 def evaluate_benchmarks(
