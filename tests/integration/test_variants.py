@@ -1,6 +1,7 @@
 """Variants of a run: packed, bfloat16, importance weights, an adopted student, another task."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -16,8 +17,9 @@ from leyden.data.sequences import ModelScores
 from leyden.engines.base import ScoreRequest, TokenScores
 from leyden.engines.open import open_reference
 from leyden.engines.transformers import TransformersEngine
-from leyden.errors import AlignmentError, ConsistencyError, LeydenError
+from leyden.errors import AlignmentError, ConsistencyError, EngineError, LeydenError
 from leyden.inference.score import SAME_MODEL
+from leyden.recipe.training import Objective, Sft
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, TEACHER, Run
 from leyden.run.stage import SCORE
@@ -25,7 +27,8 @@ from leyden.store.plan import make_plan
 from leyden.store.reader import open_store
 from leyden.store.schema import COMPLETIONS, scores_schema
 from leyden.store.writer import open_writer
-from leyden.telemetry.metrics import read_metrics
+from leyden.telemetry.metrics import append_metrics, read_metrics
+from leyden.train.outcome import check_outcome, warn_of_repeats
 
 QUICK = ["--evaluate.kl-prompts", "0", "--evaluate.benchmarks", "[]"]
 
@@ -330,3 +333,55 @@ def agree(stored: ModelScores, ids: np.ndarray, scores: TokenScores) -> None:
     np.testing.assert_array_equal(ids, top_k.ids)
     np.testing.assert_allclose(stored.topk_logp, top_k.logp, atol=1e-5)
     np.testing.assert_allclose(np.exp(stored.tail_logp), np.exp(top_k.tail), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", ["1e3", "3e-1"])
+def test_a_ruined_student_stops_the_run_where_it_was_ruined(copied, capsys, rate):
+    command = ["run", str(copied / "small.toml"), "--out", str(copied / "run")]
+    command += ["--redo", "sft", "--sft.learning-rate", rate]
+    assert run(command) == 1
+    error = capsys.readouterr().err
+    assert "sft: training ruined the model: its loss" in error or "the gradient of step" in error
+    assert "learning rate" in error or "learning_rate" in error
+    assert not (copied / "run/sft/record.json").exists()
+    assert not (copied / "run/rollout").exists()
+
+
+def metrics_file(folder, *lines):
+    path = folder / "sft" / "metrics.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    for step, split, loss in lines:
+        append_metrics(
+            path, {"step": step, "split": split, "loss": 1.0, "token_loss": loss, "tokens": 5}
+        )
+    return path
+
+
+HELPED = [(0, "heldout", 1.0), (1, "train", 1.1), (9, "heldout", 0.7)]
+
+
+def test_the_end_of_training_is_judged_by_the_loss_per_token(tmp_path, caplog):
+    sft, arm = Sft(), Objective()
+    check_outcome(metrics_file(tmp_path, *HELPED), sft, 9)
+    assert not caplog.records
+    check_outcome(metrics_file(tmp_path, *HELPED[:2], (9, "heldout", 1.01)), sft, 9)
+    assert "training has not helped: its loss went from 1 to 1.01" in caplog.text
+    for loss in (2.1, math.nan, math.inf):
+        with pytest.raises(EngineError, match="ruined the model"):
+            check_outcome(metrics_file(tmp_path, *HELPED[:2], (9, "heldout", loss)), sft, 9)
+    with pytest.raises(EngineError, match="its loss went from 1 to nan"):
+        check_outcome(metrics_file(tmp_path, *HELPED[:2], (9, "heldout", math.nan)), arm, 9)
+    check_outcome(metrics_file(tmp_path, *HELPED[:2], (9, "heldout", 2.1)), arm, 9)
+    kept = metrics_file(tmp_path, *HELPED, (20, "heldout", 9.0))
+    check_outcome(kept, sft, 9)  # patience has kept the model of step 9
+    trained = metrics_file(tmp_path, *((step, "train", 1.0 + step) for step in range(1, 21)))
+    with pytest.raises(EngineError, match=r"from 2 to 20\.5 nats per token on the answers that it"):
+        check_outcome(trained, sft, 20)
+
+
+def test_a_batch_of_far_more_rows_than_there_are_is_warned_of(tmp_path, caplog):
+    warn_of_repeats(tmp_path, 32, 16)
+    assert not caplog.records
+    warn_of_repeats(tmp_path, 256, 20)
+    assert "batch_size = 256 with 20 rows: every step trains on each row 13 times" in caplog.text

@@ -74,6 +74,7 @@ class ArmHooks(Hooks):
         self, graph: Graph, job: Job, settings: Objective, origin: str, ranks: Ranks
     ) -> None:
         self.graph, self.job, self.settings = graph, job, settings
+        self.refreshes = settings.refresh_every > 0
         self.origin, self.ranks = origin, ranks
         self.folder, self.clock = graph.folder(job), Clock()
         self.recipe, self.facts = graph.run.recipe, prompt_facts(graph)

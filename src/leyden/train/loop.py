@@ -39,6 +39,9 @@ class Sequences(Protocol):
 class Hooks:
     """An arm's additions to the loop. By default there are none, which is enough for SFT."""
 
+    refreshes = False
+    """Whether its steps train on fresh sequences, and ``data`` is not used."""
+
     def begin(self, student: StudentLM) -> None:
         """Called once, before the first step, with the student that will be trained."""
 

@@ -11,9 +11,10 @@ from leyden.data.prompt_set import PromptFacts
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.models.load import DTYPES, load_model
 from leyden.provenance.identity import TOKENIZER_FILES
-from leyden.run.layout import MODEL
+from leyden.run.layout import METRICS, MODEL
 from leyden.train.checkpoint import ResumePoint
 from leyden.train.loop import Training
+from leyden.train.outcome import check_outcome, warn_of_repeats
 from leyden.train.student import StudentLM
 
 
@@ -35,7 +36,10 @@ def train_model(
         compute_dtype=DTYPES[execution.dtype],
     )
     ranks.wrap(student)
+    if ranks.leads and not training.hooks.refreshes:
+        warn_of_repeats(training.folder, training.settings.batch_size, len(training.data))
     point = training.run(student)
+    check_outcome(training.folder / METRICS, training.settings, point.kept_step)
     if ranks.leads:
         student.to(DTYPES[execution.dtype])
         save_model(student.model, training.folder / MODEL, tokenizer, facts.stop_ids)
