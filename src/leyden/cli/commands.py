@@ -110,7 +110,7 @@ class Evaluate:
     max_new_tokens: int | None = None
     """For a model: length cap, instead of each benchmark's own."""
     temperature: float | None = None
-    """For a model: softmax temperature, 0.6 by default."""
+    """For a model: softmax temperature, 0.6 by default; 0 = the likeliest token every time."""
     out: Path | None = None
     """For a model: where to keep samples, grades and results; evaluations/... by default."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from leyden.recipe.sampling import Sampling
-from leyden.recipe.section import WHERE, Count, Fraction, Name, Positive, Section, Size
+from leyden.recipe.section import WHERE, Count, Fraction, Name, NonNegative, Positive, Section, Size
 
 BUILT_IN_GRADERS = ("math", "code", "exact")
 Fields = str | tuple[str, ...]
@@ -83,8 +83,8 @@ class Benchmark(Sampling):
     grader: str = Field(default="math", json_schema_extra=WHERE)
     """``math`` (math-verify), ``code`` (tests in the sandbox), ``exact``, or
     ``path/file.py:function`` taking (row, completion)."""
-    temperature: Positive = 0.6
-    """Softmax temperature of the sampler."""
+    temperature: NonNegative = 0.6
+    """Softmax temperature of the sampler; 0 = greedy."""
     top_p: Fraction = 0.95
     """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
 

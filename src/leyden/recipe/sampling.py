@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from leyden.recipe.section import WHERE, Count, Fraction, Positive, Section, Size
+from leyden.recipe.section import WHERE, Count, Fraction, NonNegative, Section, Size
 
 
 class PromptFile(Section):
@@ -25,8 +25,8 @@ class PromptFile(Section):
 class Sampling(Section):
     """Settings of the sampler."""
 
-    temperature: Positive = 1.0
-    """Softmax temperature of the sampler."""
+    temperature: NonNegative = 1.0
+    """Softmax temperature of the sampler; 0 = the likeliest token every time (greedy)."""
     top_p: Fraction = 1.0
     """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
     max_new_tokens: Count = 4096

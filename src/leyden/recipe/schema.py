@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from leyden.recipe.benchmarks import Evaluate
 from leyden.recipe.sampling import PromptFile, Sampling
-from leyden.recipe.section import WHERE, Count, Name, Positive, Section, Size
+from leyden.recipe.section import WHERE, Count, Name, NonNegative, Section, Size
 from leyden.recipe.training import Distill, Sft
 
 
@@ -78,8 +78,8 @@ class Teach(Sampling):
 class Rollout(Sampling):
     """Stage 3: the student after SFT completes the OPD prompts. Temperature 0.8 is the paper's."""
 
-    temperature: Positive = 0.8
-    """Softmax temperature of the sampler."""
+    temperature: NonNegative = 0.8
+    """Softmax temperature of the sampler; 0 = greedy."""
 
 
 class Score(Section):
