@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from leyden.errors import StoreError
 
 TEMPORARY = ".tmp-"
+TEMPORARY_FILE = re.compile(r"\.tmp-[0-9a-f]{12}-.+")  # the names that temporary_name makes
 
 
 @contextlib.contextmanager
@@ -104,7 +106,18 @@ def remove_temporaries(folder: Path) -> None:
     """Delete files that a killed process left half-written."""
     with disk_errors(folder):
         for path in folder.glob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+            if TEMPORARY_FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
+
+
+def refuse_links(*places: Path) -> None:
+    """Raise StoreError where one of ``places`` is a link: what it points to is not ours."""
+    for place in places:
+        if place.is_symlink():
+            raise StoreError(
+                f"{place}: is a link, and a store is made of files and folders of its own",
+                hint="put the whole store there, or link the run's folder instead",
+            )
 
 
 def read_json(path: Path) -> Any:

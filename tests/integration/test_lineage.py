@@ -76,6 +76,18 @@ def test_a_store_is_not_finished_in_another_dtype(copied, capsys):
     assert again(copied, "--until", "score") == 0
 
 
+def test_an_attempt_that_made_nothing_is_forgotten_and_nothing_else_is(copied):
+    forget(copied, "score", "distill", "evaluate")
+    folder = copied / "run/score"
+    (folder / "shards").mkdir(parents=True)
+    notes = [folder / "notes.txt", folder / "shards/notes.txt"]
+    for path in notes:
+        path.write_text("mine")
+    (folder / "store.json").write_text("{}")  # of a store that was begun and got no further
+    assert again(copied, "--until", "score") == 0
+    assert all(path.read_text() == "mine" for path in notes)
+
+
 def test_another_version_of_a_library_is_said(copied, caplog, monkeypatch):
     break_off_scoring(copied)
     real = __import__("importlib.metadata").metadata.version

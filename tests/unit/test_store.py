@@ -1,6 +1,7 @@
 """The store: committed rows come back, damage is named, and killed work resumes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leyden.errors import StoreError
-from leyden.store.plan import make_plan
+from leyden.store.plan import make_plan, read_plan, write_plan
 from leyden.store.reader import check_plan, open_store
 from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
 from leyden.store.unit import read_commit
@@ -75,7 +76,7 @@ def tree(folder) -> dict:
 def test_any_order_and_any_interruption_gives_the_same_bytes(tmp_path):
     fill(tmp_path / "a").seal()
     fill(tmp_path / "b", order=[2, 0]).pending()
-    (tmp_path / "b/shards/.tmp-killed-000001.arrow").write_bytes(b"half")
+    (tmp_path / "b/shards/.tmp-0123456789ab-000001.arrow").write_bytes(b"half")
     (tmp_path / "b/shards/000001-0123456789abcdef.arrow").write_bytes(b"never committed")
     resumed = open_writer(tmp_path / "b", COMPLETIONS, units(), origin="o")
     assert [u.name for u in resumed.pending()] == ["000001"]
@@ -263,3 +264,61 @@ def test_a_commit_of_other_kinds_of_values_is_named(tmp_path, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(StoreError, match=path.name):
         read_commit(path)
+
+
+FOREIGN = ["notes.txt", "000000-copy.arrow", "000009-0123456789abcdef.arrow.bak", ".tmp-notes"]
+
+
+def test_sealing_deletes_nothing_but_what_the_store_made(tmp_path):
+    """A shard that lost the race and a half-written file go. Everything else stays."""
+    plan = units()
+    writer = open_writer(tmp_path / "s", COMPLETIONS, plan, origin="o")
+    for unit in plan:
+        writer.commit(unit, rows_of(unit), seconds=1.0)
+    shards = tmp_path / "s" / "shards"
+    lost = [shards / "000001-0123456789abcdef.arrow", shards / ".tmp-0123456789ab-x.arrow"]
+    kept = [shards / name for name in FOREIGN]
+    (shards / "folder").mkdir()
+    for path in (*lost, *kept):
+        path.write_text("x")
+    writer.seal()
+    assert not any(path.exists() for path in lost)
+    assert all(path.exists() for path in kept) and (shards / "folder").is_dir()
+    assert len(open_store(tmp_path / "s")) == 10
+
+
+@pytest.mark.parametrize("name", ["shards", "commits", "timings"])
+def test_a_store_whose_folder_is_a_link_is_refused_and_nothing_behind_it_is_touched(tmp_path, name):
+    fill(tmp_path / "s", order=[0])
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "s" / name).rename(elsewhere)
+    (tmp_path / "s" / name).symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    with pytest.raises(StoreError, match=f"{name}: is a link"):
+        open_writer(tmp_path / "s", COMPLETIONS, units(), origin="o")
+    assert sorted(elsewhere.iterdir()) == before
+
+
+def test_a_sealed_store_with_a_linked_shard_is_refused(tmp_path):
+    writer = fill(tmp_path / "s")
+    writer.seal()
+    shard = next((tmp_path / "s" / "shards").iterdir())
+    shard.rename(tmp_path / "moved")
+    shard.symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match="is a link"):
+        open_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["../000000", "/tmp/000000", "0", "..", "000000/x"])
+def test_a_unit_may_not_lead_out_of_its_store(tmp_path, name):
+    plan = units()
+    foreign = [replace(plan[0], name=name), *plan[1:]]
+    with pytest.raises(StoreError, match="is no name of a unit"):
+        read_plan(tmp_path, write_plan(tmp_path, foreign))
+    writer = fill(tmp_path / "s")
+    writer.seal()
+    seal = json.loads((tmp_path / "s" / "SEALED.json").read_text())
+    seal["units"][0][0] = name
+    (tmp_path / "s" / "SEALED.json").write_text(json.dumps(seal))
+    with pytest.raises(StoreError, match="it names no units, or some without a hash"):
+        open_store(tmp_path / "s")

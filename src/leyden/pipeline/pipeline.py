@@ -21,6 +21,7 @@ from leyden.pipeline.launch import launch_ranks
 from leyden.pipeline.lock import lock
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
+    INTENT,
     Intent,
     Record,
     read_intent,
@@ -34,6 +35,7 @@ from leyden.run.graph import Graph, resolve
 from leyden.run.layout import CHECKPOINTS, GRADES, RECIPE, REFRESH, SUPERSEDED
 from leyden.run.run import Run
 from leyden.run.stage import Job
+from leyden.store.writer import STORE, forget_store
 
 MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
@@ -151,9 +153,8 @@ def do_job(run: Run, job: Job) -> None:
     check_job(graph, job)
     intent, folder, stage = graph.intent(job), graph.folder(job), graph.stage(job)
     stage.check(graph, intent)
-    if not holds_work(folder):  # an attempt that made nothing may have left something
-        with disk_errors(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    if not holds_work(folder):
+        _clear(folder)
     begun = read_intent(folder)
     if begun is None:
         write_intent(folder, intent)
@@ -163,6 +164,14 @@ def do_job(run: Run, job: Job) -> None:
         launch_ranks(run, job)
     else:
         finish(graph, call_stage(graph, intent))
+
+
+def _clear(folder: Path) -> None:
+    """Forget an attempt that made nothing. Whatever else is in the job's folder stays."""
+    with disk_errors(folder):
+        (folder / INTENT).unlink(missing_ok=True)
+        for header in list(folder.glob(f"**/{STORE}")):
+            forget_store(header.parent)
 
 
 def call_stage(graph: Graph, intent: Intent) -> Record:

@@ -5,17 +5,20 @@ batch or the worker.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from leyden.errors import REDO, StoreError
-from leyden.files import disk_errors, write_atomic
+from leyden.files import disk_errors, refuse_links, write_atomic
 from leyden.provenance.identity import derive_seed
 
 PLAN = "plan.arrow"
+UNIT_NAME = re.compile(r"[0-9]{6,12}")
 SCHEMA = pa.schema(
     [
         ("unit", pa.string()),
@@ -87,8 +90,18 @@ def read_plan(folder: Path, digest: str) -> list[Unit]:
             hint=f"restore the file from a copy, or {REDO}",
         )
     units: dict[str, list[PlanRow]] = {}
+    refuse_links(path)
     for row in pa.ipc.open_file(data).read_all().to_pylist():
         units.setdefault(row["unit"], []).append(
             PlanRow(row["prompt_id"], row["sample"], row["seed"])
         )
+    if foreign := [name for name in units if not is_unit_name(name)]:
+        raise StoreError(
+            f"{path}: {foreign[0]!r} is no name of a unit", hint=f"restore the file, or {REDO}"
+        )
     return [Unit(name, tuple(plan_rows)) for name, plan_rows in units.items()]
+
+
+def is_unit_name(name: Any) -> bool:
+    """Whether this is a name that ``cut_units`` gives. It becomes part of file names."""
+    return isinstance(name, str) and UNIT_NAME.fullmatch(name) is not None

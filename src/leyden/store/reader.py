@@ -16,7 +16,7 @@ import pyarrow as pa
 from leyden.errors import REDO, StoreError
 from leyden.files import read_object
 from leyden.provenance.records import require_same
-from leyden.store.plan import read_plan
+from leyden.store.plan import is_unit_name, read_plan
 from leyden.store.schema import CHECKSUM, row_checksum
 from leyden.store.unit import (
     commit_path,
@@ -112,7 +112,9 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
 def _sealed_units(folder: Path, units: Any) -> list[tuple[str, str]]:
     """(unit, sha256) of every shard that the seal names; there is at least one."""
     try:
-        pairs = [(unit, digest) for unit, digest in units if unit + digest and len(digest) == 64]
+        pairs = [
+            (unit, digest) for unit, digest in units if is_unit_name(unit) and len(digest) == 64
+        ]
     except (TypeError, ValueError) as error:
         raise damaged(folder / SEALED, "its units are not pairs of a name and a hash") from error
     if not pairs or len(pairs) != len(units):

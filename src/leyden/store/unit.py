@@ -5,6 +5,7 @@ the same way. The record's existence is the commit. No file is ever rewritten.
 """
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from leyden.errors import REDO, StoreError
-from leyden.files import create_once, disk_errors, json_bytes, read_object, write_atomic
+from leyden.files import (
+    create_once,
+    disk_errors,
+    json_bytes,
+    read_object,
+    refuse_links,
+    write_atomic,
+)
 from leyden.store.plan import Unit
 
 SHARDS, COMMITS = "shards", "commits"
@@ -22,6 +30,11 @@ LOGPROBS = ("logp_sampler", "logp_teacher", "logp_reference")
 def shard_path(folder: Path, unit: str, digest: str) -> Path:
     """The file of a unit's rows. Its name holds the beginning of its sha256."""
     return folder / SHARDS / f"{unit}-{digest[:16]}.arrow"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether ``shard_path`` gives such names."""
+    return re.fullmatch(r"[0-9]{6,12}-[0-9a-f]{16}\.arrow", name) is not None
 
 
 def commit_path(folder: Path, unit: str) -> Path:
@@ -56,6 +69,7 @@ def read_commit(path: Path) -> dict[str, Any]:
 
 def open_shard(path: Path, digest: str) -> pa.Table:
     """Memory-map a shard whose bytes have the sha256 ``digest``."""
+    refuse_links(path.parent, path)
     if not path.exists():
         raise StoreError(f"{path}: a shard is missing", hint=f"restore it, or {REDO}")
     with disk_errors(path), open(path, "rb") as file:

@@ -17,17 +17,19 @@ from leyden.files import (
     create_once,
     json_bytes,
     read_object,
+    refuse_links,
     remove_temporaries,
     whole_files,
     write_json,
 )
 from leyden.provenance.identity import fingerprint
-from leyden.store.plan import Unit, read_plan, write_plan
+from leyden.store.plan import PLAN, Unit, is_unit_name, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, notes_of, rows_to_table
 from leyden.store.unit import (
     COMMITS,
     SHARDS,
     commit_path,
+    is_shard_name,
     num_tokens,
     open_committed,
     read_commit,
@@ -97,11 +99,12 @@ class StoreWriter:
         return seal["dataset_fingerprint"]
 
     def _sweep(self, committed: set[str]) -> None:
-        """Remove temporary files and uncommitted shards, which killed workers left."""
+        """Remove temporary files and uncommitted shards, which killed workers left. Files with
+        other names are not ours and stay."""
         for name in (".", SHARDS, COMMITS, TIMINGS):
             remove_temporaries(self.folder / name)
         for path in (self.folder / SHARDS).iterdir():
-            if path.name not in committed:
+            if path.name not in committed and is_shard_name(path.name) and path.is_file():
                 path.unlink()
 
     def device_seconds(self) -> float:
@@ -144,6 +147,7 @@ def open_writer(
     Raises StoreError where it does not, or where a committed unit is damaged.
     """
     header = folder / STORE
+    refuse_links(header, *(folder / name for name in (SHARDS, COMMITS, TIMINGS)))
     if not header.exists():
         if not units:
             raise StoreError(f"{folder}: the plan is empty", hint="check the prompt file and limit")
@@ -165,6 +169,17 @@ def open_writer(
     writer = StoreWriter(folder, schema, tuple(planned))
     writer.check_committed()
     return writer
+
+
+def forget_store(folder: Path) -> None:
+    """Remove the beginnings of a store that has no committed unit. Shards without a commit are
+    swept by the next store that is sealed there."""
+    assert not whole_files(folder / COMMITS, "*.json"), "committed work is never forgotten"
+    for path in (folder / STORE, folder / PLAN):
+        path.unlink(missing_ok=True)
+    for path in (folder / TIMINGS).glob("*.json"):
+        if is_unit_name(path.stem):
+            path.unlink(missing_ok=True)
 
 
 def _rows(units: Sequence[Unit]) -> list[Any]:

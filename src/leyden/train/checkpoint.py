@@ -1,6 +1,7 @@
 """Resume points: a new folder per step, complete only when its own record is there."""
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from leyden.provenance.records import read_checked, write_checked
 
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
 BEST = "best.safetensors"
+STEP = re.compile(r"step-[0-9]{6,}")
 KEEP = 2  # the newest, and one to go back to should it be damaged
 
 
@@ -71,7 +73,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     best = point.best and {"step": point.best.step, "criterion": point.best.criterion}
     state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
     write_checked(final / STATE, state)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:  # six digits: names sort as numbers
+    steps = [path for path in folder.glob("step-*") if STEP.fullmatch(path.name)]
+    for old in sorted(steps)[:-KEEP]:  # six digits: names sort as numbers
         shutil.rmtree(old)
 
 
