@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from leyden.run.run import Run
 from leyden.run.stage import ROLLOUT, SCORE, distill
 from leyden.store.plan import read_plan
 from leyden.store.writer import open_writer, read_header
+from processes import Leyden
 
 
 @pytest.fixture
@@ -117,3 +119,42 @@ def test_ranks_and_an_engine_of_this_process_cannot_go_together(undistilled):
     mine = replace(asked, open_engine=lambda spec: open_engine(spec))
     with pytest.raises(ConfigError, match=r"distill/live: execution\.ranks = 2"):
         run_jobs(mine, [distill("live")])
+
+
+def processes_of(run: Run) -> list[str]:
+    """Command lines of the processes that train in the run's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended meanwhile
+            continue
+        if str(run.root) in text and "leyden.pipeline.rank" in text:
+            found.append(text)
+    return found
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ranks_end_with_the_command_that_started_them(undistilled, tmp_path, number):
+    recipe, flags = undistilled.root.parent / "small.toml", ["--execution.ranks", "2"]
+    command = ["run", recipe, "--out", undistilled.root, *flags, "--until", "distill/sampled"]
+    process = Leyden([*command, "--distill.steps", "100000"], tmp_path / "log")
+    metrics, began = undistilled.folder(distill("sampled")) / "metrics.jsonl", time.monotonic()
+    while not metrics.exists() or metrics.read_text().count("train") < 3:
+        assert process.running() and time.monotonic() - began < 60, process.printed
+        time.sleep(0.05)
+    assert len(processes_of(undistilled)) == 3  # torchrun and two ranks
+    process.send(number)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while processes_of(undistilled) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(undistilled) == []
+    assert "Traceback" not in process.printed
+    if number == signal.SIGINT:
+        assert process.printed.rstrip().endswith("hint: the same command resumes")
+    with lock(undistilled.root):
+        pass

@@ -1,23 +1,32 @@
-"""torchrun, without its own traceback when a rank fails: the rank has said why."""
+"""torchrun, without its own traceback when a rank fails or it is stopped: the rank, or whoever
+stopped it, has said why."""
 
 import logging
 import os
+import signal
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+from leyden.distributed.parent import die_with_parent
+
 
 def launch(arguments: list[str]) -> int:
-    """Exit code 0, or 1 when a rank failed. ``arguments`` are torchrun's."""
+    """Exit code 0; 1 when a rank failed; 128 + N when signal N stopped all ranks. ``arguments``
+    are torchrun's."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own choice, without its warning
     try:
         main(arguments)
     except ChildFailedError:
         return 1
+    except SignalException as error:
+        return 128 + error.sigval
     return 0
 
 
 if __name__ == "__main__":
+    die_with_parent(signal.SIGTERM)  # which torchrun passes on to the ranks
     sys.exit(launch(sys.argv[1:]))

@@ -12,6 +12,7 @@ from leyden.run.run import Run
 from leyden.run.stage import Job
 
 TORCHRUN, RANK = "leyden.distributed.torchrun", "leyden.pipeline.rank"
+STOP_SECONDS = 40  # torchrun itself gives ranks 30 s before it kills them
 
 
 def launch_ranks(run: Run, job: Job) -> None:
@@ -23,9 +24,24 @@ def launch_ranks(run: Run, job: Job) -> None:
     ranks = ["--standalone", "--nproc-per-node", str(run.recipe.execution.ranks)]
     with tempfile.TemporaryDirectory(prefix="leyden-ranks-") as reports:
         command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", RANK, str(run.root), str(job)]
-        code = subprocess.run([*command, reports], check=False).returncode
+        # In a session of their own, Ctrl-C reaches this process alone, which then stops them.
+        process = subprocess.Popen([*command, reports], start_new_session=True)
+        try:
+            code = process.wait()
+        finally:
+            _stop(process)
         if code != 0:
             raise _failure(job, Path(reports), code)
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End torchrun, and with it every rank."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def report_error(error: LeydenError, reports: Path, rank: int) -> None:

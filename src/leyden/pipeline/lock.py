@@ -19,24 +19,24 @@ def lock(root: Path) -> Iterator[None]:
     """
     with _held(root / LOCK):
         if (root / RANKS_LOCK).exists():  # ranks may have survived the process that started them
-            with ranks_lock(root):
+            with _held(root / RANKS_LOCK):
                 pass
         yield
 
 
 @contextmanager
 def ranks_lock(root: Path) -> Iterator[None]:
-    """Hold the lock of the processes that train on several ranks; the leading one does."""
-    with _held(root / RANKS_LOCK):
+    """Hold the lock that the ranks of a training job share."""
+    with _held(root / RANKS_LOCK, shared=True):
         yield
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _held(path: Path, *, shared: bool = False) -> Iterator[None]:
     with disk_errors(path):  # around opening and locking alone: the work's errors are its own
         file = open(path, "a+")  # noqa: SIM115
         try:
-            take(file)
+            take(file, shared)
         except BlockingIOError as error:
             file.close()
             raise StoreError(
@@ -50,8 +50,13 @@ def _held(path: Path) -> Iterator[None]:
 if sys.platform == "win32":  # implemented, not run: none of our machines has Windows
     import msvcrt
 
-    def take(file: IO[str]) -> None:
-        """Lock the first byte. Raises BlockingIOError where it is locked."""
+    def take(file: IO[str], shared: bool = False) -> None:
+        """Lock the first byte. Raises BlockingIOError where it is locked.
+
+        There are no shared locks here, so ranks go without; torchrun ends them with itself.
+        """
+        if shared:
+            return
         file.seek(0)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -61,6 +66,6 @@ if sys.platform == "win32":  # implemented, not run: none of our machines has Wi
 else:
     import fcntl
 
-    def take(file: IO[str]) -> None:
+    def take(file: IO[str], shared: bool = False) -> None:
         """Lock the file. Raises BlockingIOError where it is locked."""
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -1,10 +1,11 @@
 """One rank of a training job: ``rank.py RUN JOB REPORTS``, started by ``launch.py``."""
 
 import os
+import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
+from leyden.distributed.parent import die_with_parent
 from leyden.distributed.ranks import join
 from leyden.errors import LeydenError, StoreError
 from leyden.pipeline.launch import report_error
@@ -18,6 +19,7 @@ from leyden.run.stage import Job
 
 def main() -> int:
     """Exit code 0, or 1 with an error in the folder REPORTS."""
+    die_with_parent(signal.SIGKILL)
     reports = Path(sys.argv[3])
     try:
         work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))
@@ -35,7 +37,7 @@ def main() -> int:
 def work(run: Run, job: Job) -> None:
     """Do this rank's part of a training job. The leading rank also writes the record."""
     leads = join(run.recipe.execution.device).leads
-    with ranks_lock(run.root) if leads else nullcontext():
+    with ranks_lock(run.root):
         graph = resolve(run)
         record = call_stage(graph, _intent(graph, job))
         if leads:

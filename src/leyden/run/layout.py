@@ -3,7 +3,7 @@
     RUN/
     ├── recipe.toml          the resolved recipe
     ├── .lock                held by the process that works on the run
-    ├── .lock-ranks          held by the leading rank while several train
+    ├── .lock-ranks          shared by the ranks while several train
     ├── prompts/             a prompt set: every prompt as token ids
     ├── problems/            a prompt set: every benchmark problem as token ids
     ├── teach/               a store of the teacher's completions
