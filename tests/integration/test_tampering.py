@@ -1,6 +1,8 @@
 """A change to a run's files, models or settings is refused by name before a model is loaded."""
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +15,17 @@ from safetensors.numpy import load_file, save_file
 from conftest import write_small_recipe
 from leyden.cli.main import run
 from leyden.errors import StoreError
+from leyden.files import cache_home
 from leyden.pipeline.drift import check_run
 from leyden.pipeline.pipeline import run_jobs
+from leyden.provenance import identity
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.graph import resolve
 from leyden.run.run import Run
 from leyden.run.stage import PROMPTS
 from leyden.store.reader import open_store
 from leyden.store.writer import sealed_content
+from leyden.train import loop
 
 
 def again(folder, *flags) -> int:
@@ -206,7 +211,7 @@ def test_a_changed_reference_is_used_by_no_later_stage(copied, capsys, kept):
     forget(copied, *({"rollout", "score", "distill", "evaluate"} - set(kept)))
     perturb(copied / "run/sft/model/model.safetensors")
     assert again(copied) == 1
-    assert "run/sft/model: its content is" in capsys.readouterr().err
+    assert "run/sft/model: its weights changed since sft was finished" in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_the_recorded_one_is_not_trained_on(copied, capsys):
@@ -452,7 +457,7 @@ def test_scores_that_were_edited_are_not_shown(copied, capsys):
 
 def test_what_a_kill_left_beside_a_finished_job_is_removed(copied):
     litter = [copied / "run/distill/tail/checkpoints/step-000002/model.safetensors"]
-    litter.append(copied / "run/evaluate/tail/grades/.tmp-abc-sums.jsonl")
+    litter.append(copied / "run/evaluate/tail/grades/.tmp-0123456789ab-sums.jsonl")
     for path in litter:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
@@ -466,3 +471,93 @@ def test_a_full_place_to_print_to_is_a_sentence(finished):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1 and "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def verify(folder, capsys) -> tuple[int, str]:
+    code = run(["verify", str(folder / "run")])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: b"",
+        lambda data: data.replace(b'"step": 1', b'"step": 2', 1),
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+    ],
+)
+def test_verify_finds_every_change_of_the_metrics(copied, capsys, damage):
+    path = copied / "run/distill/tail/metrics.jsonl"
+    path.write_bytes(damage(path.read_bytes()))
+    code, printed = verify(copied, capsys)
+    assert code == 1 and "distill/tail: FAILED" in printed and "metrics.jsonl" in printed
+
+
+def test_verify_reads_files_that_the_cache_of_hashes_knows(copied, capsys, monkeypatch):
+    """A flipped bit of a disk changes neither size nor times."""
+    monkeypatch.setattr(identity, "CACHE_FROM_BYTES", 0)
+    assert verify(copied, capsys)[0] == 0
+    path = copied / "run/sft/model/model.safetensors"
+    assert run(["status", str(copied / "run")]) == 0
+    data, status = bytearray(path.read_bytes()), path.stat()
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    hashed = cache_home() / "sha256"
+    key = [str(path), len(data), path.stat().st_mtime_ns, path.stat().st_ctime_ns, status.st_ino]
+    identity.hash_file(path)  # a key of the present times, which holds the hash of before
+    good = bytes(data[:-1]) + bytes([data[-1] ^ 1])
+    digest = hashlib.sha256(good).hexdigest()
+    entry = hashed / identity.fingerprint(key)
+    entry.write_text(f"{digest} {identity.fingerprint(digest)}\n")
+    assert identity.hash_file(path) == digest
+    code, printed = verify(copied, capsys)
+    assert code == 1 and "sft/model: its weights changed since sft was finished" in printed
+
+
+def test_a_damaged_entry_of_the_cache_of_hashes_is_no_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "CACHE_FROM_BYTES", 0)
+    path = tmp_path / "weights"
+    path.write_bytes(b"weights")
+    right = identity.hash_file(path)
+    (entry,) = (cache_home() / "sha256").iterdir()
+    for damaged in ("", right, right[:-1] + "0 " + "0" * 64, "\x00"):
+        entry.write_text(damaged)
+        assert identity.hash_file(path) == right
+
+
+def test_verify_names_what_it_did_not_check(copied, capsys):
+    (copied / "run/distill/tail/record.json").unlink()
+    (copied / "run/distill/sampled/record.json").unlink()
+    (copied / "run/distill/sampled/intent.json").unlink()
+    shutil.copytree(copied / "run/distill/control", copied / "run/distill/stranger")
+    _, printed = verify(copied, capsys)
+    assert "distill/tail: not finished, nothing of it was checked" in printed
+    assert "distill/sampled: not recorded, nothing of it was checked" in printed
+    assert "distill/stranger: the recipe has no such job, nothing of it was checked" in printed
+    assert "evaluate/tail: " in printed
+
+
+def test_a_resume_refuses_metrics_that_lost_lines(copied, capsys):
+    """As after a power cut, when a checkpoint was on the disk and lines of the metrics were not."""
+    arm = copied / "run/distill/tail"
+    forget(copied, "distill/tail", "evaluate")
+    command = ["--until", "distill/tail", "--distill.checkpoint-every", "2"]
+    saved = loop.save_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+
+        def save_and_stop(folder, checkpoint):
+            saved(folder, checkpoint)
+            if checkpoint.point.step == 4 and folder.parent.name == "tail":
+                raise KeyboardInterrupt
+
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        assert again(copied, *command) == 130
+    lines = (arm / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (arm / "metrics.jsonl").write_text("".join(lines[:-2]))
+    assert again(copied, *command) == 1
+    assert "lines of it changed or are gone since the checkpoint" in capsys.readouterr().err
+    (arm / "metrics.jsonl").write_text("".join(lines) + '{"half')
+    assert again(copied, *command) == 0

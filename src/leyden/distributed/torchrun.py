@@ -3,7 +3,6 @@ stopped it, has said why."""
 
 import logging
 import os
-import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -28,5 +27,5 @@ def launch(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    die_with_parent(signal.SIGTERM)  # which torchrun passes on to the ranks
+    die_with_parent(gently=True)  # torchrun passes the signal on to the ranks
     sys.exit(launch(sys.argv[1:]))

@@ -1,7 +1,6 @@
 """One rank of a training job: ``rank.py RUN JOB REPORTS``, started by ``launch.py``."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from leyden.run.stage import Job
 
 def main() -> int:
     """Exit code 0, or 1 with an error in the folder REPORTS."""
-    die_with_parent(signal.SIGKILL)
+    die_with_parent()
     reports = Path(sys.argv[3])
     try:
         work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))

@@ -7,30 +7,34 @@ from leyden.data.scored import check_columns, check_pair, check_score_row
 from leyden.errors import LeydenError, StoreError
 from leyden.evals.results import read_results
 from leyden.pipeline.drift import check_run
-from leyden.provenance.identity import hash_file
+from leyden.provenance.identity import hash_file, hashed_afresh
 from leyden.provenance.records import Record, require_same
 from leyden.run.artifacts import open_artifact, open_prompts, prompt_facts
 from leyden.run.graph import Graph, resolve
-from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
+from leyden.run.layout import DIVERGENCE, METRICS, SAMPLES, grades_file
 from leyden.run.run import Run
-from leyden.run.stage import ROLLOUT, SCORE, SFT, Artifact, Job
+from leyden.run.stage import DISTILL, EVALUATE, ROLLOUT, SCORE, SFT, Artifact, Job
 from leyden.store.reader import Store, check_plan, open_store
 
 
 def verify_run(run: Run) -> Iterator[str]:
-    """Yield a sentence per check; after the last, raise a StoreError if any of them failed."""
+    """Yield a sentence per check; after the last, raise a StoreError if any of them failed.
+
+    Every file is read: no hash that was kept before vouches for one.
+    """
     graph = resolve(run)
     checks: dict[str, Callable[[], str]] = {"lineage": lambda: _lineage(graph)}
     checks |= {str(job): lambda job=job: _verify(graph, job) for job in graph.jobs}
     failed: list[LeydenError] = []
     for name, check in checks.items():
         try:
-            sentence = check()
+            with hashed_afresh():
+                sentence = check()
         except LeydenError as error:
             failed.append(error)
             sentence = f"FAILED: {error}"
-        if sentence:
-            yield f"{name}: {sentence}"
+        yield f"{name}: {sentence}"
+    yield from _strangers(graph)
     if failed:
         raise StoreError(
             f"{run.root}: {len(failed)} of the checks failed, first: {failed[0]}",
@@ -47,9 +51,27 @@ def _lineage(graph: Graph) -> str:
 
 
 def _verify(graph: Graph, job: Job) -> str:
-    """A sentence about the artifact in order; none about a job that is not finished."""
+    """A sentence about the artifact in order, or about a job that is not finished."""
     record = graph.record(job)
-    return "" if record is None else BY_KIND[graph.stage(job).artifact](graph, job, record)
+    if record is not None:
+        return BY_KIND[graph.stage(job).artifact](graph, job, record)
+    if graph.begun(job) is not None:
+        return "not finished, nothing of it was checked"
+    return "not recorded, nothing of it was checked" if _files(graph.folder(job)) else "not begun"
+
+
+def _files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
+
+
+def _strangers(graph: Graph) -> Iterator[str]:
+    """A sentence for each arm or model in the run's folder that its recipe does not have."""
+    known = {str(job) for job in graph.jobs}
+    for stage in (DISTILL, EVALUATE):
+        for folder in sorted((graph.run.root / stage).glob("*")):
+            name = f"{stage}/{folder.name}"
+            if folder.is_dir() and name not in known:
+                yield f"{name}: the recipe has no such job, nothing of it was checked"
 
 
 def _prompts(graph: Graph, job: Job, record: Record) -> str:
@@ -75,6 +97,9 @@ def _scores(graph: Graph, job: Job, record: Record) -> str:
 
 def _model(graph: Graph, job: Job, record: Record) -> str:
     graph.fingerprint(job)
+    path, recorded = graph.folder(job) / METRICS, record.facts.get("metrics")
+    if recorded is not None:
+        require_same(path, hash_file(path) if path.is_file() else "missing", recorded)
     return f"model {record.fingerprint[:12]}" + (" (reference policy)" if job == SFT else "")
 
 

@@ -8,13 +8,14 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leyden.errors import EngineError, StoreError
-from leyden.files import cache_home, create_once, read_json, read_object
+from leyden.files import cache_home, read_json, read_object, write_atomic
 
 VOLATILE = {  # config.json keys that say how a model was saved or runs, not what it computes
     "_name_or_path", "_attn_implementation", "_attn_implementation_internal",
@@ -26,6 +27,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 TOKENIZER_VOLATILE = {"chat_template", "name_or_path", "tokenizer_file", "transformers_version"}
 STOP_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
+_FRESH = ContextVar("fresh", default=False)
 CACHE_FROM_BYTES = 64 * 2**20  # smaller files are hashed in well under a second
 
 
@@ -62,6 +64,8 @@ def derive_seed(*parts: int | str) -> int:
 def hash_file(path: Path) -> str:
     """Hex sha256 of a file's bytes; large files are cached by (path, size, times, inode)."""
     real = path.resolve()
+    if _FRESH.get():
+        return _hash_bytes_of(real)
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name  # the Hub cache names its large files by their sha256
     status = real.stat()
@@ -70,12 +74,30 @@ def hash_file(path: Path) -> str:
     # An edit changes at least one of these: a program can set back mtime, but not ctime.
     key = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     cached = cache_home() / "sha256" / fingerprint(key)
-    if cached.exists():
-        return cached.read_text()
+    if cached.exists() and (known := _read_hash(cached)):
+        return known
     digest = _hash_bytes_of(real)
     with contextlib.suppress(StoreError):  # a cache that cannot be written only costs time
-        create_once(cached, digest.encode())
+        write_atomic(cached, f"{digest} {fingerprint(digest)}\n".encode())
     return digest
+
+
+def _read_hash(cached: Path) -> str:
+    """The hash in a file of the cache; empty where the file is damaged."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, ValueError):
+        digest, check = cached.read_text().split()
+        return digest if check == fingerprint(digest) else ""
+    return ""
+
+
+@contextlib.contextmanager
+def hashed_afresh() -> Iterator[None]:
+    """Within this block every file is read; no cache and no file name vouches for its content."""
+    token = _FRESH.set(True)
+    try:
+        yield
+    finally:
+        _FRESH.reset(token)
 
 
 def _hash_bytes_of(path: Path) -> str:

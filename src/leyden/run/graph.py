@@ -129,7 +129,19 @@ class Graph:
                     f"{folder / MODEL}: the model is gone",
                     hint=f"`leyden run RECIPE --redo {job}`",
                 )
-            require_same(folder / MODEL, self.model_made(job).digest, record.fingerprint)
+            self._check_model(job, record)
+
+    def _check_model(self, job: Job, record: Record) -> None:
+        """Raise a StoreError with the parts of the model that are no longer as recorded."""
+        made, parts = self.model_made(job), record.facts.get("parts")
+        place = self.folder(job) / MODEL
+        if made.digest != record.fingerprint and parts:
+            changed = made.differences(ModelIdentity(record.fingerprint, parts))
+            raise StoreError(
+                f"{place}: its {', '.join(changed)} changed since {job} was finished",
+                hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
+            )
+        require_same(place, made.digest, record.fingerprint)
 
     def model_made(self, job: Job) -> ModelIdentity:
         """The identity of the model that a training job left."""

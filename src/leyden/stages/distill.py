@@ -26,7 +26,7 @@ from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.checkpoint import kept_steps
 from leyden.train.loop import Hooks, Sequences, Training
-from leyden.train.save import train_model
+from leyden.train.save import train_model, trained_facts
 from leyden.train.student import StudentLM
 
 
@@ -63,8 +63,15 @@ def run_distill(graph: Graph, intent: Intent) -> Record:
         "kept_step": point.kept_step,
         "objective": settings.objective,
     }
-    digest, clock = identify_model(hooks.folder / MODEL).digest, hooks.clock
-    return Record(intent, digest, counts, clock.total, dict(clock.seconds))
+    made, clock = identify_model(hooks.folder / MODEL), hooks.clock
+    return Record(
+        intent,
+        made.digest,
+        counts,
+        clock.total,
+        dict(clock.seconds),
+        facts=trained_facts(hooks.folder, made),
+    )
 
 
 class ArmHooks(Hooks):

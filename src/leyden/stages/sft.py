@@ -14,7 +14,7 @@ from leyden.run.stage import SFT, TEACH
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.loop import Training
-from leyden.train.save import train_model
+from leyden.train.save import train_model, trained_facts
 
 
 def run_sft(graph: Graph, intent: Intent) -> Record:
@@ -46,5 +46,12 @@ def run_sft(graph: Graph, intent: Intent) -> Record:
         "steps": point.step,
         "kept_step": point.kept_step,
     }
-    digest = identify_model(folder / MODEL).digest
-    return Record(intent, digest, counts, clock.total, dict(clock.seconds))
+    made = identify_model(folder / MODEL)
+    return Record(
+        intent,
+        made.digest,
+        counts,
+        clock.total,
+        dict(clock.seconds),
+        facts=trained_facts(folder, made),
+    )

@@ -1,6 +1,8 @@
 """The file metrics.jsonl: a JSON line per measurement, with ``step`` and ``split``. No torch."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,24 @@ def append_metrics(path: Path, values: Measurement) -> None:
     """Add one measurement."""
     with disk_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
+
+
+def seal_metrics(path: Path) -> dict[str, Any]:
+    """Wait until the file is on the disk, and describe it: ``bytes`` and their ``sha256``."""
+    with disk_errors(path), open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        data = file.read()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_metrics(path: Path, sealed: Mapping[str, Any]) -> None:
+    """Raise StoreError unless the file begins with what ``seal_metrics`` described."""
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data[: sealed["bytes"]]).hexdigest() != sealed["sha256"]:
+        raise StoreError(
+            f"{path}: lines of it changed or are gone since the checkpoint was written",
+            hint="restore the file from a copy, or redo its stage",
+        )
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -47,11 +47,15 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A resume point with the tensors to go on from. Both are by name, on the CPU."""
+    """A resume point with the tensors to go on from. Both are by name, on the CPU.
+
+    ``metrics`` describes the file of metrics up to there (``telemetry/metrics.py``).
+    """
 
     point: ResumePoint
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    metrics: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -71,7 +75,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         os.replace(aside, final)
         sync_folder(folder)
     best = point.best and {"step": point.best.step, "criterion": point.best.criterion}
-    state = {"step": point.step, "seconds": point.seconds, "best": best, "sha256": hashes}
+    state: dict[str, Any] = {"step": point.step, "seconds": point.seconds, "best": best}
+    state |= {"sha256": hashes, "metrics": checkpoint.metrics}
     write_checked(final / STATE, state)
     steps = [path for path in folder.glob("step-*") if STEP.fullmatch(path.name)]
     for old in sorted(steps)[:-KEEP]:  # six digits: names sort as numbers
@@ -96,6 +101,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
         ResumePoint(state["step"], state["seconds"], best),
         load_file(complete[-1] / MODEL),
         load_file(complete[-1] / OPTIMIZER),
+        state.get("metrics"),
     )
 
 

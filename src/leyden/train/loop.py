@@ -16,7 +16,13 @@ from leyden.recipe.schema import Execution
 from leyden.recipe.training import Optimisation
 from leyden.run.layout import CHECKPOINTS, METRICS
 from leyden.telemetry.clock import MEASURING, TRAINING, Clock
-from leyden.telemetry.metrics import append_metrics, criterion, truncate_metrics
+from leyden.telemetry.metrics import (
+    append_metrics,
+    check_metrics,
+    criterion,
+    seal_metrics,
+    truncate_metrics,
+)
 from leyden.train.checkpoint import Best, Checkpoint, ResumePoint, load_latest, save_checkpoint
 from leyden.train.metrics import Sums, add, summarise
 from leyden.train.objective import Totals, compute_loss
@@ -121,6 +127,8 @@ class Training:
         self.clock.restore(point.seconds, weight=self.ranks.world)
         self.progress(point.step)
         if self.ranks.leads:  # lines after the checkpoint belong to steps that are done again
+            if checkpoint and checkpoint.metrics:
+                check_metrics(self.folder / METRICS, checkpoint.metrics)
             truncate_metrics(self.folder / METRICS, point.step)
         return point
 
@@ -215,5 +223,6 @@ class Training:
         tensors = self.ranks.gather(student)  # every rank takes part
         if self.ranks.leads:
             state = optimizer_tensors(student, optimizer)
-            save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(point, tensors, state))
+            metrics = seal_metrics(self.folder / METRICS)
+            save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(point, tensors, state, metrics))
         self.ranks.barrier()

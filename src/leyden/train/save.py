@@ -4,13 +4,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
 from leyden.data.prompt_set import PromptFacts
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.models.load import DTYPES, load_model
-from leyden.provenance.identity import TOKENIZER_FILES
+from leyden.provenance.identity import TOKENIZER_FILES, ModelIdentity, hash_file
 from leyden.run.layout import METRICS, MODEL
 from leyden.train.checkpoint import ResumePoint
 from leyden.train.loop import Training
@@ -45,6 +46,11 @@ def train_model(
         save_model(student.model, training.folder / MODEL, tokenizer, facts.stop_ids)
     ranks.barrier()
     return point
+
+
+def trained_facts(folder: Path, made: ModelIdentity) -> dict[str, Any]:
+    """Facts for the record of a training job: the parts of its model, and a hash of its metrics."""
+    return {"parts": made.parts, "metrics": hash_file(folder / METRICS)}
 
 
 def save_model(
