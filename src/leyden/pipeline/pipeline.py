@@ -8,15 +8,7 @@ from pathlib import Path
 from leyden.errors import StoreError
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
-from leyden.pipeline.drift import (
-    check_job,
-    check_kept,
-    check_ready,
-    check_run,
-    check_unchanged,
-    check_whole,
-    holds_work,
-)
+from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
 from leyden.pipeline.launch import launch_ranks
 from leyden.pipeline.lock import lock
 from leyden.provenance.changes import warn_of_numerics
@@ -33,6 +25,7 @@ from leyden.recipe.toml import write_recipe
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import CHECKPOINTS, GRADES, RECIPE, REFRESH, SUPERSEDED
+from leyden.run.lineage import check_job, check_kept, holds_work
 from leyden.run.run import Run
 from leyden.run.stage import Job
 from leyden.store.writer import STORE, forget_store
