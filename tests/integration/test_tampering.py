@@ -561,3 +561,30 @@ def test_a_resume_refuses_metrics_that_lost_lines(copied, capsys):
     assert "lines of it changed or are gone since the checkpoint" in capsys.readouterr().err
     (arm / "metrics.jsonl").write_text("".join(lines) + '{"half')
     assert again(copied, *command) == 0
+
+
+def test_status_and_report_show_no_results_of_another_model(copied, capsys):
+    """An evaluation that was copied to an arm's place is not the arm's."""
+    folder = copied / "run/evaluate"
+    shutil.rmtree(folder / "tail")
+    shutil.copytree(folder / "teacher", folder / "tail")
+    assert run(["status", str(copied / "run"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert "tail" not in status["results"] and "sampled" in status["results"]
+    assert "holds what was made as evaluate/teacher" in status["changed"]["evaluate/tail"]
+    assert run(["status", str(copied / "run")]) == 0
+    assert "evaluate/tail: holds what was made as" in capsys.readouterr().out.replace("\n", " ")
+    assert run(["report", str(copied / "run")]) == 0
+    page = (copied / "run/report.html").read_text()
+    assert "Not what the recipe asks for:" in page and "evaluate/tail: holds what" in page
+
+
+def test_status_follows_a_change_to_everything_made_from_it(copied, capsys):
+    shutil.rmtree(copied / "run/distill/tail")
+    shutil.copytree(copied / "run/distill/sampled", copied / "run/distill/tail")
+    shutil.rmtree(copied / "models")  # status needs none of them
+    assert run(["status", str(copied / "run"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert list(status["changed"]) == ["distill/tail", "evaluate/tail"]
+    states = {job["name"]: job["state"] for job in status["jobs"]}
+    assert (states["distill/tail"], states["distill/sampled"]) == ("changed", "done")

@@ -113,6 +113,8 @@ def print_status(status: RunStatus) -> None:
         console.print(_results(status))
     elif status.results:
         console.print("no accuracies: the recipe names no benchmarks")
+    for sentence in status.changed.values():
+        console.print(f"warning: {sentence}", markup=False)
     for model, benchmarks in status.results.items():
         for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
             console.print(sentence, markup=False)

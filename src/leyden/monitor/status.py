@@ -1,9 +1,10 @@
 """The state of a run, read from records, commits and metrics alone; no model, no torch."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from leyden.errors import LeydenError
 from leyden.evals.results import (
     BenchmarkResult,
     Divergence,
@@ -16,6 +17,7 @@ from leyden.files import whole_files
 from leyden.monitor.costs import ArmCost, arm_costs
 from leyden.monitor.diagnosis import Finding, diagnose_arm
 from leyden.run.graph import Graph
+from leyden.run.lineage import check_recorded
 from leyden.run.run import REFERENCE
 from leyden.run.stage import PROBLEMS, SCORE, Artifact, Job, evaluate
 from leyden.run.table import STAGES
@@ -23,6 +25,7 @@ from leyden.store.unit import COMMITS, read_commit
 from leyden.store.writer import device_seconds
 
 DONE, BROKEN, WAITING, UNSCORED = "done", "unfinished", "waiting", "unscored"
+CHANGED = "changed"  # done, but not from what recipe and parents are now
 PER_PROBLEM = ("outcomes", "questions")  # of a result: too long for a table
 
 
@@ -67,6 +70,8 @@ class RunStatus:
     warnings: dict[str, list[Finding]]
     """Arm -> the findings of diagnosis, where there are any."""
     teacher_consistency: str
+    changed: dict[str, str] = field(default_factory=dict)
+    """Job -> the sentence with which a run would refuse it. Its results are not shown."""
 
     def as_json(self) -> dict[str, Any]:
         results = {
@@ -78,8 +83,10 @@ class RunStatus:
 
 def run_status(graph: Graph) -> RunStatus:
     """Everything that `leyden status` shows, from records, commits and metrics alone."""
+    changed = changed_jobs(graph)
     jobs = {job: job_status(graph, job) for job in graph.jobs}
-    evaluations = _evaluations(graph)
+    jobs |= {job: replace(jobs[job], state=CHANGED) for job in changed}
+    evaluations = _evaluations(graph, changed)
     return RunStatus(
         name=graph.run.recipe.name,
         stages=[
@@ -94,7 +101,27 @@ def run_status(graph: Graph) -> RunStatus:
         costs=arm_costs(graph),
         warnings=_warnings(graph),
         teacher_consistency=consistency(graph),
+        changed={str(job): sentence for job, sentence in changed.items()},
     )
+
+
+def changed_jobs(graph: Graph) -> dict[Job, str]:
+    """Finished jobs that were not made from what recipe and parents are now, each with the
+    sentence that says so; and all jobs made from them."""
+    changed: dict[Job, str] = {}
+    for job in graph.jobs:
+        parents = graph.parents(job)
+        spoilt = next((parent for parent in parents if parent in changed), None)
+        if not graph.finished(job):
+            continue
+        if spoilt is not None:
+            changed[job] = f"{job}: made from {spoilt}, which changed"
+            continue
+        try:
+            check_recorded(graph, job)
+        except LeydenError as error:
+            changed[job] = str(error)
+    return changed
 
 
 def job_status(graph: Graph, job: Job) -> JobStatus:
@@ -126,17 +153,21 @@ def _together(name: str, jobs: Sequence[JobStatus]) -> JobStatus:
 
 def model_results(graph: Graph) -> dict[str, dict[str, ModelResult]]:
     """Model -> benchmark -> result, of every finished evaluation."""
-    return _model_results(_evaluations(graph))
+    return _model_results(_evaluations(graph, changed_jobs(graph)))
 
 
 def divergences(graph: Graph) -> dict[str, Divergence]:
     """Model -> reverse KL to the teacher, where it was measured."""
-    return _divergences(_evaluations(graph))
+    return _divergences(_evaluations(graph, changed_jobs(graph)))
 
 
-def _evaluations(graph: Graph) -> dict[str, Results]:
+def _evaluations(graph: Graph, changed: Collection[Job]) -> dict[str, Results]:
     jobs = {model: evaluate(model) for model in graph.run.models()}
-    return {m: read_results(graph.folder(job)) for m, job in jobs.items() if graph.finished(job)}
+    return {
+        model: read_results(graph.folder(job))
+        for model, job in jobs.items()
+        if graph.finished(job) and job not in changed
+    }
 
 
 def _divergences(evaluations: dict[str, Results]) -> dict[str, Divergence]:

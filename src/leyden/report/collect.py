@@ -44,7 +44,7 @@ def collect_run(graph: Graph) -> RunPage:
         total_seconds=sum(job.device_seconds for job in status.jobs),
         colours=colours,
         accuracy=_accuracy(status, colours),
-        benchmarks=_benchmarks(graph),
+        benchmarks=_benchmarks(graph, status),
         divergence=_divergence(status, colours),
         sft=sft_curves(graph),
         curves=arm_curves(graph, colours),
@@ -73,13 +73,9 @@ def compare(statuses: Sequence[RunStatus]) -> list[ComparedRuns]:
     ]
 
 
-def _benchmarks(graph: Graph) -> list[Section]:
+def _benchmarks(graph: Graph, status: RunStatus) -> list[Section]:
     run = graph.run
-    models = [
-        Evaluated(model, graph.folder(evaluate(model)))
-        for model in run.models()
-        if graph.finished(evaluate(model))
-    ]
+    models = [Evaluated(model, graph.folder(evaluate(model))) for model in status.results]
     if not models or not run.recipe.evaluate.benchmarks:
         return []
     return collect_benchmarks(models, open_prompts(graph, PROBLEMS), against=REFERENCE)

@@ -29,10 +29,7 @@ def check_job(graph: Graph, job: Job) -> None:
     if record is None and not unfinished:
         return
     if begun is None or (record is not None and record.intent.digest != begun.digest):
-        raise StoreError(
-            f"{folder / INTENT}: missing, or it does not belong to the record beside it",
-            hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
-        )
+        raise _without_intent(folder, job)
     # A finished job needs its models no more, so one that is gone counts as what it was.
     now = graph.intent(job, finished=None if unfinished else begun)
     # Completions stay as they were written, also when the recipe now names another teacher. Whether
@@ -42,6 +39,34 @@ def check_job(graph: Graph, job: Job) -> None:
     check_drift(folder, begun, now, hint=_redo_hint(graph, job))
     if unfinished:
         check_dtype(folder, begun, now)
+
+
+def check_recorded(graph: Graph, job: Job) -> None:
+    """Refuse where records alone show that the finished ``job`` is not what the recipe asks for, or
+    was not made from its parents.
+
+    Models and files are not read, so this is quick and needs none of them.
+    """
+    folder, begun, recipe = graph.folder(job), graph.begun(job), graph.run.recipe
+    record = graph.require(job)
+    if begun is None or record.intent.digest != begun.digest:
+        raise _without_intent(folder, job)
+    if begun.stage != str(job):
+        raise StoreError(
+            f"{folder}: holds what was made as {begun.stage}",
+            hint=f"put {begun.stage} back, and `leyden run RECIPE --redo {job}`",
+        )
+    made = {str(p): graph.require(p).fingerprint for p in graph.parents(job) if graph.finished(p)}
+    settings = graph.stage(job).settings(recipe, job.name, record)
+    now = replace(begun, settings=settings, inputs=begun.inputs | made)
+    check_drift(folder, begun, now, hint=_redo_hint(graph, job))
+
+
+def _without_intent(folder: Path, job: Job) -> StoreError:
+    return StoreError(
+        f"{folder / INTENT}: missing, or it does not belong to the record beside it",
+        hint=f"restore it from a copy, or `leyden run RECIPE --redo {job}`",
+    )
 
 
 def _own_teacher(graph: Graph) -> bool:
