@@ -1,4 +1,7 @@
-"""The commands, one dataclass each: fields are arguments, ``run`` does it."""
+"""The commands, one dataclass each: fields are arguments, ``run`` does it.
+
+Each command imports what it needs when it runs, so that `leyden --help` is quick.
+"""
 
 import json
 from dataclasses import asdict, dataclass, make_dataclass
@@ -9,14 +12,7 @@ import tyro
 
 from leyden.cli import screen
 from leyden.errors import ConfigError
-from leyden.evals.overlap import check_overlap
-from leyden.evals.problems import benchmark_values
-from leyden.evals.results import compare_folders, read_results
 from leyden.models.hub import model_folder
-from leyden.monitor.status import run_status
-from leyden.pipeline.pipeline import planned, run_jobs, run_recipe
-from leyden.pipeline.verify import verify_run
-from leyden.provenance.identity import fingerprint, identify_model
 from leyden.recipe.schema import Recipe
 from leyden.recipe.toml import load_evaluation, load_recipe, parse_overrides
 from leyden.run.graph import resolve
@@ -47,6 +43,9 @@ class RunRecipe:
     """Say what would be done."""
 
     def run(self, fields: list[str]) -> None:
+        from leyden.monitor.status import run_status
+        from leyden.pipeline.pipeline import planned, run_recipe
+
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or RUNS / recipe.name, recipe, screen.progress)
         if self.dry_run:
@@ -78,6 +77,8 @@ def stage_command(name: str) -> type:
 
 def run_stage(folder: Path, name: str) -> None:
     """All jobs of one stage of the run in ``folder``, and the prompts that they need."""
+    from leyden.pipeline.pipeline import run_jobs
+
     run = Run.open(folder, screen.progress)
     graph = resolve(run)
     jobs = graph.of_stage(name)
@@ -122,6 +123,7 @@ class Evaluate:
             "model": self.place,
             "evaluate": {"benchmarks": [self._benchmark(text) for text in self.benchmarks]},
         }
+        from leyden.evals.results import read_results
         from leyden.pipeline.evaluate_model import evaluate_model
 
         settings = load_evaluation(values, parse_overrides(fields))
@@ -140,6 +142,8 @@ class Evaluate:
         run_stage(Path(self.place), EVALUATE)
 
     def _benchmark(self, text: str) -> dict[str, Any]:
+        from leyden.evals.problems import benchmark_values
+
         values = benchmark_values(text)
         given = {
             "samples_per_prompt": self.samples,
@@ -164,6 +168,8 @@ class Compare:
     """Machine-readable."""
 
     def run(self) -> None:
+        from leyden.evals.results import compare_folders
+
         comparisons = compare_folders(self.first, self.second)
         if self.json:
             screen.print_json({name: asdict(one) for name, one in comparisons.items()})
@@ -187,6 +193,8 @@ class CheckOverlap:
     """Machine-readable, with every overlap."""
 
     def run(self) -> None:
+        from leyden.evals.overlap import check_overlap
+
         sources = check_overlap(self.prompts, self.benchmarks, self.prompt_field)
         if self.json:
             screen.print_json([asdict(source) for source in sources])
@@ -204,6 +212,8 @@ class Status:
     """Machine-readable."""
 
     def run(self) -> None:
+        from leyden.monitor.status import run_status
+
         status = run_status(resolve(Run.open(self.run_folder)))
         if self.json:
             screen.print_json(status.as_json())
@@ -236,6 +246,8 @@ class Verify:
     """The folder that `leyden run` made."""
 
     def run(self) -> None:
+        from leyden.pipeline.verify import verify_run
+
         for sentence in verify_run(Run.open(self.run_folder)):
             screen.print_line(sentence)
 
@@ -266,6 +278,8 @@ class Identify:
     """A model folder, or a Hub id."""
 
     def run(self) -> None:
+        from leyden.provenance.identity import identify_model
+
         identity = identify_model(model_folder(self.model))
         screen.print_json({"identity": identity.digest, "parts": identity.parts})
 
@@ -287,6 +301,8 @@ class Config:
             raise ConfigError(
                 "no recipe given", hint="leyden config recipes/tiny.toml, or --schema"
             )
+        from leyden.provenance.identity import fingerprint
+
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         screen.print_json(
             {

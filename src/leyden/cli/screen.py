@@ -1,12 +1,14 @@
 """The screen: progress and notices on stderr, data on stdout."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,13 +23,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from leyden.evals.overlap import SourceOverlap
-from leyden.evals.results import BenchmarkResult, Comparison, Divergence, Estimate, Results
-from leyden.monitor.costs import ArmCost
-from leyden.monitor.show import ShownRow
-from leyden.monitor.status import RunStatus
-from leyden.run.stage import Job
 from leyden.telemetry.progress import Advance
+
+if TYPE_CHECKING:  # names of types alone; `leyden --help` loads none of these
+    from leyden.evals.overlap import SourceOverlap
+    from leyden.evals.results import BenchmarkResult, Comparison, Divergence, Estimate, Results
+    from leyden.monitor.costs import ArmCost
+    from leyden.monitor.show import ShownRow
+    from leyden.monitor.status import RunStatus
+    from leyden.run.stage import Job
 
 
 class Screen(Console):

@@ -9,9 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import pyarrow.parquet as parquet
-from pyarrow import ArrowInvalid
-
 from leyden.errors import ConfigError
 from leyden.provenance.identity import fingerprint
 from leyden.recipe.sampling import PromptFile
@@ -80,6 +77,8 @@ def _json_list(path: Path) -> list[Row]:
 
 
 def _parquet(path: Path) -> list[Row]:
+    from pyarrow import ArrowInvalid, parquet  # a tenth of a second that few files need
+
     try:
         return parquet.read_table(path).to_pylist()
     except (OSError, ArrowInvalid) as error:

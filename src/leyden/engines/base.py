@@ -5,15 +5,18 @@ may live in another process or on another machine. Shapes: T completion tokens, 
 Log-probs are natural, in nats.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from leyden.errors import ConfigError
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
+
+if TYPE_CHECKING:  # the stage table names roles of engines, and `leyden --help` reads the table
+    import numpy as np
 
 Role = Literal["teacher", "student", "reference"]
 Tail = Literal["exact", "complement"]
@@ -149,6 +152,8 @@ def complement_tail(logp: np.ndarray) -> np.ndarray:
     It is floored at the rounding error of float32, since -inf would say that the K ids are the
     whole vocabulary.
     """
+    import numpy as np
+
     missing = 1 - np.exp(logp.astype(np.float64)).sum(-1)
     return np.log(np.maximum(missing, np.finfo(np.float32).eps)).astype(np.float32)
 
