@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from leyden.errors import StoreError
+from leyden.errors import StoreError, first_line
 
 TEMPORARY = ".tmp-"
 TEMPORARY_FILE = re.compile(r"\.tmp-[0-9a-f]{12}-.+")  # the names that temporary_name makes
@@ -122,14 +122,16 @@ def refuse_links(*places: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise StoreError(f"{path}: is not a regular file", hint="restore the file from a copy")
     try:
         # Some configs hold Infinity, and 1e999 would become one; neither can be hashed as JSON
         return json.loads(path.read_bytes(), parse_constant=str, parse_float=_finite_or_text)
     except FileNotFoundError as error:
         raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or too deep or too many digits
         raise StoreError(
-            f"{path}: damaged: {error}", hint="restore the file, or redo its stage"
+            f"{path}: damaged: {first_line(error)}", hint="restore the file, or redo its stage"
         ) from error
     except OSError as error:
         raise StoreError(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ from leyden.engines.base import GenerateRequest
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader
+from leyden.files import read_json
 from leyden.models.load import load_model
 from leyden.recipe.benchmarks import Benchmark, Problems
 from leyden.recipe.sampling import PromptFile, Sampling
@@ -282,3 +284,21 @@ def test_infinity_by_overflow_in_a_config_has_an_identity(model):
     config = model / "config.json"
     config.write_text(config.read_text().replace("{", '{"odd": 1e999,', 1))
     assert len(identify_model(model).digest) == 64
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b"1" * 10_000, b"\xff", b"{", b'{"a": ' + b"9" * 5000 + b"}"],
+    ids=["deep", "digits", "bytes", "cut", "number"],
+)
+def test_json_from_others_is_refused_in_a_sentence(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"x\.json: damaged: "):
+        read_json(path)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(StoreError, match="is not a regular file"):
+        read_json(tmp_path / "x.json")

@@ -1,6 +1,7 @@
 """Prompt files and their rendering to ids."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,17 @@ def test_a_missing_or_binary_file_is_a_sentence(tmp_path):
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot read prompts"):
         read_prompts(PromptFile(file=str(tmp_path / "b.jsonl")))
+
+
+def test_a_prompt_that_no_model_reads_is_refused_before_it_is_tokenized(tmp_path):
+    with pytest.raises(ConfigError, match=r"p\.jsonl:1: prompt has 10,000,000 characters"):
+        read_prompts(source(tmp_path, {"prompt": "a" * 10_000_000}))
+
+
+def test_a_pipe_is_no_file_of_prompts(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        read_prompts(PromptFile(file=str(tmp_path / "p.jsonl")))
 
 
 def test_skip_and_limit_cut_disjoint_sets(tmp_path):

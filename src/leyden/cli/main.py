@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a LeydenError, one sentence and a hint; 2 usage; 130 inter
 """
 
 import difflib
+import logging
 import os
 import select
 import sys
@@ -14,6 +15,7 @@ from typing import Annotated, Any, TextIO
 import tyro
 
 from leyden.cli import commands as c
+from leyden.cli.screen import VisibleFormatter, print_error
 from leyden.errors import LeydenError
 from leyden.provenance.records import package_versions
 from leyden.run.stage import EVALUATE, Artifact
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Parse and do one command; its exit code."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(VisibleFormatter())
     if arguments == ["--version"]:
         print(f"leyden {package_versions('leyden')['leyden']}")
         return 0
@@ -71,13 +75,15 @@ def run(arguments: list[str]) -> int:
             command.run()
         sys.stdout.flush()  # an error of the disk that is written to is reported below
     except LeydenError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        print_error(str(error), error.hint)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-        print("hint: check the disk and the permissions of that place", file=sys.stderr)
+        place = error.filename or "standard output"
+        print_error(
+            f"{place}: {error.strerror}", "check the disk and the permissions of that place"
+        )
         _drop(sys.stdout)
         return 1
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +34,22 @@ if TYPE_CHECKING:  # names of types alone; `leyden --help` loads none of these
     from leyden.monitor.show import ShownRow
     from leyden.monitor.status import RunStatus
     from leyden.run.stage import Job
+
+
+# Characters that a terminal obeys instead of showing: control codes, and changes of direction.
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with such characters written out, as in Python: models and files may hold any."""
+    return OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Warnings may quote prompts and names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class Screen(Console):
@@ -93,7 +111,12 @@ def announce(job: Job, state: str) -> None:
 
 def print_line(sentence: str) -> None:
     """Print a sentence to standard output."""
-    print(sentence)
+    print(visible(sentence))
+
+
+def print_error(sentence: str, hint: str) -> None:
+    """Print an error and what to do about it to standard error."""
+    print(f"error: {visible(sentence)}\nhint: {visible(hint)}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -118,10 +141,10 @@ def print_status(status: RunStatus) -> None:
     elif status.results:
         console.print("no accuracies: the recipe names no benchmarks")
     for sentence in status.changed.values():
-        console.print(f"warning: {sentence}", markup=False)
+        console.print(visible(f"warning: {sentence}"), markup=False)
     for model, benchmarks in status.results.items():
         for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
-            console.print(sentence, markup=False)
+            console.print(visible(sentence), markup=False)
     console.print(f"one teacher: {status.teacher_consistency}")
     for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
@@ -129,7 +152,7 @@ def print_status(status: RunStatus) -> None:
     for arm, findings in status.warnings.items():
         for finding in findings:
             where = f"warning: {arm}, step {finding.step}"
-            console.print(f"{where}: {finding.sentence}; {finding.advice}", markup=False)
+            console.print(visible(f"{where}: {finding.sentence}; {finding.advice}"), markup=False)
 
 
 def _jobs(status: RunStatus) -> Table:
@@ -210,7 +233,7 @@ def print_results(results: Results) -> None:
     console = Screen(highlight=False)
     console.print(table)
     for sentence in _not_graded("this model", results.benchmarks):
-        console.print(sentence, markup=False)
+        console.print(visible(sentence), markup=False)
 
 
 def _share(estimate: Estimate) -> str:
@@ -242,10 +265,11 @@ def print_overlaps(sources: Sequence[SourceOverlap]) -> None:
     """A line per benchmark and source, then the first overlaps of each."""
     for source in sources:
         counts = f"{source.exact} exact, {source.grams} with 13 words in a row"
-        print(f"{source.benchmark} in {source.source}: {counts}, of {source.prompts:,} prompts")
+        where = f"{source.benchmark} in {source.source}"
+        print_line(f"{where}: {counts}, of {source.prompts:,} prompts")
         for overlap in source.overlaps[:MOST_SHOWN]:
             shared = overlap.shared[:80]
-            print(f"  {overlap.prompt} holds {overlap.problem} ({overlap.kind}): {shared}")
+            print_line(f"  {overlap.prompt} holds {overlap.problem} ({overlap.kind}): {shared}")
 
 
 def _divergence(measured: Divergence | None) -> str:
@@ -258,14 +282,14 @@ def _divergence(measured: Divergence | None) -> str:
 def print_row(row: ShownRow) -> None:
     """One completion: its prompt, its text, a table of tokens."""
     console = Screen(highlight=False, markup=False)
-    console.print(f"{row.prompt_id}  sample {row.sample}  {row.finish_reason}")
-    console.print(f"prompt: {row.prompt!r}\ncompletion: {row.completion!r}")
+    console.print(visible(f"{row.prompt_id}  sample {row.sample}  {row.finish_reason}"))
+    console.print(visible(f"prompt: {row.prompt!r}\ncompletion: {row.completion!r}"))
     numbers = ("sampler", "teacher", "reference", "advantage", "teacher_entropy")
     shown = [name for name in numbers if getattr(row.tokens[0], name) is not None]
     table = Table("token", "id", *(name.replace("_", " ") for name in shown))
     for token in row.tokens:
         cells = (f"{getattr(token, name):.3f}" for name in shown)
-        table.add_row(token.token, str(token.id), *cells)
+        table.add_row(visible(token.token), str(token.id), *cells)
     console.print(table)
 
 

@@ -7,6 +7,7 @@ position earlier, and ``predict_N`` holds that position: the off-by-one lives he
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -116,9 +117,12 @@ def rows_of_step(step: int, *, batch_size: int, num_rows: int, seed: int) -> lis
     return [int(orders[p // num_rows][p % num_rows]) for p in positions]
 
 
+@lru_cache(maxsize=2)  # a batch may cross from one epoch into the next
 def permutation(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of ``num_rows`` rows in an epoch, [num_rows]."""
-    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+    """The order of ``num_rows`` rows in an epoch, [num_rows], read-only."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_rows)
+    order.setflags(write=False)
+    return order
 
 
 def batched(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -14,6 +14,7 @@ from leyden.provenance.identity import fingerprint
 from leyden.recipe.sampling import PromptFile
 
 Row = dict[str, Any]
+MOST_CHARACTERS = 2**20  # of a prompt; tokenizing ten times as many takes gigabytes
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -21,6 +22,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
     Raises ConfigError with the file and the line of the first that cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is not a regular file", hint="give a file of prompts")
     if path.suffix == ".parquet":
         return enumerate(_parquet(path), start=1)
     if path.suffix == ".json":
@@ -179,6 +182,11 @@ def written(row: Row, name: str, where: str) -> str:
     text = _field(row, name, where)
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{where}: {name} is {text!r}, expected text", hint="correct that line")
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(
+            f"{where}: {name} has {len(text):,} characters, over {MOST_CHARACTERS:,}",
+            hint="shorten or remove it; no model reads a prompt of that length",
+        )
     return text
 
 

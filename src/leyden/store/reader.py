@@ -6,11 +6,12 @@ any work; reading a row checks its crc32 again.
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from leyden.errors import REDO, StoreError
@@ -40,6 +41,9 @@ class Store:
     num_tokens: int
     shards: tuple[tuple[Path, pa.Table], ...]
     ends: tuple[int, ...]
+    _read: "dict[int, dict[str, list[Any] | Lists]]" = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -53,11 +57,18 @@ class Store:
         shard = bisect_right(self.ends, index)
         path, table = self.shards[shard]
         local = index - (self.ends[shard - 1] if shard else 0)
-        row = {name: _value(table.column(name)[local]) for name in table.schema.names}
+        row = {name: column[local] for name, column in self._columns(shard).items()}
         # The shard was hashed when it was opened; this sees what changed under the mapping since.
         if row_checksum(row, table.schema) != row[CHECKSUM]:
             raise damaged(path, f"row {local} does not match its crc32")
         return row
+
+    def _columns(self, shard: int) -> "dict[str, list[Any] | Lists]":
+        """The shard's columns as Python and NumPy have them, made when one of its rows is read."""
+        if shard not in self._read:
+            table = self.shards[shard][1]
+            self._read[shard] = {n: _column(table.column(n)) for n in table.schema.names}
+        return self._read[shard]
 
     def values(self, name: str) -> list[Any]:
         """One scalar column (``split``, ``prompt_id``, ...) of every row."""
@@ -136,8 +147,21 @@ def check_plan(store: Store) -> None:
             raise damaged(commit, "it names another shard")
 
 
-def _value(scalar: pa.Scalar) -> Any:
-    if isinstance(scalar, pa.ListScalar):
-        values = scalar.values
-        return values.to_numpy(zero_copy_only=False)
-    return scalar.as_py()
+@dataclass(frozen=True)
+class Lists:
+    """A column of lists without a copy: list i is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: np.ndarray
+    offsets: list[int]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+def _column(chunked: pa.ChunkedArray) -> list[Any] | Lists:
+    array = chunked.combine_chunks()
+    if not pa.types.is_list(array.type):
+        return array.to_pylist()
+    values = array.values.to_numpy(zero_copy_only=False)
+    values.setflags(write=False)
+    return Lists(values, array.offsets.to_pylist())

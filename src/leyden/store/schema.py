@@ -5,6 +5,7 @@ value "where masked". Log-probs are natural, in nats, float32.
 """
 
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,21 +86,26 @@ def teacher_tail(schema: pa.Schema) -> str:
 def row_checksum(row: dict[str, Any], schema: pa.Schema) -> int:
     """crc32 over the row's fields in schema order, as little-endian bytes with their lengths."""
     crc = 0
-    for field in schema:
-        if field.name == CHECKSUM:
-            continue
-        value = row[field.name]
-        data = value.encode() if isinstance(value, str) else _bytes_of(value, field.type)
+    for name, dtype in _checked_fields(schema):
+        value = row[name]
+        if isinstance(value, str):
+            data: Any = value.encode()
+        else:
+            data = np.ascontiguousarray(value, dtype).data.cast("B") if np.size(value) else b""
         # With its length, so that bytes cannot move from one field to the next unnoticed.
         crc = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), crc))
     return crc
 
 
-def _bytes_of(value: Any, arrow_type: pa.DataType) -> bytes:
-    dtype = (
-        arrow_type.value_type if pa.types.is_list(arrow_type) else arrow_type
-    ).to_pandas_dtype()
-    return np.ascontiguousarray(value, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+@lru_cache(maxsize=32)
+def _checked_fields(schema: pa.Schema) -> tuple[tuple[str, np.dtype], ...]:
+    """(name, little-endian type of its numbers) of every field that a row's checksum covers."""
+    return tuple((f.name, _number(f.type)) for f in schema if f.name != CHECKSUM)
+
+
+def _number(arrow_type: pa.DataType) -> np.dtype:
+    own = arrow_type.value_type if pa.types.is_list(arrow_type) else arrow_type
+    return np.dtype(own.to_pandas_dtype()).newbyteorder("<")
 
 
 def rows_to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
