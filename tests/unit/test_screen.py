@@ -47,7 +47,8 @@ def test_warnings_are_shown_as_visibly(tmp_path, capfd):
     source = (
         "import logging, sys\n"
         "from leyden.cli import main\n"
-        "main.COMMANDS['config'].run = lambda self, fields: logging.getLogger('x').warning('a\\x1b[2Jb')\n"
+        "warn = logging.getLogger('x').warning\n"
+        "main.COMMANDS['config'].run = lambda self, fields: warn('a\\x1b[2Jb')\n"
         "sys.exit(main.run(['config']))\n"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)

@@ -1,10 +1,11 @@
 """Stored completions as SFT sequences; those cut at the length cap are dropped, and counted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leyden.data.prompt_set import HELDOUT
 from leyden.data.scored import check_ids, sequence_of
 from leyden.data.sequences import TokenSequence
+from leyden.data.sound import ids_are_sound
 from leyden.errors import StoreError
 from leyden.store.reader import Store
 
@@ -17,14 +18,18 @@ class Completions:
     rows: tuple[int, ...]
     num_dropped: int
     vocab_size: int
+    _passed: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> TokenSequence:
-        row = self.store[self.rows[index]]
-        where = f"{self.store.folder}: row {self.rows[index]}"
-        check_ids(row, vocab_size=self.vocab_size, where=where)
+        row, shard = self.store[self.rows[index]], self.store.shard_of(self.rows[index])
+        if shard not in self._passed:
+            self._passed[shard] = ids_are_sound(self.store.columns(shard), self.vocab_size)
+        if not self._passed[shard]:
+            where = f"{self.store.folder}: row {self.rows[index]}"
+            check_ids(row, vocab_size=self.vocab_size, where=where)
         return sequence_of(row)
 
 

@@ -1,19 +1,17 @@
 """Stored rollouts joined with their scores, row by row, and refused where they cannot be right."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from leyden.data.limits import CERTAIN, CERTAIN_TOKENS, MASS_TOLERANCE, ROUNDING
 from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
+from leyden.data.sound import ids_are_sound, scores_are_sound
 from leyden.errors import AlignmentError, StoreError
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM
 
-ROUNDING = 1e-4  # nats by which a log-prob may exceed zero
-MASS_TOLERANCE = 1e-3  # of the k probabilities and their rest, from float32 rounding
-CERTAIN = 1e-3  # nats; a model whose log-prob is exactly 0 has an entropy far below this
-CERTAIN_TOKENS = 4  # where nothing tells how certain it was, fewer exact zeros are not doubted
 HINT = "score again; these are not a model's log-probs"
 
 
@@ -129,11 +127,11 @@ def check_columns(scores: Store, vocab_size: int) -> None:
     for name in {"logp_teacher", "logp_reference"} & set(scores.schema.names):
         doubt = f"{name.removeprefix('logp_')}_entropy"
         certain = doubt in scores.schema.names and all(
-            float(np.max(row[doubt], initial=0.0)) < CERTAIN for row in scores
+            float(np.max(entropies, initial=0.0)) < CERTAIN for entropies in scores.lists(doubt)
         )
         for value in (-math.log(vocab_size),) if certain else (0.0, -math.log(vocab_size)):
             near = 1e-4 if value else 0.0
-            if all(np.allclose(row[name], value, rtol=0, atol=near) for row in scores):
+            if all(np.allclose(logp, value, rtol=0, atol=near) for logp in scores.lists(name)):
                 raise AlignmentError(
                     f"{scores.folder}: every {name} is {value:.6g}, as from no model at all",
                     hint=HINT,
@@ -152,6 +150,8 @@ class ScoredRollouts:
     rows: tuple[int, ...]
     vocab_size: int
     top_k: int = 0
+    _passed: dict[tuple[str, int], bool] = field(default_factory=dict, compare=False, repr=False)
+    _lengths: list[np.ndarray] = field(default_factory=list, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,9 +162,24 @@ class ScoredRollouts:
         where = f"{self.scores.folder}: row {row} (prompt {score['prompt_id']})"
         check_pair(rollout, score, where)
         num_tokens = len(rollout["completion_ids"])
-        check_ids(rollout, vocab_size=self.vocab_size, where=where)
-        check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
+        if not self._sound(row):
+            check_ids(rollout, vocab_size=self.vocab_size, where=where)
+            check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
         return sequence_of(rollout, columns_of(score, num_tokens, self.top_k))
+
+    def _sound(self, row: int) -> bool:
+        """Whether the shards that hold a row, and its scores, have passed as a whole."""
+        mine, theirs = self.rollouts.shard_of(row), self.scores.shard_of(row)
+        if ("ids", mine) not in self._passed:
+            ids = ids_are_sound(self.rollouts.columns(mine), self.vocab_size)
+            self._passed["ids", mine] = ids
+        if ("scores", theirs) not in self._passed:
+            if not self._lengths:
+                self._lengths.append(np.array(self.rollouts.lengths("completion_ids")))
+            lengths = self._lengths[0][slice(*self.scores.rows_of(theirs))]
+            columns = self.scores.columns(theirs)
+            self._passed["scores", theirs] = scores_are_sound(columns, lengths, self.vocab_size)
+        return self._passed["ids", mine] and self._passed["scores", theirs]
 
 
 def check_pair(rollout: Row, score: Row, where: str) -> None:

@@ -41,9 +41,7 @@ class Store:
     num_tokens: int
     shards: tuple[tuple[Path, pa.Table], ...]
     ends: tuple[int, ...]
-    _read: "dict[int, dict[str, list[Any] | Lists]]" = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _read: "dict[int, Columns]" = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -54,16 +52,24 @@ class Store:
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard = bisect_right(self.ends, index)
+        shard = self.shard_of(index)
         path, table = self.shards[shard]
-        local = index - (self.ends[shard - 1] if shard else 0)
-        row = {name: column[local] for name, column in self._columns(shard).items()}
+        local = index - self.rows_of(shard)[0]
+        row = {name: column[local] for name, column in self.columns(shard).items()}
         # The shard was hashed when it was opened; this sees what changed under the mapping since.
         if row_checksum(row, table.schema) != row[CHECKSUM]:
             raise damaged(path, f"row {local} does not match its crc32")
         return row
 
-    def _columns(self, shard: int) -> "dict[str, list[Any] | Lists]":
+    def shard_of(self, index: int) -> int:
+        """The number of the shard that holds a row."""
+        return bisect_right(self.ends, index)
+
+    def rows_of(self, shard: int) -> tuple[int, int]:
+        """The first row of a shard, and the first after it."""
+        return (self.ends[shard - 1] if shard else 0), self.ends[shard]
+
+    def columns(self, shard: int) -> "Columns":
         """The shard's columns as Python and NumPy have them, made when one of its rows is read."""
         if shard not in self._read:
             table = self.shards[shard][1]
@@ -73,6 +79,13 @@ class Store:
     def values(self, name: str) -> list[Any]:
         """One scalar column (``split``, ``prompt_id``, ...) of every row."""
         return [value for _, table in self.shards for value in table.column(name).to_pylist()]
+
+    def lists(self, name: str) -> Iterator[np.ndarray]:
+        """All entries of the list column ``name``, a shard at a time."""
+        for shard in range(len(self.shards)):
+            column = self.columns(shard)[name]
+            assert isinstance(column, Lists), f"{name} holds one value per row"
+            yield column.values[column.offsets[0] : column.offsets[-1]]
 
     def lengths(self, name: str) -> list[int]:
         """The number of entries in the list column ``name``, row by row."""
@@ -156,6 +169,10 @@ class Lists:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+Columns = dict[str, list[Any] | Lists]
+"""Column -> the values of a shard's rows."""
 
 
 def _column(chunked: pa.ChunkedArray) -> list[Any] | Lists:
