@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import MODELS
 from leyden.errors import EngineError
+from leyden.provenance import identity
 from leyden.provenance.identity import canonical_json, derive_seed, fingerprint, identify_model
 
 
@@ -107,3 +110,21 @@ def test_what_json_cannot_hold_is_refused(value):
 def test_seeds_depend_on_every_part():
     seeds = {derive_seed(*p) for p in [(1, "a", 0), (1, "a", 1), (2, "a", 0), (1, "b", 0)]}
     assert len(seeds) == 4 and all(0 <= s < 2**63 for s in seeds)
+
+
+def test_a_file_is_hashed_once_in_a_process_unless_it_changed(tmp_path, monkeypatch):
+    path, reads = tmp_path / "shard", []
+    path.write_bytes(b"one")
+    real = identity._hash_bytes_of
+    monkeypatch.setattr(identity, "_hash_bytes_of", lambda p: reads.append(p) or real(p))
+    assert identity.hash_once(path) == identity.hash_once(path) == sha256(b"one").hexdigest()
+    assert len(reads) == 2  # it is new, and another write might leave the same times
+    monkeypatch.setattr(identity, "SETTLED_NS", -1)
+    assert identity.hash_once(path) == identity.hash_once(path) == sha256(b"one").hexdigest()
+    assert len(reads) == 3
+    with identity.hashed_afresh():
+        identity.hash_once(path)
+    assert len(reads) == 4
+    time.sleep(0.02)
+    path.write_bytes(b"two")
+    assert identity.hash_once(path) == sha256(b"two").hexdigest()

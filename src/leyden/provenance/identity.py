@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 TOKENIZER_VOLATILE = {"chat_template", "name_or_path", "tokenizer_file", "transformers_version"}
 STOP_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
+SETTLED_NS = 2 * 10**9
 _FRESH = ContextVar("fresh", default=False)
+_hashed: dict[tuple[str, int, int, int, int], str] = {}
 CACHE_FROM_BYTES = 64 * 2**20  # smaller files are hashed in well under a second
 
 
@@ -98,6 +101,26 @@ def hashed_afresh() -> Iterator[None]:
         yield
     finally:
         _FRESH.reset(token)
+
+
+def hash_once(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read once per process unless the file has changed since.
+
+    A file that changed in the last seconds is read every time: its times are too coarse to tell.
+    """
+    status = path.stat()
+    key = (
+        str(path.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    )
+    if _FRESH.get() or time.time_ns() - status.st_ctime_ns < SETTLED_NS:
+        return _hash_bytes_of(path)
+    if key not in _hashed:
+        _hashed[key] = _hash_bytes_of(path)
+    return _hashed[key]
 
 
 def _hash_bytes_of(path: Path) -> str:

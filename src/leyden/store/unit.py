@@ -21,6 +21,7 @@ from leyden.files import (
     refuse_links,
     write_atomic,
 )
+from leyden.provenance.identity import hash_once
 from leyden.store.plan import Unit
 
 SHARDS, COMMITS = "shards", "commits"
@@ -72,8 +73,8 @@ def open_shard(path: Path, digest: str) -> pa.Table:
     refuse_links(path.parent, path)
     if not path.exists():
         raise StoreError(f"{path}: a shard is missing", hint=f"restore it, or {REDO}")
-    with disk_errors(path), open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    with disk_errors(path):
+        content = hash_once(path)
     if content != digest:
         raise damaged(path, f"its sha256 is {content[:12]}, recorded {digest[:12]}")
     with disk_errors(path):
