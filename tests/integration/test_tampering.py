@@ -588,3 +588,47 @@ def test_status_follows_a_change_to_everything_made_from_it(copied, capsys):
     assert list(status["changed"]) == ["distill/tail", "evaluate/tail"]
     states = {job["name"]: job["state"] for job in status["jobs"]}
     assert (states["distill/tail"], states["distill/sampled"]) == ("changed", "done")
+
+
+@pytest.mark.parametrize("job", ["teach", "rollout", "score"])
+def test_a_damaged_unit_is_made_again_by_itself(copied, capsys, job):
+    folder = copied / "run" / job
+    before = {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
+    record = (folder / "record.json").read_bytes()
+    shards = sorted((folder / "shards").iterdir())
+    assert len(shards) > 2
+    data = bytearray(shards[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    shards[1].write_bytes(data)
+    timings = {p: p.stat().st_mtime_ns for p in (folder / "commits").iterdir()}
+    assert run(["verify", str(copied / "run")]) == 1
+    assert run(["verify", str(copied / "run"), "--repair"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{job}: made again, to the same bytes: units 000001" in printed
+    assert {path.name: path.read_bytes() for path in (folder / "shards").iterdir()} == before
+    same = json.loads(record)
+    assert json.loads((folder / "record.json").read_text())["fingerprint"] == same["fingerprint"]
+    kept = {p: t for p, t in timings.items() if p.stem != "000001"}
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    (aside,) = (copied / "run/superseded").iterdir()
+    assert (aside / job / "shards" / shards[1].name).read_bytes() == bytes(data)
+
+
+def test_a_repair_of_a_sound_run_does_nothing(copied, capsys):
+    before = sorted((copied / "run").rglob("*"))
+    assert run(["verify", str(copied / "run"), "--repair"]) == 0
+    assert "made again" not in capsys.readouterr().out
+    assert sorted((copied / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["SEALED.json", "store.json"])
+def test_a_flipped_seal_or_header_is_named_itself_and_repaired_or_refused(copied, capsys, name):
+    path = copied / "run/rollout" / name
+    text = path.read_text()
+    old = json.loads(text)["units"][0][1][:8] if name == "SEALED.json" else "int32"
+    path.write_text(text.replace(old, "0" * 8 if name == "SEALED.json" else "int64", 1))
+    assert run(["verify", str(copied / "run")]) == 1
+    printed = capsys.readouterr().out
+    assert f"rollout/{name}: damaged" in printed and ".arrow: " not in printed
+    code = run(["verify", str(copied / "run"), "--repair"])
+    assert code == (0 if name == "SEALED.json" else 1)

@@ -244,10 +244,17 @@ class Verify:
 
     run_folder: RunFolder
     """The folder that `leyden run` made."""
+    repair: tyro.conf.FlagCreatePairsOff[bool] = False
+    """First make damaged units of teach, rollout and score again; their files move to
+    superseded/."""
 
     def run(self) -> None:
+        from leyden.pipeline.repair import repair_run
         from leyden.pipeline.verify import verify_run
 
+        if self.repair:
+            for sentence in repair_run(Run.open(self.run_folder, screen.progress)):
+                screen.print_line(sentence)
         for sentence in verify_run(Run.open(self.run_folder)):
             screen.print_line(sentence)
 

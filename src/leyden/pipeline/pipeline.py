@@ -200,14 +200,20 @@ def _check_redo(graph: Graph, again: Collection[Job]) -> None:
             check_whole(graph, job)
 
 
+def next_superseded(root: Path) -> Path:
+    """A folder of ``superseded/`` that is not used yet."""
+    home = root / SUPERSEDED
+    number = 1 + max((int(p.name) for p in home.glob("*") if p.name.isdigit()), default=0)
+    return home / f"{number:03d}"
+
+
 def _supersede(graph: Graph, again: Sequence[Job], announce: Announce) -> None:
     """Move the artifacts of the jobs ``again`` to ``superseded/``. Nothing is deleted."""
-    home = graph.run.root / SUPERSEDED
-    number = 1 + max((int(p.name) for p in home.glob("*") if p.name.isdigit()), default=0)
+    home = next_superseded(graph.run.root)
     with disk_errors(graph.run.root):
         for job in again:
             if graph.folder(job).exists():
-                target = home / f"{number:03d}" / str(job)
+                target = home / str(job)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(graph.folder(job), target)
                 announce(job, MOVED)

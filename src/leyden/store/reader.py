@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from leyden.errors import REDO, StoreError
 from leyden.files import read_object
+from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_same
 from leyden.store.plan import is_unit_name, read_plan
 from leyden.store.schema import CHECKSUM, row_checksum
@@ -117,20 +118,51 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
         )
     about = read_header(folder)
     seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")
+    units = _sealed_units(folder, seal["units"])
+    _check_seal(folder, about, seal, units)
     shards = [
         (unit, digest, open_shard(shard_path(folder, unit, digest), digest))
-        for unit, digest in _sealed_units(folder, seal["units"])
+        for unit, digest in units
     ]
     schema = shards[0][2].schema
     if seal != sealed_content(schema, shards):
         raise damaged(folder / SEALED, "it does not describe its shards")
-    fingerprint = seal["dataset_fingerprint"]
-    require_same(folder, fingerprint, expected or fingerprint)
+    content = seal["dataset_fingerprint"]
+    require_same(folder, content, expected or content)
     if origin is not None and about["origin"] != origin:
         raise damaged(folder / STORE, "it was made from something else than its record says")
     tables = tuple((shard_path(folder, unit, digest), table) for unit, digest, table in shards)
     ends = tuple(accumulate(table.num_rows for _, table in tables))
-    return Store(folder, fingerprint, seal["tokens"], tables, ends)
+    return Store(folder, content, seal["tokens"], tables, ends)
+
+
+def _check_seal(
+    folder: Path, about: dict[str, Any], seal: dict[str, Any], units: list[tuple[str, str]]
+) -> None:
+    """Raise StoreError that names the seal or the header where these two do not fit together.
+
+    Otherwise a damaged seal would blame the shards.
+    """
+    content = {"schema": about["schema"], "shards": [list(pair) for pair in units]}
+    if fingerprint(content) == seal["dataset_fingerprint"]:
+        return
+    if _header_differs(folder, about, units):
+        raise damaged(folder / STORE, "it names other columns than the shards hold")
+    raise damaged(folder / SEALED, "it does not describe its shards")
+
+
+def _header_differs(folder: Path, about: dict[str, Any], units: list[tuple[str, str]]) -> bool:
+    """Whether the commits bear the seal out, and their shards have other columns than the header
+    says."""
+    try:
+        for unit, digest in units:
+            if read_commit(commit_path(folder, unit))["sha256"] != digest:
+                return False
+        unit, digest = units[0]
+        schema = open_shard(shard_path(folder, unit, digest), digest).schema
+    except StoreError:
+        return False
+    return about["schema"] != described(schema)
 
 
 def _sealed_units(folder: Path, units: Any) -> list[tuple[str, str]]:
