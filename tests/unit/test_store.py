@@ -1,5 +1,6 @@
 """The store: committed rows come back, damage is named, and killed work resumes."""
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from leyden.errors import StoreError
 from leyden.store.plan import make_plan, read_plan, write_plan
 from leyden.store.reader import check_plan, open_store
 from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
-from leyden.store.unit import read_commit
+from leyden.store.unit import open_shard, read_commit
 from leyden.store.writer import open_writer
 
 tmp = settings(
@@ -322,3 +323,45 @@ def test_a_unit_may_not_lead_out_of_its_store(tmp_path, name):
     (tmp_path / "s" / "SEALED.json").write_text(json.dumps(seal))
     with pytest.raises(StoreError, match="it names no units, or some without a hash"):
         open_store(tmp_path / "s")
+
+
+def rewritten(path, **options):
+    """The shard at ``path`` written again with other options, under the name of its new hash."""
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table)
+    return saved(path, sink.getvalue().to_pybytes())
+
+
+def saved(path, data: bytes):
+    digest = hashlib.sha256(data).hexdigest()
+    made = path.with_name(f"{path.name[:6]}-{digest[:16]}.arrow")
+    made.write_bytes(data)
+    return made, digest
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_buffers_are_refused_before_they_are_unpacked(tmp_path, compression):
+    fill(tmp_path / "s").seal()
+    shard = next((tmp_path / "s" / "shards").iterdir())
+    open_shard(*rewritten(shard))
+    with pytest.raises(StoreError, match="its buffers are compressed"):
+        open_shard(*rewritten(shard, compression=compression))
+
+
+@given(place=st.integers(8, 2000), bit=st.integers(0, 7), cut=st.booleans())
+@tmp
+def test_a_malformed_shard_with_a_fitting_hash_is_refused_or_read(
+    tmp_path_factory, place, bit, cut
+):
+    """Whatever a file holds, it is read, or refused in a sentence: no other error comes out."""
+    folder = tmp_path_factory.mktemp("s")
+    fill(folder / "s").seal()
+    shard = next((folder / "s" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    try:
+        open_shard(*saved(shard, bytes(data[: -place % len(data)] if cut else data)))
+    except StoreError as error:
+        assert "damaged" in str(error)

@@ -109,9 +109,9 @@ def fused_attention_is_right(model: PreTrainedModel) -> bool:
         model.set_attn_implementation("eager")
         eager_TD = states_alone(model, ids_T)
         model.set_attn_implementation("sdpa")
-    # Bits that are all equal are of an architecture that chose its attention when it was made.
-    compared = not torch.equal(fused_TD, eager_TD)
-    return compared and agrees(model, compare(model, fused_TD, eager_TD))
+        # Bits that are all equal are of an architecture that chose its attention when it was made.
+        compared = not torch.equal(fused_TD, eager_TD)
+        return compared and agrees(model, compare(model, fused_TD, eager_TD))
 
 
 def _check_causal(model: PreTrainedModel) -> None:

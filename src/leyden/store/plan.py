@@ -16,6 +16,7 @@ import pyarrow as pa
 from leyden.errors import REDO, StoreError
 from leyden.files import disk_errors, refuse_links, write_atomic
 from leyden.provenance.identity import derive_seed
+from leyden.store.arrow import read_table
 
 PLAN = "plan.arrow"
 UNIT_NAME = re.compile(r"[0-9]{6,12}")
@@ -91,7 +92,11 @@ def read_plan(folder: Path, digest: str) -> list[Unit]:
         )
     units: dict[str, list[PlanRow]] = {}
     refuse_links(path)
-    for row in pa.ipc.open_file(data).read_all().to_pylist():
+    try:
+        rows = read_table(path).cast(SCHEMA).to_pylist()
+    except (ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: damaged: {error}", hint=f"restore it, or {REDO}") from error
+    for row in rows:
         units.setdefault(row["unit"], []).append(
             PlanRow(row["prompt_id"], row["sample"], row["seed"])
         )

@@ -22,6 +22,7 @@ from leyden.files import (
     write_atomic,
 )
 from leyden.provenance.identity import hash_once
+from leyden.store.arrow import read_table
 from leyden.store.plan import Unit
 
 SHARDS, COMMITS = "shards", "commits"
@@ -78,7 +79,10 @@ def open_shard(path: Path, digest: str) -> pa.Table:
     if content != digest:
         raise damaged(path, f"its sha256 is {content[:12]}, recorded {digest[:12]}")
     with disk_errors(path):
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        try:
+            return read_table(path)
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
 
 
 def open_committed(folder: Path, unit: Unit) -> pa.Table:
