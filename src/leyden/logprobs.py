@@ -9,7 +9,7 @@ Shapes: N tokens, D hidden width, V vocabulary, K ids per token. ``hidden_ND[n]`
 predicts token n, that is the model's output at the position before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden_ND, weight_VD, bias_V, ids_NK, head, chunk):
         dtype = _softmax_dtype(hidden_ND.dtype)
-        logp_NK = torch.empty(ids_NK.shape, dtype=dtype, device=hidden_ND.device)
+        logp_NK, head = ids_NK.new_empty(ids_NK.shape, dtype=dtype), _widened(head, hidden_ND)
         for part in _chunks(len(ids_NK), chunk):
             # log_softmax subtracts the maximum first: logits - logsumexp would round at its scale
             logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
@@ -81,7 +81,7 @@ class _TokenLogprobs(torch.autograd.Function):
         """d logp[n,k] / d logits[n,v] = [v == ids[n,k]] - p[n,v], then through the head."""
         (grad_NK,) = grad_outputs
         hidden_ND, weight_VD, bias_V, ids_NK = ctx.saved_tensors
-        head = Head(weight_VD, bias_V, ctx.scale, ctx.cap)
+        head = _widened(Head(weight_VD, bias_V, ctx.scale, ctx.cap), hidden_ND)
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=grad_NK.dtype)
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_NK.dtype)
@@ -128,15 +128,17 @@ def score_tokens(
     is certain.
     """
     parts: list[ScoreTensors] = []
+    head = _widened(head, hidden_ND)
     for part in _chunks(len(ids_N), chunk):
         logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
+        ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
+        logp_C, logp_CK = logp_CV.gather(-1, ids_N[part, None])[:, 0], logp_CV.gather(-1, ids_CK)
+        entropy_C = _entropy(logp_CV)  # from here on log-probs are overwritten, to save memory
         block = None
-        if top_k or at_ids_NK is not None:
-            ids_CK = logp_CV.topk(top_k).indices if at_ids_NK is None else at_ids_NK[part]
-            rest_CV = logp_CV.scatter(-1, ids_CK, -torch.inf)  # without the K ids
-            block = TopKTensors(ids_CK, logp_CV.gather(-1, ids_CK), rest_CV.logsumexp(-1))
-        logp_C = logp_CV.gather(-1, ids_N[part, None])[:, 0]
-        parts.append(ScoreTensors(logp_C, _entropy(logp_CV), block))
+        if ids_CK.shape[1]:
+            rest_CV = logp_CV.scatter_(-1, ids_CK, -torch.inf)  # without the K ids
+            block = TopKTensors(ids_CK, logp_CK, rest_CV.logsumexp(-1))
+        parts.append(ScoreTensors(logp_C, entropy_C, block))
     return _concatenate(parts)
 
 
@@ -162,6 +164,7 @@ def reverse_kl(
     The two models may differ in width; they share the vocabulary.
     """
     parts = []
+    head, other = _widened(head, hidden_ND), _widened(other, other_ND)
     for part in _chunks(len(hidden_ND), chunk):
         logp_CV = head_logits(hidden_ND[part], head).log_softmax(-1)
         other_CV = head_logits(other_ND[part], other).log_softmax(-1)
@@ -185,8 +188,18 @@ def head_logits(hidden_CD: Tensor, head: Head) -> Tensor:
     return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
 
 
+def _widened(head: Head, hidden_ND: Tensor) -> Head:
+    """The head in float32 where a CPU would widen its weights for every chunk; once is enough."""
+    dtype = _softmax_dtype(hidden_ND.dtype)
+    if hidden_ND.is_cuda or head.weight_VD.dtype == dtype:
+        return head
+    return replace(head, weight_VD=head.weight_VD.to(dtype))
+
+
 def _entropy(logp_CV: Tensor) -> Tensor:
-    return -(logp_CV.exp() * logp_CV.clamp_min(torch.finfo(logp_CV.dtype).min)).sum(-1)
+    """[C] nats, at the cost of one more [C, V]. Overwrites log-probs of -inf, which add nothing."""
+    least = torch.finfo(logp_CV.dtype).min  # for -inf, which times 0 would be NaN
+    return -logp_CV.exp().mul_(logp_CV.clamp_min_(least)).sum(-1)
 
 
 def _softmax_dtype(dtype: torch.dtype) -> torch.dtype:
