@@ -129,7 +129,10 @@ def make(name: str, folder: Path) -> None:
     """Save a tiny random model, with weights large enough for varied log-probs."""
     torch.manual_seed(0)
     fields = {k: v for k, v in (SHAPE | FIELDS.get(name, {})).items() if v is not None}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **fields)).float()
+    config = AutoConfig.for_model(name, **fields)
+    if config.get_text_config() is not config:
+        raise ValueError("several models in one, whose text model is judged under its own name")
+    model = AutoModelForCausalLM.from_config(config).float()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1 and parameter.std() < 0.1:

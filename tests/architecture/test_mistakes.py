@@ -215,7 +215,7 @@ MISTAKES = [
     Mistake(
         "a new SFT model under the old name",
         "run/graph.py",
-        "require_same(folder / MODEL, self.model_made(job).digest, record.fingerprint)",
+        "self._check_model(job, record)",
         "pass",
         RUNS + "test_tampering.py",
     ),

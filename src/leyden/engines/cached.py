@@ -29,7 +29,7 @@ class Batching:
 
 
 WAYS = (Batching(), Batching(drops=False), Batching(pads=False), Batching(drops=False, pads=False))
-NUM_STEPS = 4
+NUM_STEPS = 12
 
 _known: WeakKeyDictionary[PreTrainedModel, Batching] = WeakKeyDictionary()
 
@@ -66,7 +66,7 @@ def _gap(model: PreTrainedModel, way: Batching) -> float:
     The first row stops after two steps, and the others go on.
     """
     prompts = [ids_T if way.pads else ids_T[:5] for ids_T in sample_ids(model)]
-    added_BT = torch.stack([ids_T[:NUM_STEPS] for ids_T in prompts]).flip(-1)
+    added_BT = torch.stack([ids_T.flip(0).repeat(3)[:NUM_STEPS] for ids_T in prompts])
     expected = [
         states_alone(model, torch.cat([prompt, added]))
         for prompt, added in zip(prompts, added_BT, strict=True)
