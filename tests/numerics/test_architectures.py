@@ -54,9 +54,9 @@ SINKS = EXPERTS | {"sliding_window": 6}
 PHI = {
     "rope_parameters": {
         "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
-        "long_factor": [4.0] * 4, "original_max_position_embeddings": 12,
+        "long_factor": [4.0] * 4, "original_max_position_embeddings": 32,
     },
-    "original_max_position_embeddings": 12,
+    "original_max_position_embeddings": 32,
 }  # fmt: skip
 
 
@@ -195,16 +195,16 @@ def test_a_model_that_reads_padding_is_sampled_in_batches_of_one_length(tmp_path
 
 def test_a_rotary_embedding_that_follows_the_batch_limits_the_context(tmp_path):
     folder = make(tmp_path, "phi3", PHI)
-    assert load_sizes(folder) == (48, 12)
+    assert load_sizes(folder) == (48, 32)
     student = student_of(folder)
     short = sequences((4, 6), (5, 7))
     alone = torch.cat([score(student, collate([s])) for s in short])
     torch.testing.assert_close(score(student, collate(short)), alone, rtol=1e-4, atol=1e-4)
-    with pytest.raises(EngineError, match="sequences over 12 tokens"):
-        score(student, collate(sequences((4, 6), (7, 9))))
+    with pytest.raises(EngineError, match="sequences over 32 tokens"):
+        score(student, collate(sequences((4, 6), (7, 29))))
     engine = TransformersEngine.around(student.model, Execution())
-    with pytest.raises(EngineError, match="sequences over 12 tokens"):
-        list(engine.generate([GenerateRequest([5] * 10, 0)], Sampling(max_new_tokens=9), []))
+    with pytest.raises(EngineError, match="sequences over 32 tokens"):
+        list(engine.generate([GenerateRequest([5] * 30, 0)], Sampling(max_new_tokens=9), []))
 
 
 @pytest.mark.parametrize(
