@@ -240,3 +240,16 @@ def test_a_model_with_nan_is_refused_with_the_cause(tmp_path):
     with pytest.raises(EngineError, match="log-probs are not finite") as caught:
         load(tmp_path)
     assert "NaN" in caught.value.hint
+
+
+def test_want_of_memory_is_no_verdict_on_a_model(tmp_path, monkeypatch):
+    from leyden.models import checks
+
+    folder = make(tmp_path, "llama", {})
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(checks, "states_alone", full)
+    with pytest.raises(EngineError, match="there is not enough memory to run it"):
+        load(folder)

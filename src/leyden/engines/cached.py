@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from leyden.errors import EngineError
-from leyden.models.checks import agrees, compare, named, sample_ids, states_alone
+from leyden.models.checks import OUT_OF_MEMORY, agrees, compare, named, sample_ids, states_alone
 from leyden.models.parts import backbone, computing
 from leyden.models.rope import check_positions
 
@@ -47,6 +47,8 @@ def _find_batching(model: PreTrainedModel) -> Batching:
     for way in WAYS:
         try:
             gaps.append(_gap(model, way))
+        except OUT_OF_MEMORY:
+            raise
         except Exception:  # of any kind: a cache that lacks what this way needs
             continue
         # A gap that is not a number is of a model that gives none; sampling reports that itself.

@@ -32,6 +32,8 @@ HEAD_ROWS = 2**24  # numbers of the head's weight that are compared: 64 MiB in f
 NUM_STATES = 8
 LENGTHS = (7, 11, 5)  # tokens; short, so that the checks cost what one short prompt costs
 
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
 _passed: WeakKeyDictionary[PreTrainedModel, set[str]] = WeakKeyDictionary()
 
 
@@ -52,6 +54,11 @@ def _trying(model: PreTrainedModel, name: str) -> Iterator[None]:
             yield
     except EngineError:
         raise
+    except OUT_OF_MEMORY as error:  # which says nothing about the model
+        raise EngineError(
+            f"{named(model)}: there is not enough memory to run it",
+            hint="free some, use another execution.device, or a smaller model",
+        ) from error
     except Exception as error:  # each architecture has errors of its own
         raise EngineError(
             f"{named(model)} cannot be used for {name}: {first_line(error)}",
