@@ -16,6 +16,7 @@ PRELOADED = [
     "leyden.pipeline.evaluate_model", "leyden.report.page", "math_verify",
 ]  # fmt: skip
 CONTEXT = get_context("forkserver")
+WAIT_SECONDS = 120
 CONTEXT.set_forkserver_preload(PRELOADED)
 
 
@@ -41,8 +42,8 @@ class Leyden:
 
     def wait(self) -> int:
         """The exit code; -N where signal N ended it."""
-        self.process.join()
-        assert self.process.exitcode is not None
+        self.process.join(WAIT_SECONDS)
+        assert self.process.exitcode is not None, "it does not end"
         return self.process.exitcode
 
     @property
@@ -53,6 +54,8 @@ class Leyden:
 def _run(arguments: list[str], log: str, folder: str) -> None:
     from leyden.cli.main import run
 
+    # Tests that a shell runs in the background ignore Ctrl-C; a user's command heeds it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
