@@ -95,7 +95,7 @@ def test_an_evaluation_is_not_finished_in_another_dtype(sums, tmp_path, capsys):
 def test_the_same_command_grades_again_what_the_machine_kept_from_it(tmp_path, capsys, monkeypatch):
     """A neighbour takes the memory; the samples stay, and the second start grades the rest."""
     rows = tmp_path / "code.jsonl"
-    row = {"prompt": "1+2=", "tests": ["assert True"]}
+    row = {"prompt": "1+2=", "tests": ["assert 1 + 1 == 2"]}
     rows.write_text("".join(json.dumps(row | {"prompt": f"{i}+2="}) + "\n" for i in range(3)))
     monkeypatch.setattr(grade_workers, "wait_for_memory", lambda: None)
     monkeypatch.setattr("leyden.stages.evaluate.completion_text", lambda tokenizer, row: "pass")

@@ -310,7 +310,7 @@ def test_a_sealed_store_with_a_linked_shard_is_refused(tmp_path):
         open_store(tmp_path / "s")
 
 
-@pytest.mark.parametrize("name", ["../000000", "/tmp/000000", "0", "..", "000000/x"])
+@pytest.mark.parametrize("name", ["../000000", "/000000", "0", "..", "000000/x"])
 def test_a_unit_may_not_lead_out_of_its_store(tmp_path, name):
     plan = units()
     foreign = [replace(plan[0], name=name), *plan[1:]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from leyden.errors import EngineError
+from leyden.errors import EngineError, first_line
 from leyden.models.checks import OUT_OF_MEMORY, agrees, compare, named, sample_ids, states_alone
 from leyden.models.parts import backbone, computing
 from leyden.models.rope import check_positions
@@ -43,18 +43,19 @@ def batching_of(model: PreTrainedModel) -> Batching:
 
 
 def _find_batching(model: PreTrainedModel) -> Batching:
-    gaps = []
+    gaps, why = [], ""
     for way in WAYS:
         try:
             gaps.append(_gap(model, way))
         except OUT_OF_MEMORY:
             raise
-        except Exception:  # of any kind: a cache that lacks what this way needs
+        except Exception as error:  # of any kind: a cache that lacks what this way needs
+            why = first_line(error)
             continue
         # A gap that is not a number is of a model that gives none; sampling reports that itself.
         if agrees(model, gaps[-1]) or gaps[-1] != gaps[-1]:
             return way
-    shown = f"its cache moves log-probs by {min(gaps):.2g} nats" if gaps else "it takes no cache"
+    shown = f"its cache moves log-probs by {min(gaps):.2g} nats" if gaps else why
     raise EngineError(
         f"{named(model)}: cannot be sampled, {shown}",
         hint="use a model of another architecture",

@@ -59,7 +59,7 @@ def check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:
 
 
 def _origin(names: Collection[str]) -> str:
-    """Where such weights come from, as far as their names tell."""
+    """A hint at the origin of such weights, as far as their names tell."""
     if any("lora_" in name for name in names):
         return "merge the LoRA adapter into the model (merge_and_unload) and save it again"
     if any("scale" in name for name in names):
