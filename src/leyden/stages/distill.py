@@ -13,20 +13,20 @@ from leyden.engines.open import open_student
 from leyden.inference.probe import measure_completions, probe_requests
 from leyden.inference.refresh import Refresher
 from leyden.monitor.diagnosis import diagnose_arm
-from leyden.provenance.identity import derive_seed, identify_model
+from leyden.provenance.identity import derive_seed
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.training import Objective
 from leyden.run.artifacts import open_artifact, open_prompts, prompt_facts
 from leyden.run.fits import check_vocabulary
 from leyden.run.graph import Graph
-from leyden.run.layout import CHECKPOINTS, METRICS, MODEL
+from leyden.run.layout import CHECKPOINTS, METRICS
 from leyden.run.run import REFERENCE, TEACHER
 from leyden.run.stage import ROLLOUT, SCORE, TEACH, Job
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.checkpoint import kept_steps
 from leyden.train.loop import Hooks, Sequences, Training
-from leyden.train.save import train_model, trained_facts
+from leyden.train.save import train_model, trained_record
 from leyden.train.student import StudentLM
 
 
@@ -63,15 +63,7 @@ def run_distill(graph: Graph, intent: Intent) -> Record:
         "kept_step": point.kept_step,
         "objective": settings.objective,
     }
-    made, clock = identify_model(hooks.folder / MODEL), hooks.clock
-    return Record(
-        intent,
-        made.digest,
-        counts,
-        clock.total,
-        dict(clock.seconds),
-        facts=trained_facts(hooks.folder, made),
-    )
+    return trained_record(intent, hooks.folder, counts, hooks.clock)
 
 
 class ArmHooks(Hooks):

@@ -3,18 +3,17 @@
 from leyden.data.completions import select_completions
 from leyden.data.prompt_set import HELDOUT, SFT_SPLIT
 from leyden.distributed.ranks import join
-from leyden.provenance.identity import identify_model
 from leyden.provenance.records import Intent, Record
 from leyden.run.artifacts import open_artifact, prompt_facts
 from leyden.run.fits import check_vocabulary
 from leyden.run.graph import Graph
-from leyden.run.layout import METRICS, MODEL
+from leyden.run.layout import METRICS
 from leyden.run.run import BASE, SFT_TEACHER
 from leyden.run.stage import SFT, TEACH
 from leyden.telemetry.clock import Clock
 from leyden.telemetry.metrics import trained_tokens
 from leyden.train.loop import Training
-from leyden.train.save import train_model, trained_facts
+from leyden.train.save import train_model, trained_record
 
 
 def run_sft(graph: Graph, intent: Intent) -> Record:
@@ -46,12 +45,4 @@ def run_sft(graph: Graph, intent: Intent) -> Record:
         "steps": point.step,
         "kept_step": point.kept_step,
     }
-    made = identify_model(folder / MODEL)
-    return Record(
-        intent,
-        made.digest,
-        counts,
-        clock.total,
-        dict(clock.seconds),
-        facts=trained_facts(folder, made),
-    )
+    return trained_record(intent, folder, counts, clock)

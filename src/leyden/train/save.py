@@ -11,8 +11,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from leyden.data.prompt_set import PromptFacts
 from leyden.files import TEMPORARY, disk_errors, sync_folder, sync_tree
 from leyden.models.load import DTYPES, load_model
-from leyden.provenance.identity import TOKENIZER_FILES, ModelIdentity, hash_file
+from leyden.provenance.identity import TOKENIZER_FILES, hash_file, identify_model
+from leyden.provenance.records import Intent, Record
 from leyden.run.layout import METRICS, MODEL
+from leyden.telemetry.clock import Clock
 from leyden.train.checkpoint import ResumePoint
 from leyden.train.loop import Training
 from leyden.train.outcome import check_outcome, warn_of_repeats
@@ -48,9 +50,12 @@ def train_model(
     return point
 
 
-def trained_facts(folder: Path, made: ModelIdentity) -> dict[str, Any]:
-    """Facts for the record of a training job: the parts of its model, and a hash of its metrics."""
-    return {"parts": made.parts, "metrics": hash_file(folder / METRICS)}
+def trained_record(intent: Intent, folder: Path, counts: dict[str, Any], clock: Clock) -> Record:
+    """The record of a training job: also the parts of its model, and a hash of its metrics."""
+    made = identify_model(folder / MODEL)
+    facts = {"parts": made.parts, "metrics": hash_file(folder / METRICS)}
+    seconds = dict(clock.seconds)
+    return Record(intent, made.digest, counts, clock.total, seconds, facts=facts)
 
 
 def save_model(
