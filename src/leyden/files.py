@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from leyden.errors import StoreError, first_line
+from leyden.errors import REDO, StoreError, first_line
 
 TEMPORARY = ".tmp-"
 TEMPORARY_FILE = re.compile(r"\.tmp-[0-9a-f]{12}-.+")  # the names that temporary_name makes
@@ -131,7 +131,7 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: missing", hint="run the stage that makes it") from error
     except (ValueError, RecursionError) as error:  # no JSON, or too deep or too many digits
         raise StoreError(
-            f"{path}: damaged: {first_line(error)}", hint="restore the file, or redo its stage"
+            f"{path}: damaged: {first_line(error)}", hint=f"restore the file, or {REDO}"
         ) from error
     except OSError as error:
         raise StoreError(
@@ -150,7 +150,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing or not isinstance(content, dict):
         what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
-        raise StoreError(f"{path}: damaged: {what}", hint="restore the file, or redo its stage")
+        raise StoreError(f"{path}: damaged: {what}", hint=f"restore the file, or {REDO}")
     return content
 
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from leyden.data.limits import CERTAIN, CERTAIN_TOKENS, MASS_TOLERANCE, ROUNDING
 from leyden.data.sequences import ModelScores, TeacherColumns, TokenSequence
-from leyden.data.sound import ids_are_sound, scores_are_sound
+from leyden.data.sound import ids_are_sound, models_of, scores_are_sound
 from leyden.errors import AlignmentError, StoreError
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM
@@ -99,11 +100,6 @@ def check_top_k(score: Row, *, num_tokens: int, where: str) -> None:
         raise AlignmentError(f"{where}, {model}_topk_logp: {problem}", hint=HINT)
 
 
-def models_of(score: Row) -> list[str]:
-    """The models whose scores a row holds; refreshed rollouts may do without the reference's."""
-    return [model for model in ("teacher", "reference") if f"logp_{model}" in score]
-
-
 def check_score_row(score: Row, *, num_tokens: int, vocab_size: int, where: str) -> None:
     """Raise AlignmentError on a row of the score store that no two models give."""
     for model in models_of(score):
@@ -151,7 +147,6 @@ class ScoredRollouts:
     vocab_size: int
     top_k: int = 0
     _passed: dict[tuple[str, int], bool] = field(default_factory=dict, compare=False, repr=False)
-    _lengths: list[np.ndarray] = field(default_factory=list, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -167,6 +162,11 @@ class ScoredRollouts:
             check_score_row(score, num_tokens=num_tokens, vocab_size=self.vocab_size, where=where)
         return sequence_of(rollout, columns_of(score, num_tokens, self.top_k))
 
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """Completion tokens of every rollout."""
+        return np.array(self.rollouts.lengths("completion_ids"))
+
     def _sound(self, row: int) -> bool:
         """Whether the shards that hold a row, and its scores, have passed as a whole."""
         mine, theirs = self.rollouts.shard_of(row), self.scores.shard_of(row)
@@ -174,9 +174,7 @@ class ScoredRollouts:
             ids = ids_are_sound(self.rollouts.columns(mine), self.vocab_size)
             self._passed["ids", mine] = ids
         if ("scores", theirs) not in self._passed:
-            if not self._lengths:
-                self._lengths.append(np.array(self.rollouts.lengths("completion_ids")))
-            lengths = self._lengths[0][slice(*self.scores.rows_of(theirs))]
+            lengths = self._lengths[slice(*self.scores.rows_of(theirs))]
             columns = self.scores.columns(theirs)
             self._passed["scores", theirs] = scores_are_sound(columns, lengths, self.vocab_size)
         return self._passed["ids", mine] and self._passed["scores", theirs]

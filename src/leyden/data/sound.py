@@ -6,6 +6,7 @@ pass is checked row by row there, which finds the row and says what is wrong wit
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,15 @@ def ids_are_sound(columns: Columns, vocab_size: int) -> bool:
 def scores_are_sound(columns: Columns, lengths: np.ndarray, vocab_size: int) -> bool:
     """Whether every row of a score shard could be of two models. ``lengths`` are the completion
     tokens of its rows."""
-    models = [model for model in ("teacher", "reference") if f"logp_{model}" in columns]
     return ids_are_sound(columns, vocab_size) and all(
-        _model_is_sound(columns, model, lengths, vocab_size) for model in models
+        _model_is_sound(columns, model, lengths, vocab_size) for model in models_of(columns)
     )
+
+
+def models_of(score: Mapping[str, Any]) -> list[str]:
+    """The models whose scores a row, or a shard, holds; refreshed rollouts may do without the
+    reference's."""
+    return [model for model in ("teacher", "reference") if f"logp_{model}" in score]
 
 
 def _model_is_sound(columns: Columns, model: str, lengths: np.ndarray, vocab_size: int) -> bool:
@@ -77,7 +83,7 @@ def _top_k(
 
 def _values(columns: Columns, name: str, lengths: np.ndarray) -> np.ndarray | None:
     """All entries of a list column, if its lists have these lengths."""
-    column: Mapping | list | Lists | None = columns.get(name)
+    column = columns.get(name)
     if not isinstance(column, Lists) or not np.array_equal(np.diff(column.offsets), lengths):
         return None
-    return column.values[column.offsets[0] : column.offsets[-1]]
+    return column.entries

@@ -39,6 +39,7 @@ def load_model(folder: Path, *, device: str, dtype: str, layout: str = "padded")
     check_folder(folder)
     model = _read(folder, DTYPES[dtype], FUSED).to(pick_device(device)).eval()
     if model.config._attn_implementation == FUSED and not fused_attention_is_right(model):
+        del model  # two would not fit where one does
         model = _read(folder, DTYPES[dtype], EAGER).to(pick_device(device)).eval()
     check_model(model)
     if layout == "packed":

@@ -5,6 +5,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from leyden.data.prompt_set import (
     BENCHMARK,
     RENDERED,
@@ -65,12 +67,13 @@ def evaluate_model(
         )
     model = model_folder(settings.model)
     identity = identify_model(model)
-    vocab_size = min(load_sizes(model)[0], vocabulary_size(load_tokenizer(model)))
+    tokenizer = load_tokenizer(model)
+    vocab_size = min(load_sizes(model)[0], vocabulary_size(tokenizer))
     engine = open_engine(EngineSpec("student", str(model), settings.execution, vocab_size))
     intent = _intent(settings, identity, {"student": engine.numerics()})
     folder = out or EVALUATIONS / f"{model.name}-{intent.digest[:8]}"
     new = read_intent(folder) is None  # then a mistake in files or settings leaves no folder
-    prepared = _prepare(settings, model, progress) if new else None
+    prepared = _prepare(settings, model, tokenizer, progress) if new else None
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
@@ -82,7 +85,7 @@ def evaluate_model(
         if not settled(record := read_record(folder)):
             if record is not None:
                 reopen(folder)
-            renderer, prompts = prepared or _prepare(settings, model, progress)
+            renderer, prompts = prepared or _prepare(settings, model, tokenizer, progress)
             if begun is not None and holds_work(folder):
                 check_dtype(folder, begun, intent)
                 warn_of_numerics(folder, begun, intent)
@@ -123,14 +126,14 @@ def _intent(settings: Evaluation, identity: ModelIdentity, numerics: dict[str, N
 
 
 def _prepare(
-    settings: Evaluation, model: Path, progress: Progress
+    settings: Evaluation, model: Path, tokenizer: PreTrainedTokenizerBase, progress: Progress
 ) -> tuple[Renderer, dict[str, RenderedPrompt]]:
     """The problems as the model is asked them, by its own tokenizer and template.
 
     Whatever can be wrong with files, graders or lengths shows here, before the model is loaded.
     """
     check_graders(settings.evaluate)
-    renderer = Renderer(load_tokenizer(model), settings.template, model)
+    renderer = Renderer(tokenizer, settings.template, model)
     context, prompts = load_sizes(model)[1], {}
     for benchmark in settings.evaluate.benchmarks:
         problems = read_problems(benchmark)

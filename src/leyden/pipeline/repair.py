@@ -6,6 +6,7 @@ from pathlib import Path
 
 from leyden.errors import ConsistencyError, StoreError
 from leyden.files import disk_errors
+from leyden.pipeline.lock import lock
 from leyden.pipeline.pipeline import next_superseded, run_jobs
 from leyden.provenance.identity import hashed_afresh
 from leyden.provenance.records import RECORD, Record
@@ -36,7 +37,8 @@ def repair_run(run: Run) -> Iterator[str]:
         if units is None:
             continue
         names = ", ".join(unit.name for unit in units) or "none, the seal alone is damaged"
-        _put_aside(graph, job, units)
+        with lock(run.root):
+            _put_aside(graph, job, units)
         run_jobs(run, [job])
         graph = resolve(run)
         made = graph.require(job)

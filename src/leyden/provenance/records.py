@@ -97,7 +97,7 @@ def read_checked(path: Path) -> dict[str, Any]:
     if fingerprint(values) != recorded:
         raise StoreError(
             f"{path}: was edited: its content does not match its checksum",
-            hint="restore the file from a copy, or redo its stage",
+            hint=f"restore the file from a copy, or {REDO}",
         )
     return values
 
@@ -152,7 +152,7 @@ def require_same(path: Path, content: str, recorded: str) -> None:
     if content != recorded:
         raise StoreError(
             f"{path}: its content is {content[:12]}, recorded {recorded[:12]}",
-            hint="restore it from a copy, or redo its stage",
+            hint=f"restore it from a copy, or {REDO}",
         )
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from leyden.errors import first_line
+
 MAGIC = 8  # bytes before the first message of a file
 HEADER, COMPRESSION = 2, 3  # fields of Arrow's Message and RecordBatch tables, by their number
 
@@ -23,9 +25,7 @@ def read_table(path: Path) -> pa.Table:
         table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, struct.error, IndexError) as error:
-        raise ValueError(
-            f"it is no valid Arrow file: {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise ValueError(f"it is no valid Arrow file: {first_line(error)[:200]}") from error
     return table
 
 

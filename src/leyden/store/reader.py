@@ -86,7 +86,7 @@ class Store:
         for shard in range(len(self.shards)):
             column = self.columns(shard)[name]
             assert isinstance(column, Lists), f"{name} holds one value per row"
-            yield column.values[column.offsets[0] : column.offsets[-1]]
+            yield column.entries
 
     def lengths(self, name: str) -> list[int]:
         """The number of entries in the list column ``name``, row by row."""
@@ -198,6 +198,11 @@ class Lists:
 
     values: np.ndarray
     offsets: list[int]
+
+    @property
+    def entries(self) -> np.ndarray:
+        """The entries of all lists, one after the other."""
+        return self.values[self.offsets[0] : self.offsets[-1]]
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.values[self.offsets[index] : self.offsets[index + 1]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import StoreError
+from leyden.errors import REDO, StoreError
 from leyden.files import disk_errors, write_atomic
 
 Measurement = dict[str, Any]
@@ -34,7 +34,7 @@ def check_metrics(path: Path, sealed: Mapping[str, Any]) -> None:
     if hashlib.sha256(data[: sealed["bytes"]]).hexdigest() != sealed["sha256"]:
         raise StoreError(
             f"{path}: lines of it changed or are gone since the checkpoint was written",
-            hint="restore the file from a copy, or redo its stage",
+            hint=f"restore the file from a copy, or {REDO}",
         )
 
 
@@ -57,12 +57,12 @@ def read_metrics(path: Path) -> list[Measurement]:
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines[:-1] if line]  # the last may be half-written
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: damaged: {error}", hint="redo its stage") from error
+        raise StoreError(f"{path}: damaged: {error}", hint=REDO) from error
     for number, row in enumerate(rows, start=1):
         if not _is_measurement(row):
             raise StoreError(
                 f"{path}:{number}: damaged: not a measurement with step, split, tokens and loss",
-                hint="redo its stage",
+                hint=REDO,
             )
     return rows
 
