@@ -5,12 +5,15 @@
 Each line is the median of interleaved pairs, with the smallest and the largest ratio.
 """
 
+import hashlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +23,13 @@ from torch import Tensor
 from leyden.data.scored import open_pair
 from leyden.engines.sampling import sample
 from leyden.logprobs import Head, score_tokens
+from leyden.store.plan import PLAN, make_plan
 from leyden.store.reader import open_store
+from leyden.store.schema import COMPLETIONS
+from leyden.store.writer import open_writer
 
 PAIRS = 7
+PLANNED = 500_000
 VOCAB, WIDTH = 49152, 576  # SmolLM2-135M's
 
 
@@ -81,6 +88,27 @@ def rows(run: Path) -> None:
     )
 
 
+def plans() -> None:
+    ids = [f"opd/{i}" for i in range(PLANNED)]
+    settings: dict[str, Any] = {"samples": 1, "rows_per_unit": 64, "seed": 3, "purpose": "rollout"}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = make_plan(ids, **settings)
+        open_writer(folder, COMPLETIONS, plan, origin="o")
+        pairs(
+            "a row planned, or its seed hashed",
+            lambda: make_plan(ids, **settings),
+            lambda: [hashlib.sha256(name.encode()).digest() for name in ids],
+            PLANNED,
+        )
+        pairs(
+            "a planned row resumed, or hashed",
+            lambda: open_writer(folder, COMPLETIONS, plan, origin="o"),
+            lambda: hashlib.sha256((folder / PLAN).read_bytes()),
+            PLANNED,
+        )
+
+
 def nuclei() -> None:
     generator = torch.Generator().manual_seed(0)
     logits_BV = torch.randn(32, VOCAB, generator=generator) * 3
@@ -132,6 +160,7 @@ def main() -> None:
     torch.set_num_threads(1)
     np.seterr(all="ignore")
     rows(run)
+    plans()
     nuclei()
     scoring(torch.float32)
     scoring(torch.bfloat16)

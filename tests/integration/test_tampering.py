@@ -225,7 +225,7 @@ def test_a_store_that_is_not_the_recorded_one_is_not_trained_on(copied, capsys):
     assert again(copied) == 1
     assert "SEALED.json: damaged: it does not describe its shards" in capsys.readouterr().err
     kept = zip(units, store.shards, strict=False)
-    shards = [(unit, digest, table) for (unit, digest), (_, table) in kept]
+    shards = [(unit, digest, shard.table) for (unit, digest), shard in kept]
     (folder / "SEALED.json").write_text(json.dumps(sealed_content(store.schema, shards)))
     assert again(copied) == 1
     assert "run/score: its content is" in capsys.readouterr().err

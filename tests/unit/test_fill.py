@@ -9,12 +9,12 @@ from leyden.engines.base import Completion, complement_tail
 from leyden.errors import EngineError
 from leyden.inference.fill import check_completion, whole_units
 from leyden.recipe.sampling import Sampling
-from leyden.store.plan import PlanRow, Unit
+from leyden.store.plan import PlanRows, Unit
 
 
 def units_of(sizes):
     return [
-        Unit(f"{u:06d}", tuple(PlanRow(f"p{u}", row, 0) for row in range(size)))
+        Unit(f"{u:06d}", PlanRows.of((f"p{u}", row, 0) for row in range(size)))
         for u, size in enumerate(sizes)
     ]
 

@@ -105,13 +105,12 @@ def test_accuracy_is_the_mean_over_problems_of_means_over_samples():
 @pytest.mark.parametrize("value", [0.0, -math.log(7)])
 def test_a_whole_store_of_one_token_rows_without_a_model_is_refused(tmp_path, value):
     """One token with such a score is possible, but not all tokens of a store."""
-    from leyden.store.plan import PlanRow, cut_units
+    from leyden.store.plan import PlanRows, cut_units
     from leyden.store.reader import open_store
     from leyden.store.schema import scores_schema
     from leyden.store.writer import open_writer
 
-    keys = [PlanRow("p", sample, 0) for sample in range(3)]
-    (unit,) = cut_units(keys, 9)
+    (unit,) = cut_units(PlanRows.of(("p", sample, 0) for sample in range(3)), 9)
 
     def store(folder, values):
         writer = open_writer(folder, scores_schema(0), [unit], origin="o")

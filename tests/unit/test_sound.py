@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from leyden.data.scored import check_score_row
 from leyden.data.sound import scores_are_sound
 from leyden.errors import AlignmentError
-from leyden.store.reader import Columns, Lists
+from leyden.store.shard import Columns, Lists
 
 VOCAB, K = 50, 3
 

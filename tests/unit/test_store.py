@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leyden.errors import StoreError
-from leyden.store.plan import make_plan, read_plan, write_plan
+from leyden.provenance.identity import derive_seed
+from leyden.store import shard as shard_module
+from leyden.store.plan import PlanRows, Unit, make_plan, read_plan, write_plan
 from leyden.store.reader import check_plan, open_store
-from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
+from leyden.store.schema import (
+    CHECKSUM,
+    COMPLETIONS,
+    rows_to_table,
+    scores_schema,
+    shard_checksums,
+)
 from leyden.store.unit import open_shard, read_commit
 from leyden.store.writer import open_writer
 
@@ -83,6 +92,33 @@ def test_any_order_and_any_interruption_gives_the_same_bytes(tmp_path):
     assert [u.name for u in resumed.pending()] == ["000001"]
     fill(tmp_path / "b", order=[1]).seal()
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@given(
+    ids=st.lists(st.text(), min_size=1, max_size=9),
+    samples=st.integers(1, 4),
+    per_unit=st.integers(1, 5),
+)
+@tmp
+def test_a_plan_is_every_sample_of_every_prompt_and_is_read_as_written(
+    tmp_path_factory, ids, samples, per_unit
+):
+    folder = tmp_path_factory.mktemp("plan")
+    plan = make_plan(ids, samples=samples, rows_per_unit=per_unit, seed=3, purpose="test")
+    rows = [row for unit in plan for row in unit.rows]
+    keys = [(prompt_id, sample) for prompt_id in ids for sample in range(samples)]
+    assert rows == [(*key, derive_seed(3, "test", *key)) for key in keys]
+    assert [len(unit.rows) for unit in plan[:-1]] == [per_unit] * (len(plan) - 1)
+    assert read_plan(folder, write_plan(folder, plan)) == plan
+
+
+@pytest.mark.parametrize("names", [["000000", "000001", "000000"], ["000000", "../1"], []])
+def test_a_plan_with_units_in_pieces_or_without_a_name_of_ours_is_refused(tmp_path, names):
+    keys = [("p", i, 0) for i in range(len(names))]
+    units = [Unit(name, PlanRows.of([key])) for name, key in zip(names, keys, strict=True)]
+    digest = write_plan(tmp_path, units)
+    with pytest.raises(StoreError, match="plan.arrow: damaged"):
+        read_plan(tmp_path, digest)
 
 
 def test_the_second_worker_to_finish_a_unit_changes_nothing(tmp_path):
@@ -183,22 +219,42 @@ def test_a_damaged_commit_costs_no_shard(tmp_path, undamaged):
     assert finish(tmp_path) == undamaged
 
 
-def test_a_bit_flipped_after_opening_is_found_by_the_rows_checksum(tmp_path):
+def test_a_row_that_does_not_match_its_checksum_is_found(tmp_path):
     fill(tmp_path).seal()
     store = open_store(tmp_path)
-    path, table = store.shards[0]
-    columns = {name: table.column(name) for name in table.schema.names}
+    shard = store.shards[0]
+    columns = {name: shard.table.column(name) for name in shard.table.schema.names}
     ids = columns["prompt_ids"].to_pylist()
     ids[2][0] ^= 1
     columns["prompt_ids"] = pa.array(ids, pa.list_(pa.int32()))
-    changed = pa.table(columns, schema=table.schema)
-    damaged = type(store)(
-        store.folder, store.fingerprint, store.num_tokens, ((path, changed), *store.shards[1:]),
-        store.ends,
-    )  # fmt: skip
-    damaged[1]
+    changed = replace(shard, table=pa.table(columns, schema=shard.table.schema))
     with pytest.raises(StoreError, match="row 2 does not match its crc32"):
-        damaged[2]
+        _ = changed.columns
+
+
+def test_a_shard_that_changes_under_its_map_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_module, "ASK_SECONDS", 0)
+    fill(tmp_path).seal()
+    store = open_store(tmp_path)
+    path = store.shards[0].path
+    before = store[0]["prompt_ids"].tolist()
+    os.link(path, tmp_path / "backup")  # another mark, the same bytes
+    assert store[0]["prompt_ids"].tolist() == before
+    place = path.read_bytes().index(store[0]["prompt_ids"].tobytes())
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(b"\x01")
+    with pytest.raises(StoreError, match=f"{path.name}: damaged: its sha256 is"):
+        store[0]
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 9), start=st.integers(0, 4))
+@tmp
+def test_the_checksums_of_a_shard_are_those_of_its_rows(seed, rows, start):
+    (unit,) = units(rows, rows)
+    rng = np.random.default_rng(seed)
+    table = rows_to_table([row(r, rng) for r in unit.rows], COMPLETIONS)[start:]
+    assert shard_checksums(table) == table.column(CHECKSUM).to_pylist()
 
 
 def test_a_missing_shard_is_named(tmp_path):

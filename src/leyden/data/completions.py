@@ -26,7 +26,7 @@ class Completions:
     def __getitem__(self, index: int) -> TokenSequence:
         row, shard = self.store[self.rows[index]], self.store.shard_of(self.rows[index])
         if shard not in self._passed:
-            self._passed[shard] = ids_are_sound(self.store.columns(shard), self.vocab_size)
+            self._passed[shard] = ids_are_sound(self.store.shards[shard].columns, self.vocab_size)
         if not self._passed[shard]:
             where = f"{self.store.folder}: row {self.rows[index]}"
             check_ids(row, vocab_size=self.vocab_size, where=where)

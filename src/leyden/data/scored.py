@@ -171,11 +171,11 @@ class ScoredRollouts:
         """Whether the shards that hold a row, and its scores, have passed as a whole."""
         mine, theirs = self.rollouts.shard_of(row), self.scores.shard_of(row)
         if ("ids", mine) not in self._passed:
-            ids = ids_are_sound(self.rollouts.columns(mine), self.vocab_size)
+            ids = ids_are_sound(self.rollouts.shards[mine].columns, self.vocab_size)
             self._passed["ids", mine] = ids
         if ("scores", theirs) not in self._passed:
             lengths = self._lengths[slice(*self.scores.rows_of(theirs))]
-            columns = self.scores.columns(theirs)
+            columns = self.scores.shards[theirs].columns
             self._passed["scores", theirs] = scores_are_sound(columns, lengths, self.vocab_size)
         return self._passed["ids", mine] and self._passed["scores", theirs]
 
@@ -222,11 +222,11 @@ def columns_of(score: Row, num_tokens: int, top_k: int = 0) -> TeacherColumns[np
 
 
 def _model_scores(score: Row, model: str, num_tokens: int, top_k: int) -> ModelScores[np.ndarray]:
-    logp = score[f"logp_{model}"].astype(np.float32)
+    logp = score[f"logp_{model}"].astype(np.float32, copy=False)
     if f"{model}_topk_logp" not in score:
         return ModelScores(logp)
-    topk_logp = _per_token(score[f"{model}_topk_logp"], num_tokens).astype(np.float32)
-    tail = score[f"{model}_tail_logp"].astype(np.float32)
+    topk_logp = _per_token(score[f"{model}_topk_logp"], num_tokens).astype(np.float32, copy=False)
+    tail = score[f"{model}_tail_logp"].astype(np.float32, copy=False)
     if top_k:  # ids are stored likeliest first; those beyond top_k join the tail
         # The mass of the new tail is the sum of the old tail and the ids that joined it.
         rest = np.concatenate([topk_logp[:, top_k:], tail[:, None]], axis=1)

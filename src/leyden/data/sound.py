@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leyden.data.limits import CERTAIN, MASS_TOLERANCE, ROUNDING
-from leyden.store.reader import Columns, Lists
+from leyden.store.shard import Columns, Lists
 
 NEAR = 2e-4  # nats from -ln V; the check of a row has half of it
 

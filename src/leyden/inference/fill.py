@@ -1,7 +1,10 @@
 """Fill a store from an engine: requests over all pending units, a commit when a unit is whole."""
 
 import time
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -79,20 +82,21 @@ def whole_units(
     ``results`` are (number of the request from 0, result) in any order. Raises EngineError
     unless the engine answers every request once.
     """
-    places = [(u, row) for u, unit in enumerate(units) for row in range(len(unit.rows))]
-    parts: list[dict[int, T]] = [{} for _ in units]
-    seen: set[int] = set()
+    ends = list(accumulate(len(unit.rows) for unit in units))
+    total = ends[-1] if ends else 0
+    answered = bytearray(total)
+    parts: dict[int, dict[int, T]] = defaultdict(dict)
     for index, result in results:
-        if index in seen or not 0 <= index < len(places):
-            raise unsound(f"request {index} of {len(places)} was answered twice or never asked")
-        seen.add(index)
-        u, row = places[index]
-        parts[u][row] = result
+        if not 0 <= index < total or answered[index]:
+            raise unsound(f"request {index} of {total} was answered twice or never asked")
+        answered[index] = True
+        u = bisect_right(ends, index)
+        parts[u][index] = result
         if len(parts[u]) == len(units[u].rows):
-            whole, parts[u] = parts[u], {}  # its memory goes with the commit
-            yield units[u], [whole[i] for i in range(len(whole))]
-    if len(seen) < len(places):
-        raise unsound(f"{len(places) - len(seen)} of {len(places)} requests were not answered")
+            whole = parts.pop(u)  # its memory goes with the commit
+            yield units[u], [whole[i] for i in sorted(whole)]
+    if missing := answered.count(0):
+        raise unsound(f"{missing} of {total} requests were not answered")
 
 
 def unsound(problem: str) -> EngineError:

@@ -27,7 +27,7 @@ from leyden.run.artifacts import open_prompts, prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.layout import REFRESH, refresh_folder
 from leyden.run.stage import ROLLOUT, SCORE
-from leyden.store.plan import PlanRow, Unit, cut_units
+from leyden.store.plan import PlanRows, Unit, cut_units
 from leyden.store.reader import Store, is_sealed, open_store
 from leyden.store.schema import COMPLETIONS, Schema
 from leyden.store.writer import StoreWriter, device_seconds, open_writer
@@ -142,11 +142,11 @@ class Refresher:
         planned = []
         for name in (names[row // each] for row in rows):
             seed = derive_seed(recipe.seed, REFRESH, first, name, turns[name])
-            planned.append(PlanRow(name, turns[name], seed))
+            planned.append((name, turns[name], seed))
             turns[name] += 1
         # At least one unit for every rank, so that all of them sample.
         share = -(-len(planned) // self.ranks.world)
-        return cut_units(planned, min(recipe.execution.rows_per_unit, share))
+        return cut_units(PlanRows.of(planned), min(recipe.execution.rows_per_unit, share))
 
     def _sample(self, folder: Path, units: list[Unit]) -> Store:
         writer = self._open(folder, COMPLETIONS, units)

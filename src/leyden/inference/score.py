@@ -20,7 +20,7 @@ from leyden.inference.fill import Advance, counted, pending_units, unsound, whol
 from leyden.run.artifacts import prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, TEACHER
-from leyden.store.plan import PlanRow, Unit, cut_units
+from leyden.store.plan import PlanRows, Unit, cut_units
 from leyden.store.reader import Row, Store
 from leyden.store.schema import CHECKSUM, Schema, scores_schema
 from leyden.store.unit import open_committed
@@ -114,8 +114,9 @@ def _request(row: Row, group: int, top_k: int) -> ScoreRequest:
 
 def units_like(completions: Store, rows_per_unit: int) -> list[Unit]:
     """The rows of ``completions`` in order. Scoring draws nothing, so the seeds are zero."""
-    keys = zip(completions.values("prompt_id"), completions.values("sample"), strict=True)
-    return cut_units([PlanRow(prompt_id, sample, 0) for prompt_id, sample in keys], rows_per_unit)
+    names, samples = (completions.column(name) for name in ("prompt_id", "sample"))
+    seeds = np.zeros(len(completions), np.int64)
+    return cut_units(PlanRows.from_columns(names, samples, seeds), rows_per_unit)
 
 
 def fill_scores(

@@ -7,13 +7,14 @@ can name the part that differs. Nothing here loads a model: torch and transforme
 import contextlib
 import hashlib
 import json
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leyden.errors import EngineError, StoreError
 from leyden.files import cache_home, read_json, read_object, write_atomic
@@ -30,7 +31,7 @@ TOKENIZER_VOLATILE = {"chat_template", "name_or_path", "tokenizer_file", "transf
 STOP_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
 SETTLED_NS = 2 * 10**9
 _FRESH = ContextVar("fresh", default=False)
-_hashed: dict[tuple[str, int, int, int, int], str] = {}
+_hashed: dict[tuple[str, "FileMark"], str] = {}
 CACHE_FROM_BYTES = 64 * 2**20  # smaller files are hashed in well under a second
 
 
@@ -64,6 +65,21 @@ def derive_seed(*parts: int | str) -> int:
     return int(fingerprint(list(parts))[:16], 16) >> 1  # 63 bits fit a signed column
 
 
+def derive_seeds(*parts: int | str, names: Iterable[str], count: int) -> Iterator[int]:
+    """``derive_seed(*parts, name, i)`` for i from 0 to ``count``, for each name in turn.
+
+    The parts are written as JSON once. For millions of rows that is four times as fast.
+    """
+    begun = hashlib.sha256(canonical_json(list(parts))[:-1] + b",")
+    for name in names:
+        of_name = begun.copy()
+        of_name.update(json.dumps(name).encode() + b",")
+        for i in range(count):
+            whole = of_name.copy()
+            whole.update(b"%d]" % i)
+            yield int.from_bytes(whole.digest()[:8], "big") >> 1
+
+
 def hash_file(path: Path) -> str:
     """Hex sha256 of a file's bytes; large files are cached by (path, size, times, inode)."""
     real = path.resolve()
@@ -71,12 +87,10 @@ def hash_file(path: Path) -> str:
         return _hash_bytes_of(real)
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name  # the Hub cache names its large files by their sha256
-    status = real.stat()
-    if status.st_size < CACHE_FROM_BYTES:
+    mark = file_mark(real)
+    if mark.size < CACHE_FROM_BYTES:
         return _hash_bytes_of(real)
-    # An edit changes at least one of these: a program can set back mtime, but not ctime.
-    key = [str(real), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-    cached = cache_home() / "sha256" / fingerprint(key)
+    cached = cache_home() / "sha256" / fingerprint([str(real), *mark])
     if cached.exists() and (known := _read_hash(cached)):
         return known
     digest = _hash_bytes_of(real)
@@ -108,19 +122,29 @@ def hash_once(path: Path) -> str:
 
     A file that changed in the last seconds is read every time: its times are too coarse to tell.
     """
-    status = path.stat()
-    key = (
-        str(path.resolve()),
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-    )
-    if _FRESH.get() or time.time_ns() - status.st_ctime_ns < SETTLED_NS:
+    mark = file_mark(path)
+    if _FRESH.get() or time.time_ns() - mark.ctime_ns < SETTLED_NS:
         return _hash_bytes_of(path)
+    key = (str(path.resolve()), mark)
     if key not in _hashed:
         _hashed[key] = _hash_bytes_of(path)
     return _hashed[key]
+
+
+class FileMark(NamedTuple):
+    """What a file system tells about a file. An edit changes at least one of these: a program can
+    set back mtime, but not ctime."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def file_mark(path: Path | str) -> FileMark:
+    """The mark of the file at ``path``, as it is now."""
+    status = os.stat(path)
+    return FileMark(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def _hash_bytes_of(path: Path) -> str:

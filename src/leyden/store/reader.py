@@ -1,12 +1,13 @@
 """Read a sealed store: memory-mapped shards, rows in plan order, nothing trusted unchecked.
 
 Opening checks every shard against its sha256, so a flipped byte or a missing shard is found before
-any work; reading a row checks its crc32 again.
+any work. Rows are slices of columns that were checked as a whole, and a file that changes while
+it is read is found soon after.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from leyden.files import read_object
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_same
 from leyden.store.plan import is_unit_name, read_plan
-from leyden.store.schema import CHECKSUM, row_checksum
+from leyden.store.shard import Lists, Shard
 from leyden.store.unit import (
     commit_path,
     damaged,
@@ -40,9 +41,8 @@ class Store:
     folder: Path
     fingerprint: str
     num_tokens: int
-    shards: tuple[tuple[Path, pa.Table], ...]
+    shards: tuple[Shard, ...]
     ends: tuple[int, ...]
-    _read: "dict[int, Columns]" = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -53,14 +53,10 @@ class Store:
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard = self.shard_of(index)
-        path, table = self.shards[shard]
-        local = index - self.rows_of(shard)[0]
-        row = {name: column[local] for name, column in self.columns(shard).items()}
-        # The shard was hashed when it was opened; this sees what changed under the mapping since.
-        if row_checksum(row, table.schema) != row[CHECKSUM]:
-            raise damaged(path, f"row {local} does not match its crc32")
-        return row
+        number = bisect_right(self.ends, index)
+        shard, local = self.shards[number], index - (self.ends[number - 1] if number else 0)
+        shard.check_unchanged()
+        return {name: column[local] for name, column in shard.columns.items()}
 
     def shard_of(self, index: int) -> int:
         """The number of the shard that holds a row."""
@@ -70,33 +66,31 @@ class Store:
         """The first row of a shard, and the first after it."""
         return (self.ends[shard - 1] if shard else 0), self.ends[shard]
 
-    def columns(self, shard: int) -> "Columns":
-        """The shard's columns as Python and NumPy have them, made when one of its rows is read."""
-        if shard not in self._read:
-            table = self.shards[shard][1]
-            self._read[shard] = {n: _column(table.column(n)) for n in table.schema.names}
-        return self._read[shard]
-
     def values(self, name: str) -> list[Any]:
         """One scalar column (``split``, ``prompt_id``, ...) of every row."""
-        return [value for _, table in self.shards for value in table.column(name).to_pylist()]
+        return self.column(name).to_pylist()
+
+    def column(self, name: str) -> pa.Array:
+        """The same as one Arrow array."""
+        chunks = [chunk for shard in self.shards for chunk in shard.table.column(name).chunks]
+        return pa.concat_arrays(chunks)
 
     def lists(self, name: str) -> Iterator[np.ndarray]:
         """All entries of the list column ``name``, a shard at a time."""
-        for shard in range(len(self.shards)):
-            column = self.columns(shard)[name]
+        for shard in self.shards:
+            column = shard.columns[name]
             assert isinstance(column, Lists), f"{name} holds one value per row"
             yield column.entries
 
     def lengths(self, name: str) -> list[int]:
         """The number of entries in the list column ``name``, row by row."""
-        columns = (table.column(name) for _, table in self.shards)
+        columns = (shard.table.column(name) for shard in self.shards)
         chunks = [chunk for column in columns for chunk in column.chunks]
         return [n for chunk in chunks for n in chunk.value_lengths().to_pylist()]
 
     @property
     def schema(self) -> pa.Schema:
-        return self.shards[0][1].schema
+        return self.shards[0].table.schema
 
 
 def is_sealed(folder: Path) -> bool:
@@ -120,20 +114,16 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
     seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")
     units = _sealed_units(folder, seal["units"])
     _check_seal(folder, about, seal, units)
-    shards = [
-        (unit, digest, open_shard(shard_path(folder, unit, digest), digest))
-        for unit, digest in units
-    ]
-    schema = shards[0][2].schema
-    if seal != sealed_content(schema, shards):
+    shards = tuple(Shard.open(folder, unit, digest) for unit, digest in units)
+    schema = shards[0].table.schema
+    if seal != sealed_content(schema, [(s.unit, s.digest, s.table) for s in shards]):
         raise damaged(folder / SEALED, "it does not describe its shards")
     content = seal["dataset_fingerprint"]
     require_same(folder, content, expected or content)
     if origin is not None and about["origin"] != origin:
         raise damaged(folder / STORE, "it was made from something else than its record says")
-    tables = tuple((shard_path(folder, unit, digest), table) for unit, digest, table in shards)
-    ends = tuple(accumulate(table.num_rows for _, table in tables))
-    return Store(folder, content, seal["tokens"], tables, ends)
+    ends = tuple(accumulate(shard.table.num_rows for shard in shards))
+    return Store(folder, content, seal["tokens"], shards, ends)
 
 
 def _check_seal(
@@ -185,37 +175,8 @@ def check_plan(store: Store) -> None:
     units = read_plan(folder, about["plan"])
     if about["schema"] != described(store.schema):
         raise damaged(folder / STORE, "it names other columns than the shards hold")
-    for unit, (path, _) in zip(units, store.shards, strict=True):
+    for unit, shard in zip(units, store.shards, strict=True):
         open_committed(folder, unit)
         commit = commit_path(folder, unit.name)
-        if shard_path(folder, unit.name, read_commit(commit)["sha256"]) != path:
+        if shard_path(folder, unit.name, read_commit(commit)["sha256"]) != shard.path:
             raise damaged(commit, "it names another shard")
-
-
-@dataclass(frozen=True)
-class Lists:
-    """A column of lists without a copy: list i is ``values[offsets[i]:offsets[i + 1]]``."""
-
-    values: np.ndarray
-    offsets: list[int]
-
-    @property
-    def entries(self) -> np.ndarray:
-        """The entries of all lists, one after the other."""
-        return self.values[self.offsets[0] : self.offsets[-1]]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-
-Columns = dict[str, list[Any] | Lists]
-"""Column -> the values of a shard's rows."""
-
-
-def _column(chunked: pa.ChunkedArray) -> list[Any] | Lists:
-    array = chunked.combine_chunks()
-    if not pa.types.is_list(array.type):
-        return array.to_pylist()
-    values = array.values.to_numpy(zero_copy_only=False)
-    values.setflags(write=False)
-    return Lists(values, array.offsets.to_pylist())

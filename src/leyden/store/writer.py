@@ -23,7 +23,7 @@ from leyden.files import (
     write_json,
 )
 from leyden.provenance.identity import fingerprint
-from leyden.store.plan import PLAN, Unit, is_unit_name, read_plan, write_plan
+from leyden.store.plan import PLAN, Unit, is_unit_name, join_rows, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, notes_of, rows_to_table
 from leyden.store.unit import (
     COMMITS,
@@ -164,7 +164,7 @@ def open_writer(
     if about["schema"] != described(schema):
         raise StoreError(f"{header}: names other columns", hint=REDO)
     # Rows are compared, not units: the size of a unit may change, the samples may not.
-    if about["origin"] != origin or _rows(planned) != _rows(units):
+    if about["origin"] != origin or join_rows(planned) != join_rows(units):
         raise StoreError(f"{folder}: was begun from other settings or prompts", hint=REDO)
     writer = StoreWriter(folder, schema, tuple(planned))
     writer.check_committed()
@@ -180,10 +180,6 @@ def forget_store(folder: Path) -> None:
     for path in (folder / TIMINGS).glob("*.json"):
         if is_unit_name(path.stem):
             path.unlink(missing_ok=True)
-
-
-def _rows(units: Sequence[Unit]) -> list[Any]:
-    return [row for unit in units for row in unit.rows]
 
 
 def sealed_content(
