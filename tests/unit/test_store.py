@@ -117,7 +117,7 @@ def test_a_plan_with_units_in_pieces_or_without_a_name_of_ours_is_refused(tmp_pa
     keys = [("p", i, 0) for i in range(len(names))]
     units = [Unit(name, PlanRows.of([key])) for name, key in zip(names, keys, strict=True)]
     digest = write_plan(tmp_path, units)
-    with pytest.raises(StoreError, match="plan.arrow: damaged"):
+    with pytest.raises(StoreError, match=r"plan\.arrow: damaged"):
         read_plan(tmp_path, digest)
 
 
