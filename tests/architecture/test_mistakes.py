@@ -33,8 +33,8 @@ MISTAKES = [
     Mistake(
         "the student scored one token late",
         "data/batches.py",
-        "np.arange(first - 1, first + len(sequence.completion_ids) - 1)",
-        "np.arange(first, first + len(sequence.completion_ids))",
+        "predict_N=torch.from_numpy(place_L[completion_L] - 1)",
+        "predict_N=torch.from_numpy(place_L[completion_L])",
         NUMERICS + "test_alignment.py",
     ),
     Mistake(

@@ -7,7 +7,7 @@ position earlier, and ``predict_N`` holds that position: the off-by-one lives he
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -46,37 +46,38 @@ class TokenBatch:
 
 def collate(sequences: Sequence[TokenSequence], *, layout: str = "padded") -> TokenBatch:
     """Lay sequences out as right-padded rows, or packed into one row."""
-    lengths = [len(s) for s in sequences]
+    lengths_S = np.array([len(s) for s in sequences])
+    prompts_S = np.array([len(s.prompt_ids) for s in sequences])
+    ends_S = lengths_S.cumsum()
+    # Of all L tokens, one sequence after another: the position in the sequence, then in the batch.
+    position_L = np.arange(ends_S[-1]) - (ends_S - lengths_S).repeat(lengths_S)
     if layout == "packed":
-        starts = np.cumsum([0, *lengths[:-1]])
-        shape, mask = (1, sum(lengths)), None
+        shape, place_L = (1, len(position_L)), np.arange(len(position_L))
     else:
-        starts = np.arange(len(sequences)) * max(lengths)
-        shape, mask = (len(sequences), max(lengths)), torch.zeros(len(sequences), max(lengths))
-    ids, positions = np.zeros(shape, np.int64).ravel(), np.zeros(shape, np.int64).ravel()
-    predict, targets = [], []
-    for start, sequence in zip(starts, sequences, strict=True):
-        where = slice(start, start + len(sequence))
-        ids[where] = np.concatenate([sequence.prompt_ids, sequence.completion_ids])
-        positions[where] = np.arange(len(sequence))
-        # The state at a position predicts the token after it, so positions are one lower.
-        first = start + len(sequence.prompt_ids)
-        predict.append(np.arange(first - 1, first + len(sequence.completion_ids) - 1))
-        targets.append(sequence.completion_ids)
-    if mask is not None:
-        for row, length in enumerate(lengths):
-            mask[row, :length] = 1
-    counts = torch.tensor([len(s.completion_ids) for s in sequences])
+        shape = (len(sequences), int(lengths_S.max()))
+        place_L = (np.arange(shape[0]) * shape[1]).repeat(lengths_S) + position_L
+    token_L = np.concatenate([part for s in sequences for part in (s.prompt_ids, s.completion_ids)])
+    completion_L = position_L >= prompts_S.repeat(lengths_S)
+    place = partial(_place, place_L, shape)
+    completions_S = torch.from_numpy(lengths_S - prompts_S)
     return TokenBatch(
-        ids_BT=torch.from_numpy(ids.reshape(shape)),
-        position_ids_BT=torch.from_numpy(positions.reshape(shape)),
-        attention_mask_BT=None if mask is None else mask.long(),
-        predict_N=torch.from_numpy(np.concatenate(predict)),
-        target_N=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
-        sequence_N=torch.arange(len(sequences)).repeat_interleave(counts),
-        lengths_N=counts.repeat_interleave(counts),
+        ids_BT=place(token_L),
+        position_ids_BT=place(position_L),
+        attention_mask_BT=None if layout == "packed" else place(np.ones_like(position_L)),
+        # The state at a position predicts the token after it, so positions are one lower.
+        predict_N=torch.from_numpy(place_L[completion_L] - 1),
+        target_N=torch.from_numpy(token_L[completion_L].astype(np.int64)),
+        sequence_N=torch.arange(len(sequences)).repeat_interleave(completions_S),
+        lengths_N=completions_S.repeat_interleave(completions_S),
         columns=_columns(sequences),
     )
+
+
+def _place(place_L: np.ndarray, shape: tuple[int, int], value_L: np.ndarray) -> Tensor:
+    """A tensor of ``shape``, int64, with the values at their places and zeros elsewhere."""
+    filled = np.zeros(shape, np.int64)
+    filled.ravel()[place_L] = value_L
+    return torch.from_numpy(filled)
 
 
 def _columns(sequences: Sequence[TokenSequence]) -> TeacherColumns[Tensor] | None:

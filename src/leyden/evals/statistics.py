@@ -32,7 +32,10 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> Interval:
         size = min(most, RESAMPLES - start)
         drawn = rng.multinomial(len(values), counts / len(values), size)
         means.append(drawn @ array / len(values))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    ordered = np.sort(np.concatenate(means))
+    # Interpolated between order statistics, as np.quantile does, which takes 40 ms to import.
+    places = np.array([0.025, 0.975]) * (RESAMPLES - 1)
+    low, high = np.interp(places, np.arange(RESAMPLES), ordered)
     return float(low), float(high)
 
 
@@ -53,7 +56,11 @@ def accuracy_interval(right: Sequence[Sequence[bool]]) -> tuple[float, Interval]
 
     ``right[p][s]``: sample s of problem p is right.
     """
-    return mean_interval([float(np.mean(samples)) for samples in right])
+    return mean_interval([_share(samples) for samples in right])
+
+
+def _share(samples: Sequence[bool]) -> float:
+    return sum(samples) / len(samples)  # np.mean takes ten times as long for a few
 
 
 def pass_at(k: int, *, samples: int, successes: int) -> float:
@@ -95,7 +102,7 @@ def paired_difference(
     shared = [problem for problem in first if problem in second]
     if not shared:
         raise ValueError("no problem in common")
-    differences = [float(np.mean(first[p])) - float(np.mean(second[p])) for p in shared]
+    differences = [_share(first[p]) - _share(second[p]) for p in shared]
     mean = float(np.mean(differences))
     if min(differences) == max(differences):  # nothing to resample
         room = wilson_interval(0, len(shared))[1]
