@@ -1,6 +1,7 @@
 # ruff: noqa: E501  # programs, one line each
 """The sandbox contains two hundred hostile programs, and judges the honest ones beside them."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -20,9 +21,10 @@ from leyden.evals.grading import code_backend
 from leyden.evals.programs import expect, grade_program
 from leyden.evals.verdict import RIGHT, WRONG
 from leyden.recipe.benchmarks import Evaluate
-from leyden.sandbox import selftest
+from leyden.sandbox import client, selftest
 from leyden.sandbox.backends import Backend, bare, python
 from leyden.sandbox.client import Ended, Limits, Sandbox
+from leyden.sandbox.memory import memory_is_full
 
 TIGHT = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=256 * 2**20, processes=24)
 TESTS = {
@@ -280,6 +282,50 @@ def test_time_and_memory_count_over_all_processes(sandbox):
     ended = sandbox.run({"kind": "script", "program": caught}, limits)
     assert ended.how == "cpu"
     assert ended.cpu_seconds < 1.5
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(("kills", "how"), [(0, "signal 9"), (1, "machine")])
+def test_a_program_that_the_kernel_killed_for_memory_is_told_from_one_that_killed_itself(
+    sandbox, monkeypatch, kills, how
+):
+    counts = itertools.count(0, kills)
+    monkeypatch.setattr(client, "oom_kills", lambda: next(counts))
+    program = "import os\nos.kill(os.getpid(), 9)"
+    assert sandbox.run({"kind": "script", "program": program}, Limits()).how == how
+
+
+V1_FILES = {
+    "memory.limit_in_bytes": "1000",
+    "memory.usage_in_bytes": "{used}",
+    "memory.stat": "cache 5\ntotal_inactive_file {dropped}\n",
+}
+V2_FILES = {
+    "memory.max": "1000",
+    "memory.current": "{used}",
+    "memory.stat": "anon 5\ninactive_file {dropped}\n",
+}
+
+
+@pytest.mark.parametrize(("used", "dropped", "full"), [(990, 0, True), (990, 500, False)])
+@pytest.mark.parametrize(
+    ("line", "folder", "files"),
+    [
+        ("5:cpu,memory:/job/step", "sys/fs/cgroup/memory/job", V1_FILES),
+        ("0::/job/step", "sys/fs/cgroup/job", V2_FILES),
+        ("0::/", "sys/fs/cgroup", V2_FILES),  # as a container sees its own
+    ],
+)
+def test_a_full_container_is_seen(tmp_path, line, folder, files, used, dropped, full):
+    """Also where the limit is that of an outer group; file pages can be dropped."""
+    group = tmp_path / folder
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"7:pids:/other\n{line}\n")
+    (group / "step").mkdir(parents=True)
+    (group / "step/memory.max").write_text("max")
+    for name, text in files.items():
+        (group / name).write_text(text.format(used=used, dropped=dropped))
+    assert memory_is_full(tmp_path) == full
 
 
 FORGED = [

@@ -16,7 +16,8 @@ from leyden.evals.verdict import NOT_GRADED, WRONG, Verdict
 from leyden.recipe.benchmarks import Evaluate, SandboxLimits
 from leyden.run.environment import usable_cpus
 from leyden.sandbox.backends import Backend
-from leyden.sandbox.client import Limits, Sandbox, wait_for_memory
+from leyden.sandbox.client import Limits, Sandbox
+from leyden.sandbox.memory import wait_for_memory
 from leyden.sandbox.selftest import sound_backend
 
 MATH_SECONDS = 20  # hard limit of one comparison; math-verify has its own of 5 s for each step

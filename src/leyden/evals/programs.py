@@ -10,8 +10,9 @@ from typing import Any
 from leyden.evals.evalplus import same_result
 from leyden.evals.extract import extract_program
 from leyden.evals.verdict import NOT_GRADED, RIGHT, UNPARSED, WRONG, Verdict
-from leyden.sandbox.client import Ended, Limits, Sandbox, wait_for_memory
+from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import decode, encode
+from leyden.sandbox.memory import wait_for_memory
 
 Tests = dict[str, Any]
 CALLS_AT_ONCE = 20  # calls compared with a reference, in one process under one time limit

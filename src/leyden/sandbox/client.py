@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leyden.sandbox.backends import Backend
-from leyden.sandbox.inside.watch import machine_is_full
+from leyden.sandbox.memory import oom_kills
 
 GRACE_SECONDS = 10.0  # after a program's own time its sandbox is given up
 
@@ -64,15 +64,19 @@ class Sandbox:
             self.close()  # it died between programs
         process = self.process or self._start()
         data = json.dumps({**job, "limits": asdict(limits)}).encode()
-        began = time.monotonic()
+        began, kills = time.monotonic(), oom_kills()
         deadline = began + limits.wall_seconds + GRACE_SECONDS
         reply = self._ask(process, data, deadline)
+        # The kernel kills programs and their nursery first where a container's memory is full.
+        by_machine = oom_kills() > kills
         if reply is None:
             self.close()
-            return Ended("sandbox", seconds=time.monotonic() - began)
+            how = "machine" if by_machine else "sandbox"
+            return Ended(how, seconds=time.monotonic() - began)
         if not reply.pop("clean"):
             self.close()
-        return Ended(reply.pop("ended"), **reply)
+        how = reply.pop("ended")
+        return Ended("machine" if by_machine and how == "signal 9" else how, **reply)
 
     def _start(self) -> subprocess.Popen:
         self.process = self.backend.start(self.slot)
@@ -102,13 +106,6 @@ class Sandbox:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         process.wait()
-
-
-def wait_for_memory(seconds: float = 20.0) -> None:
-    """Return when the machine has memory for programs again, or after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while os.path.exists("/proc/meminfo") and machine_is_full() and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 def _read(descriptor: int, count: int, deadline: float) -> bytes:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from leyden.errors import ConfigError
 from leyden.sandbox.backends import Backend, bare, bubblewrap, container
-from leyden.sandbox.client import Ended, Limits, Sandbox, wait_for_memory
+from leyden.sandbox.client import Ended, Limits, Sandbox
+from leyden.sandbox.memory import wait_for_memory
 
 LATE_SECONDS = 3.0
 TRIES = 3
