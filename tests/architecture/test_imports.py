@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "leyden"
 LINES = """
 cli -> pipeline, report -> stages -> monitor -> evals -> inference, train
     -> run -> engines, distributed -> models -> data -> store, sandbox
-    -> recipe, provenance, telemetry -> files -> errors, losses, logprobs
+    -> recipe, provenance, telemetry -> typed_json -> files -> errors, losses, logprobs
 """
 LAYERS = [set(re.split(r"[,\s]+", line.strip())) for line in reversed(LINES.split("->"))]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

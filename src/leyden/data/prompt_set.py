@@ -9,6 +9,7 @@ from typing import Any
 from leyden.errors import StoreError
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
+from leyden.typed_json import read_lines
 
 RENDERED = "rendered.jsonl"
 # Splits: which set a prompt is from. The problems of a benchmark are the split bench-NAME.
@@ -77,9 +78,4 @@ def check_prompt_set(folder: Path, expected: str) -> None:
 def read_prompt_set(folder: Path, *, expected: str) -> dict[str, RenderedPrompt]:
     """Read prompts by id, in order. Raises StoreError unless they have the sha256 ``expected``."""
     check_prompt_set(folder, expected)
-    prompts = {}
-    for line in (folder / RENDERED).read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        values["ids"] = tuple(values["ids"])
-        prompts[values["id"]] = RenderedPrompt(**values)
-    return prompts
+    return {prompt.id: prompt for prompt in read_lines(folder / RENDERED, RenderedPrompt)}

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from leyden.errors import ConfigError, StoreError
 from leyden.evals.statistics import paired_difference
 from leyden.evals.verdict import LETTERS, RIGHT
@@ -25,6 +27,8 @@ class Estimate(NamedTuple):
 @dataclass(frozen=True)
 class Tally:
     """A benchmark's verdicts summed up. Shares are in [0, 1]."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # used where results are read
 
     accuracy: float
     """avg@k: the mean over problems of the share of their k samples that are right."""
@@ -102,26 +106,14 @@ def read_results(folder: Path) -> Results:
     record, path = require_record(folder, reader="this command"), results_file(folder)
     values = read_object(path, "benchmarks")
     require_same(path, fingerprint(values), record.fingerprint)
-    benchmarks = {name: _result(path, name, one) for name, one in values["benchmarks"].items()}
-    measured = values.get("divergence")
-    return Results(benchmarks, measured and Divergence(**_tuples(measured)))
-
-
-def _result(path: Path, name: str, values: dict[str, Any]) -> BenchmarkResult:
     try:
-        typed: dict[str, Any] = _tuples(values)
-        typed["pass_at"] = {k: Estimate(*value) for k, value in values["pass_at"].items()}
-        typed["majority"] = values["majority"] and Estimate(*values["majority"])
-        return BenchmarkResult(**typed)
-    except (KeyError, TypeError) as error:
+        return TypeAdapter(Results).validate_python(values)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
         raise StoreError(
-            f"{path}: {name} was evaluated by another version of leyden, which kept other fields",
+            f"{path}: {where}: another version of leyden, which kept other fields, wrote it",
             hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
         ) from error
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return values | {"interval": tuple(values["interval"])}
 
 
 def difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate | None:

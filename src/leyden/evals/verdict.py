@@ -23,6 +23,30 @@ class Verdict:
     lasting: bool = True
 
 
+@dataclass(frozen=True)
+class Grade:
+    """A line of a file of grades: a sample of a problem, its verdict, and its ``text``."""
+
+    prompt_id: str
+    sample: int
+    outcome: str
+    answer: str = ""
+    why: str = ""
+    lasting: bool = True
+    text: str = ""
+
+    @classmethod
+    def of(cls, prompt_id: str, sample: int, verdict: Verdict, text: str) -> "Grade":
+        """The grade of a sample. Half characters, which files cannot hold, become ``?``."""
+        outcome, lasting = verdict.outcome, verdict.lasting
+        answer, why, whole = map(_writable, (verdict.answer, verdict.why, text))
+        return cls(prompt_id, sample, outcome, answer, why, lasting, whole)
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
 def final_part(completion: str) -> str:
     """The text after the model's thinking: all of it where there is no ``</think>``."""
     return completion.rpartition("</think>")[2]

@@ -1,6 +1,5 @@
 """The benchmark section: every model's results, by problem and by completion."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,10 @@ from markupsafe import Markup
 
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.evals.results import BenchmarkResult, Estimate, difference, read_results
-from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT
+from leyden.evals.verdict import LETTERS, OUTCOMES, RIGHT, Grade
 from leyden.report.charts import Band, heat_map
 from leyden.run.layout import GRADES, grades_file
+from leyden.typed_json import read_lines
 
 BUDGET = 6_000_000  # characters of completions on one page; beyond it each is cut in the middle
 SHORTEST = 300  # characters of a completion are always shown
@@ -140,16 +140,13 @@ def _problems(
     model: Evaluated, name: str, problems: Mapping[str, RenderedPrompt], length: int
 ) -> Iterator[GradedProblem]:
     grouped: dict[str, list[GradedCompletion]] = {}
-    with open(grades_file(model.folder, name), encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            grade = json.loads(line)
-            text = _cut(grade["text"], length)
-            whole = text == grade["text"]
-            grouped.setdefault(grade["prompt_id"], []).append(
-                GradedCompletion(
-                    grade["sample"], grade["outcome"], grade["why"], text, whole, number
-                )
+    for number, grade in enumerate(read_lines(grades_file(model.folder, name), Grade), start=1):
+        text = _cut(grade.text, length)
+        grouped.setdefault(grade.prompt_id, []).append(
+            GradedCompletion(
+                grade.sample, grade.outcome, grade.why, text, text == grade.text, number
             )
+        )
     for problem, completions in grouped.items():
         asked = problems.get(problem)
         yield GradedProblem(

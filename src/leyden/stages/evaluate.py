@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import digest, grade_completions
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
-from leyden.evals.verdict import NOT_GRADED, Verdict
+from leyden.evals.verdict import NOT_GRADED, Grade, Verdict
 from leyden.files import write_atomic
 from leyden.inference.sample import Sampler, sample_store
 from leyden.models.load import load_model
@@ -126,11 +126,11 @@ def _grade(
 ) -> BenchmarkResult:
     """Grade every sample, keep the verdicts in ``path``, and sum them up."""
     verdicts = grade_completions(requests, benchmark, settings, advance=advance)
-    lines = (
-        {"prompt_id": r.prompt_id, "sample": sample, **asdict(verdict), "text": r.text}
+    grades = (
+        Grade.of(r.prompt_id, sample, verdict, r.text)
         for r, sample, verdict in zip(requests, store.values("sample"), verdicts, strict=True)
     )
-    write_atomic(path, _json_lines(lines))
+    write_atomic(path, "".join(json.dumps(asdict(grade)) + "\n" for grade in grades).encode())
     by_problem: dict[str, list[Verdict]] = {}
     for request, verdict in zip(requests, verdicts, strict=True):
         by_problem.setdefault(request.prompt_id, []).append(verdict)
@@ -142,10 +142,6 @@ def _grade(
         store=store.fingerprint,
         grades=hash_file(path),
     )
-
-
-def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def _problem(prompt: RenderedPrompt) -> dict[str, Any]:

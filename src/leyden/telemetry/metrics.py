@@ -9,6 +9,7 @@ from typing import Any
 
 from leyden.errors import REDO, StoreError
 from leyden.files import disk_errors, write_atomic
+from leyden.typed_json import read_lines
 
 Measurement = dict[str, Any]
 """A line of the file: ``step``, ``split`` (train or heldout), and numbers by name."""
@@ -53,11 +54,7 @@ def read_metrics(path: Path) -> list[Measurement]:
     """All complete lines of a metrics file; none where there is no file."""
     if not path.exists():
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1] if line]  # the last may be half-written
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: damaged: {error}", hint=REDO) from error
+    rows = list(read_lines(path, dict[str, int | float | str], growing=True))
     for number, row in enumerate(rows, start=1):
         if not _is_measurement(row):
             raise StoreError(

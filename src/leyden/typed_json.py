@@ -1,0 +1,39 @@
+"""Read JSON that somebody else may have made into values of a known type, or name what is wrong.
+
+Types are checked as they are written: no number becomes a text, and no text a number. JSON that is
+too deep, integers of too many digits and half characters are refused.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from leyden.errors import REDO, StoreError
+from leyden.files import disk_errors
+
+HINT = f"restore the file from a copy, or {REDO}"
+
+
+def read_lines(path: Path, kind: Any, *, growing: bool = False) -> Iterator[Any]:
+    """The values of a file with one JSON value of the type ``kind`` per line.
+
+    The last line of a ``growing`` file may be half-written, and is then left out. Raises StoreError
+    with the file, the line and the field.
+    """
+    adapter = TypeAdapter(kind)
+    with disk_errors(path), open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not growing or line.endswith(b"\n"):
+                yield _validated(adapter, line, f"{path}:{number}")
+
+
+def _validated(adapter: TypeAdapter, data: bytes, where: str) -> Any:
+    try:
+        return adapter.validate_json(data, strict=True)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_input=False)
+        field = ".".join(map(str, first["loc"]))
+        problem = f"{field}: {first['msg']}" if field else first["msg"]
+        raise StoreError(f"{where}: damaged: {problem[:200]}", hint=HINT) from error
