@@ -264,7 +264,7 @@ def test_scores_of_an_older_version_are_refused_in_a_sentence(copied, capsys):
     for command in ("status", "report"):
         assert run([command, str(copied / "run")]) == 1
         error = capsys.readouterr().err
-        assert "sums was evaluated by another version of leyden" in error
+        assert "benchmarks.sums.questions: another version of leyden" in error
         assert "--redo evaluate" in error
 
 

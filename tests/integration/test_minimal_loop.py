@@ -72,7 +72,7 @@ def rollout_of(page, sequence):
     ids = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.completion_ids])).long()
     if sequence.columns is None:
         return page.Rollout(ids, len(sequence.prompt_ids))
-    columns = sequence.columns.map(torch.from_numpy)
+    columns = sequence.columns.map(torch.tensor)
     return page.Scored(
         ids,
         len(sequence.prompt_ids),
