@@ -614,6 +614,32 @@ def test_a_damaged_unit_is_made_again_by_itself(copied, capsys, job):
     assert (aside / job / "shards" / shards[1].name).read_bytes() == bytes(data)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "named"),
+    [
+        ("samples/sums/shards/*.arrow", "samples/sums: units 000000"),
+        ("samples/sums/commits/000000.json", "samples/sums: units 000000"),
+        ("divergence/SEALED.json", "divergence: units none, the seal alone is damaged"),
+        ("grades/sums.jsonl", "grades/sums.jsonl"),
+        ("results.json", "results.json"),
+    ],
+)
+def test_a_damaged_evaluation_is_made_again_by_its_parts(copied, capsys, damaged, named):
+    folder = copied / "run/evaluate/tail"
+    path = sorted(folder.glob(damaged))[0]
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.suffix in (".arrow", ".jsonl")}
+    results, data = (folder / "results.json").read_bytes(), bytearray(path.read_bytes())
+    place = data.index(b"1") if path.suffix == ".json" else len(data) // 2
+    data[place : place + 1] = b"2"
+    path.write_bytes(data)
+    assert run(["verify", str(copied / "run")]) == 1
+    capsys.readouterr()
+    assert run(["verify", str(copied / "run"), "--repair"]) == 0
+    assert f"evaluate/tail: made again, to the same bytes: {named}\n" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in before} == before
+    assert (folder / "results.json").read_bytes() == results
+
+
 def test_a_repair_of_a_sound_run_does_nothing(copied, capsys):
     before = sorted((copied / "run").rglob("*"))
     assert run(["verify", str(copied / "run"), "--repair"]) == 0

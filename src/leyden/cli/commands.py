@@ -245,8 +245,8 @@ class Verify:
     run_folder: RunFolder
     """The folder that `leyden run` made."""
     repair: tyro.conf.FlagCreatePairsOff[bool] = False
-    """First make damaged units of teach, rollout and score again; their files move to
-    superseded/."""
+    """First make damaged units of stores again, and damaged grades and results; their files move
+    to superseded/."""
 
     def run(self) -> None:
         from leyden.pipeline.repair import repair_run

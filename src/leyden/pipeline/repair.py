@@ -1,28 +1,55 @@
-"""Make damaged units of a run's stores again, each by itself."""
+"""Make the damaged parts of a run's stores and results again, and nothing else."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from leyden.errors import ConsistencyError, StoreError
+from leyden.evals.results import read_results
 from leyden.files import disk_errors
 from leyden.pipeline.lock import lock
 from leyden.pipeline.pipeline import next_superseded, run_jobs
+from leyden.pipeline.verify import changed_grades, stores_behind
 from leyden.provenance.identity import hashed_afresh
 from leyden.provenance.records import RECORD, Record
 from leyden.run.graph import Graph, resolve
+from leyden.run.layout import results_file
 from leyden.run.run import Run
 from leyden.run.stage import Artifact, Job
 from leyden.store.plan import Unit, read_plan
 from leyden.store.reader import open_store
 from leyden.store.unit import SHARDS, commit_path, open_committed
-from leyden.store.writer import SEALED, read_header
+from leyden.store.writer import SEALED, STORE, read_header
 
-STORES = (Artifact.COMPLETIONS, Artifact.SCORES)
+REPAIRED = (Artifact.COMPLETIONS, Artifact.SCORES, Artifact.RESULTS)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """The damaged parts of a job's artifact: units by store, and other files.
+
+    A store without damaged units has a damaged seal.
+    """
+
+    stores: Mapping[Path, list[Unit]]
+    files: list[Path]
+
+    def __bool__(self) -> bool:
+        return bool(self.stores or self.files)
+
+    def names(self, folder: Path) -> str:
+        """All parts in one line, named from the artifact's ``folder``."""
+        parts = []
+        for store, units in self.stores.items():
+            where = f"{store.relative_to(folder)}: " if store != folder else ""
+            names = ", ".join(unit.name for unit in units)
+            parts.append(f"{where}units {names or 'none, the seal alone is damaged'}")
+        return "; ".join([*parts, *(str(path.relative_to(folder)) for path in self.files)])
 
 
 def repair_run(run: Run) -> Iterator[str]:
-    """Make the damaged units of teach, rollout and score again; a sentence per store.
+    """Make damaged units of all stores again, and damaged grades and results; a sentence per job.
 
     Damaged files move to ``superseded/``. Units are functions of their seeds and models, so on the
     same machine they come out as they were. Raises ConsistencyError where one does not, since
@@ -31,38 +58,60 @@ def repair_run(run: Run) -> Iterator[str]:
     graph = resolve(run)
     for job in graph.jobs:
         record = graph.record(job)
-        if graph.stage(job).artifact not in STORES or record is None:
+        if graph.stage(job).artifact not in REPAIRED or record is None:
             continue
-        units = _damaged(graph, job, record)
-        if units is None:
+        damage = _damage(graph, job, record)
+        if not damage:
             continue
-        names = ", ".join(unit.name for unit in units) or "none, the seal alone is damaged"
         with lock(run.root):
-            _put_aside(graph, job, units)
+            _put_aside(graph, job, damage)
         run_jobs(run, [job])
         graph = resolve(run)
-        made = graph.require(job)
-        if made.fingerprint != record.fingerprint:
+        names = damage.names(graph.folder(job))
+        if graph.require(job).fingerprint != record.fingerprint:
             raise ConsistencyError(
-                f"{graph.folder(job)}: units {names} were made again and came out otherwise than "
-                "before, as on another machine or version",
+                f"{graph.folder(job)}: {names}: made again, and came out otherwise than before, as "
+                "on another machine or version",
                 hint=f"put the files back from superseded/, or `leyden run RECIPE --redo {job}`",
             )
-        yield f"{job}: made again, to the same bytes: units {names}"
+        yield f"{job}: made again, to the same bytes: {names}"
 
 
-def _damaged(graph: Graph, job: Job, record: Record) -> list[Unit] | None:
-    """The units that are not what was committed; None where the whole store is in order."""
+def _damage(graph: Graph, job: Job, record: Record) -> Damage:
+    """Everything of the job's artifact that is not what was recorded."""
     folder = graph.folder(job)
     with hashed_afresh():
-        units = read_plan(folder, read_header(folder)["plan"])
-        damaged = [unit for unit in units if not _sound(folder, unit)]
-        if damaged:
-            return damaged
-        try:
-            open_store(folder, expected=record.fingerprint, origin=record.intent.digest)
-        except StoreError:
-            return []
+        results = graph.stage(job).artifact is Artifact.RESULTS
+        own: tuple[dict[Path, str | None], list[Path]] = ({folder: record.fingerprint}, [])
+        stores, files = _parts_of_results(folder) if results else own
+        units = {place: _damaged_units(place, stores[place], record) for place in stores}
+    return Damage({place: found for place, found in units.items() if found is not None}, files)
+
+
+def _parts_of_results(folder: Path) -> tuple[dict[Path, str | None], list[Path]]:
+    """The stores behind an evaluation with their fingerprints, and its damaged files.
+
+    Damaged results name no stores, so those in the folder are taken as they are.
+    """
+    try:
+        results = read_results(folder)
+    except StoreError:
+        places = sorted(path.parent for path in folder.rglob(STORE))
+        return dict.fromkeys(places), [results_file(folder)]
+    behind = stores_behind(results)
+    return {folder / name: behind[name] for name in behind}, changed_grades(folder, results)
+
+
+def _damaged_units(folder: Path, expected: str | None, record: Record) -> list[Unit] | None:
+    """The units that are not what was committed; None where the whole store is in order."""
+    units = read_plan(folder, read_header(folder)["plan"])
+    damaged = [unit for unit in units if not _sound(folder, unit)]
+    if damaged:
+        return damaged
+    try:
+        open_store(folder, expected=expected, origin=record.intent.digest)
+    except StoreError:
+        return []
     return None
 
 
@@ -74,14 +123,16 @@ def _sound(folder: Path, unit: Unit) -> bool:
     return True
 
 
-def _put_aside(graph: Graph, job: Job, units: list[Unit]) -> None:
-    """Move the files of ``units``, the seal and the record to ``superseded/``."""
+def _put_aside(graph: Graph, job: Job, damage: Damage) -> None:
+    """Move the damaged files, the seals above them and the record to ``superseded/``."""
     folder = graph.folder(job)
     aside = next_superseded(graph.run.root) / str(job)
-    shards = [path for unit in units for path in folder.glob(f"{SHARDS}/{unit.name}-*.arrow")]
-    commits = [commit_path(folder, unit.name) for unit in units]
+    paths = [folder / RECORD, *damage.files]
+    for store, units in damage.stores.items():
+        paths += [store / SEALED, *(commit_path(store, unit.name) for unit in units)]
+        paths += [path for unit in units for path in store.glob(f"{SHARDS}/{unit.name}-*.arrow")]
     with disk_errors(folder):
-        for path in (folder / RECORD, folder / SEALED, *commits, *shards):
+        for path in paths:
             if path.exists():
                 target = aside / path.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from leyden.data.scored import check_columns, check_pair, check_score_row
 from leyden.errors import LeydenError, StoreError
-from leyden.evals.results import read_results
+from leyden.evals.results import Results, read_results
 from leyden.pipeline.drift import check_run
 from leyden.provenance.identity import hash_file, hashed_afresh
 from leyden.provenance.records import Record, require_same
@@ -107,18 +107,29 @@ def _results(graph: Graph, job: Job, record: Record) -> str:
     """The results, the grades and the samples behind them."""
     folder = graph.folder(job)
     results = read_results(folder)
-    for name, result in results.benchmarks.items():
-        path = grades_file(folder, name)
-        require_same(path, hash_file(path) if path.exists() else "missing", result.grades)
-    stores = {Path(SAMPLES) / name: result.store for name, result in results.benchmarks.items()}
-    if results.divergence is not None:
-        stores[Path(DIVERGENCE)] = results.divergence.store
-    origin = record.intent.digest
+    for path in changed_grades(folder, results):
+        content = hash_file(path) if path.exists() else "missing"
+        require_same(path, content, results.benchmarks[path.stem].grades)
+    stores, origin = stores_behind(results), record.intent.digest
     rows = sum(
         _rows(open_store(folder / name, expected=digest, origin=origin))
         for name, digest in stores.items()
     )
     return f"results and {rows} samples as recorded"
+
+
+def changed_grades(folder: Path, results: Results) -> list[Path]:
+    """The files of grades in an evaluation's folder that are not those of its results."""
+    paths = {grades_file(folder, name): one.grades for name, one in results.benchmarks.items()}
+    return [p for p, grades in paths.items() if not p.is_file() or hash_file(p) != grades]
+
+
+def stores_behind(results: Results) -> dict[Path, str]:
+    """The stores of samples that results were measured on: place in the folder -> fingerprint."""
+    stores = {Path(SAMPLES) / name: one.store for name, one in results.benchmarks.items()}
+    if results.divergence is not None:
+        stores[Path(DIVERGENCE)] = results.divergence.store
+    return stores
 
 
 def _rows(store: Store) -> int:
