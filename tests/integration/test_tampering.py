@@ -25,6 +25,7 @@ from leyden.run.run import Run
 from leyden.run.stage import PROMPTS
 from leyden.store.reader import open_store
 from leyden.store.writer import sealed_content
+from leyden.telemetry.metrics import read_metrics
 from leyden.train import loop
 
 
@@ -559,8 +560,12 @@ def test_a_resume_refuses_metrics_that_lost_lines(copied, capsys):
     (arm / "metrics.jsonl").write_text("".join(lines[:-2]))
     assert again(copied, *command) == 1
     assert "lines of it changed or are gone since the checkpoint" in capsys.readouterr().err
-    (arm / "metrics.jsonl").write_text("".join(lines) + '{"half')
+    torn = b'{"step": 5, "half\n' + b"\0" * 512 + b"\n"  # as file systems leave what was not synced
+    (arm / "metrics.jsonl").write_bytes("".join(lines).encode() + torn)
     assert again(copied, *command) == 0
+    assert [m["step"] for m in read_metrics(arm / "metrics.jsonl") if m["split"] == "train"] == [
+        *range(1, 1 + max(m["step"] for m in read_metrics(arm / "metrics.jsonl")))
+    ]
 
 
 def test_status_and_report_show_no_results_of_another_model(copied, capsys):

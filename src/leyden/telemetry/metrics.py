@@ -29,18 +29,22 @@ def seal_metrics(path: Path) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def check_metrics(path: Path, sealed: Mapping[str, Any]) -> None:
-    """Raise StoreError unless the file begins with what ``seal_metrics`` described."""
-    data = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(data[: sealed["bytes"]]).hexdigest() != sealed["sha256"]:
+def restore_metrics(path: Path, sealed: Mapping[str, Any]) -> None:
+    """Keep what ``seal_metrics`` described. Later steps, of a killed run, will be done again.
+
+    Raises StoreError unless the file begins with it; whatever a power cut left behind it goes.
+    """
+    data = (path.read_bytes() if path.is_file() else b"")[: sealed["bytes"]]
+    if hashlib.sha256(data).hexdigest() != sealed["sha256"]:
         raise StoreError(
             f"{path}: lines of it changed or are gone since the checkpoint was written",
             hint=f"restore the file from a copy, or {REDO}",
         )
+    write_atomic(path, data)
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``. Steps beyond it, of a killed run, will be done again."""
+    """Keep the lines up to ``step``, where no checkpoint describes them."""
     kept = [] if step == 0 else [m for m in read_metrics(path) if m["step"] <= step]
     write_atomic(path, "".join(json.dumps(m) + "\n" for m in kept).encode())
 

@@ -18,8 +18,8 @@ from leyden.run.layout import CHECKPOINTS, METRICS
 from leyden.telemetry.clock import MEASURING, TRAINING, Clock
 from leyden.telemetry.metrics import (
     append_metrics,
-    check_metrics,
     criterion,
+    restore_metrics,
     seal_metrics,
     truncate_metrics,
 )
@@ -128,8 +128,9 @@ class Training:
         self.progress(point.step)
         if self.ranks.leads:  # lines after the checkpoint belong to steps that are done again
             if checkpoint and checkpoint.metrics:
-                check_metrics(self.folder / METRICS, checkpoint.metrics)
-            truncate_metrics(self.folder / METRICS, point.step)
+                restore_metrics(self.folder / METRICS, checkpoint.metrics)
+            else:
+                truncate_metrics(self.folder / METRICS, point.step)
         return point
 
     def _source(self, step: int) -> tuple[Sequences, Sequence[int]]:
