@@ -62,7 +62,11 @@ def grade_maths(
             futures: dict[Future, int] = {
                 pool.schedule(
                     grade_math,
-                    args=(requests[i].problem["answer"], requests[i].text),
+                    args=(
+                        requests[i].problem["answer"],
+                        requests[i].text,
+                        requests[i].problem.get("prompt", ""),
+                    ),
                     timeout=MATH_SECONDS,
                 ): i
                 for i in indices

@@ -11,12 +11,14 @@ from typing import Any
 from leyden.evals.cache import VerdictCache, verdict_key
 from leyden.evals.grade_workers import GradeRequest, code_backend, grade_code, grade_maths
 from leyden.evals.graders import apply_grader, load_grader
+from leyden.evals.maths import PERCENT
 from leyden.evals.verdict import RIGHT, TRUNCATED, WRONG, Verdict
 from leyden.provenance.identity import fingerprint, hash_file
 from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
 
 SOURCES = (
-    "maths.py", "math_text.py", "extract.py", "programs.py", "evalplus.py", "verdict.py",
+    "maths.py", "math_answer.py", "math_exact.py", "math_numbers.py", "math_sets.py",
+    "math_text.py", "problems.py", "extract.py", "programs.py", "evalplus.py", "verdict.py",
 )  # fmt: skip
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 Put = Callable[[int, Verdict], None]
@@ -120,7 +122,10 @@ def _grade_cached(
 
 def _decides(problem: dict[str, Any]) -> Any:
     """The part of a problem that decides its verdicts."""
-    return problem["tests"] if "tests" in problem else problem["answer"]
+    if "tests" in problem:
+        return problem["tests"]
+    percent = PERCENT.search(problem.get("prompt", "")) is not None
+    return [problem["answer"], "percent"] if percent else problem["answer"]
 
 
 def digest(question: Any) -> str:

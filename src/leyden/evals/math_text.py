@@ -3,6 +3,9 @@
 import re
 import unicodedata
 
+from leyden.evals.math_numbers import THOUSANDS, respell_fractions, respell_numbers
+from leyden.evals.math_sets import respell_sets
+
 INSIDE = r"\{((?:[^{}]|\{[^{}]*\})*)\}"  # a group in braces, one level deep
 SYMBOLS = {
     "\u00b0": r"^\circ", "\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u00f7": "/",
@@ -15,6 +18,17 @@ SUPERSCRIPTS = {ord(c): str(i) for i, c in enumerate("\u2070\u00b9\u00b2\u00b3\u
 SUPERSCRIPTS |= {ord(c): str(i) for i, c in enumerate("\u2076\u2077\u2078\u2079", start=6)}
 REWRITTEN = [
     (rf"\\(?:boldsymbol|bm|mathbf|textbf|emph|underline)\s*{INSIDE}", r"\1"),
+    (
+        r"\\operatorname\*?\s*\{(arc(?:sin|cos|tan)|sin|cos|tan|log|ln|exp|max|min|gcd|lcm)\}",
+        r"\\\1",
+    ),
+    (r"\\(?:mathrm|text|rm|mathit)\s*\{\s*([ei])\s*\}", r"\1"),  # upright e and i
+    (r"\\degrees?(?![a-zA-Z])", r"^\\circ"),
+    (r"(?:\\[ ,;:!]|\\\\|~)+\s*$", ""),
+    (
+        r"^\s*[A-Za-z]_\{?\\(?:max|min|(?:text|mathrm)\s*\{[^{}]*\})\s*\}?\s*=(?!=)",
+        "",
+    ),  # S_{\max} =
     (rf"\\textcolor\s*\{{[^{{}}]*\}}\s*{INSIDE}", r"\1"),
     (r"\\color\s*\{[^{}]*\}", ""),
     (r"(?i)^\s*(?:\\text\{)?\s*(?:the )?(?:final )?answer(?: is)?\s*:?\s*\}?\s*:?\s*", ""),
@@ -25,7 +39,6 @@ REWRITTEN = [
     (r"(?<![A-Za-z\\])E(?=_)", r"\\Lambda"),  # with an index it is a name, not Euler's number
     (r"(?<=[\d ])\\mu\s*(?=\\(?:text|mathrm|mbox)\s*\{)", ""),  # micro, before a unit
 ]
-THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 
 
 def respell(answer: str) -> str:
@@ -33,14 +46,14 @@ def respell(answer: str) -> str:
     text = re.sub(
         "([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)",
         lambda match: f"^{{{match[1].translate(SUPERSCRIPTS)}}}",
-        answer,
+        respell_fractions(answer),
     )
     text = unicodedata.normalize("NFKC", text)
     for symbol, latex in SYMBOLS.items():
         text = text.replace(symbol, latex)
     for pattern, latex in REWRITTEN:
         text = re.sub(pattern, latex, text)
-    return text
+    return respell_sets(respell_numbers(text))
 
 
 def both_signs(answer: str) -> str:

@@ -9,14 +9,20 @@ import logging
 import re
 import sys
 
+from leyden.evals.math_answer import chosen, hedge, option, said_option, unboxed
+from leyden.evals.math_exact import differ, number, same_float
 from leyden.evals.math_text import both_signs, in_base, plain, respell
-from leyden.evals.problems import last_boxed, last_boxes
+from leyden.evals.problems import boxes_joined_by_or, last_boxed, last_boxes
 from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict, final_part
 
 WORKER_MEMORY = 6 * 2**30  # bytes of address space: an absurd power ends as a MemoryError
 INNER_SECONDS = 5  # for one parse or one comparison
 SHOWN = 200  # characters
-SMALL, SMALL_TOLERANCE = 0.01, 1e-3  # below the first, numbers are compared relatively
+PERCENT = re.compile(r"%|percent")
+OPERATORS = {
+    r"\log", r"\lg", r"\sum", r"\prod", r"\int", r"\iint", r"\oint", r"\lim", r"\max", r"\min",
+    r"\sup", r"\inf", r"\gcd",
+}  # fmt: skip
 
 
 def prepare_worker() -> None:
@@ -30,44 +36,76 @@ def prepare_worker() -> None:
     logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
 
-def grade_math(gold: str, completion: str) -> Verdict:
-    """Compare the final answer of ``completion`` with ``gold``, which may be plain or LaTeX."""
+def grade_math(gold: str, completion: str, question: str = "") -> Verdict:
+    """Compare the final answer of ``completion`` with ``gold``, which may be plain or LaTeX.
+
+    Where the ``question`` speaks of percent, 25% is 25.
+    """
     text = final_part(completion)
     boxed = last_boxed(text)
     if not (text if boxed is None else boxed).strip():
         return Verdict(UNPARSED, why="no answer: the text is empty")
+    percent = PERCENT.search(gold + question) is not None
     if boxed is None:
-        return _guarded(gold, text, "")
+        return _judge_unboxed(gold, text, percent)
     several = last_boxes(text)
     if len(several) > 1 and "," in gold:  # "$\\boxed{1}$ and $\\boxed{-2}$" is one answer
-        verdict = _judge_boxed(gold, ", ".join(several))
+        verdict = _judge_boxed(gold, ", ".join(several), percent)
         if verdict.outcome == RIGHT:
             return verdict
-    return _judge_boxed(gold, boxed)
+    if alternatives := boxes_joined_by_or(text):
+        return _judge_boxed(gold, r" \text{ or } ".join(alternatives), percent)
+    return _judge_boxed(gold, boxed, percent)
 
 
-def _judge_boxed(gold: str, boxed: str) -> Verdict:
-    if plain(boxed) == plain(gold):
-        return Verdict(RIGHT, plain(gold), f"{_short(boxed)} is {_short(gold)}, letter for letter")
+def _judge_unboxed(gold: str, text: str, percent: bool) -> Verdict:
+    if letter := option(plain(gold)):
+        said = said_option(text)
+        if said:
+            return _verdict(said == letter, said, said, gold)
+    return _guarded(gold, unboxed(text), "", percent)
+
+
+def _judge_boxed(gold: str, boxed: str, percent: bool) -> Verdict:
+    name, wanted = plain(boxed), plain(gold)
+    if name == wanted:
+        return Verdict(RIGHT, wanted, f"{_short(boxed)} is {_short(gold)}, letter for letter")
+    if (letter := option(wanted)) and (picked := chosen(name)):
+        return _verdict(picked == letter, picked, boxed, gold)
     value, expected = in_base(boxed), in_base(gold)
+    if value is not None and expected is None and re.fullmatch(r"-?\d+", wanted):
+        expected = int(wanted)
     if value is not None and expected is not None:  # math-verify reads the digits alone
-        return _verdict(value == expected, plain(boxed), boxed, gold)
-    return _guarded(gold, f"\\boxed{{{both_signs(respell(boxed))}}}", boxed)
+        return _verdict(value == expected, name, boxed, gold)
+    answer = both_signs(respell(boxed))
+    if why := hedge(answer, both_signs(respell(gold))):
+        return Verdict(WRONG, name, f"{_short(boxed)} is not {_short(gold)}: {why}")
+    if "=" in answer and "=" not in gold and _contradicts(answer):
+        return Verdict(WRONG, name, f"{_short(boxed)} is not {_short(gold)}: its sides differ")
+    return _guarded(gold, f"\\boxed{{{answer}}}", boxed, percent)
 
 
-def _guarded(gold: str, text: str, boxed: str) -> Verdict:
+def _contradicts(answer: str) -> bool:
+    """Whether sides of an equation are numbers that differ, as in ``274 = 277``."""
+    read = [read_answer(f"\\boxed{{{side}}}") for side in answer.split("=")]
+    values = [number(one[0]) for one in read if one]
+    known = [value for value in values if value is not None]
+    return any(abs(value - known[0]) > 1e-6 * max(1.0, abs(value)) for value in known)
+
+
+def _guarded(gold: str, text: str, boxed: str, percent: bool) -> Verdict:
     """Compare, and turn whatever sympy raises into a verdict. ``text`` is the whole completion, or
     its one box."""
     from math_verify.errors import TimeoutException
 
     try:
-        return _compare(gold, text, boxed)
+        return _compare(gold, text, boxed, percent)
     except (Exception, TimeoutException) as error:
         why = f"{_short(boxed or text)} could not be compared: {type(error).__name__}: "
         return Verdict(WRONG if boxed else UNPARSED, plain(boxed), why + str(error)[:100])
 
 
-def _compare(gold: str, text: str, boxed: str) -> Verdict:
+def _compare(gold: str, text: str, boxed: str, percent: bool) -> Verdict:
     """Compare without units, then with them: the m of ``\\frac{37}{4} m`` is meters or a letter."""
     shown = name = ""
     for units in (True, False):
@@ -76,7 +114,7 @@ def _compare(gold: str, text: str, boxed: str) -> Verdict:
             continue
         shown, name = boxed or str(parsed[0]), plain(boxed) if boxed else str(parsed[-1])
         expected = read_answer(f"\\boxed{{{both_signs(respell(gold))}}}", units=units)
-        if expected and equal(expected, parsed):
+        if expected and equal(expected, parsed, percent=percent):
             return _verdict(True, name, shown, gold)
     if shown:
         return _verdict(False, name, shown, gold)
@@ -90,31 +128,27 @@ def _verdict(right: bool, answer: str, shown: str, gold: str) -> Verdict:
     return Verdict(RIGHT if right else WRONG, answer, why)
 
 
-def equal(expected: list, parsed: list) -> bool:
-    """Whether math-verify calls two readings equal, and small numbers also agree relatively: it
-    rounds to six decimals, in which they are all alike."""
+def equal(expected: list, parsed: list, *, percent: bool = True) -> bool:
+    """Whether math-verify calls two readings equal, and ``math_exact`` does not object.
+
+    Unless it is about ``percent``, 25% is a quarter and not 25.
+    """
     from math_verify import verify
 
-    same = verify(
+    first, second = expected[0], parsed[0]
+    if same_float(first, second):
+        return True
+    return verify(
         expected,
         parsed,
         allow_set_relation_comp=True,  # [-2, 7] is -2 <= x <= 7
         timeout_seconds=INNER_SECONDS,
         raise_on_error=True,
-    )
-    if not same:
-        return False
-    first, second = _number(expected[0]), _number(parsed[0])
-    if first is None or second is None or max(abs(first), abs(second)) >= SMALL:
-        return True
-    return abs(first - second) <= SMALL_TOLERANCE * max(abs(first), abs(second))
+    ) and not differ(first, second, percent=percent or not _is_percent(parsed))
 
 
-def _number(value: object) -> float | None:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
+def _is_percent(parsed: list) -> bool:
+    return PERCENT.search(str(parsed[-1])) is not None or "(1/100)" in str(parsed[0])
 
 
 def read_answer(text: str, *, units: bool = True) -> list:
@@ -137,9 +171,15 @@ def read_answer(text: str, *, units: bool = True) -> list:
         parsing_timeout=INNER_SECONDS,
         raise_on_error=True,
     )
-    if parsed and re.search(r"[A-Za-z]_", str(parsed[-1])) and _number(parsed[0]) is not None:
+    if parsed and _has_index(str(parsed[-1])) and number(parsed[0]) is not None:
         return []  # it read a number alone from a name with an index
     return parsed
+
+
+def _has_index(text: str) -> bool:
+    """Whether a name has an index, which an operator such as ``\\log_2`` has not."""
+    names = re.findall(r"(\\[A-Za-z]+|[A-Za-z])\s*_", text.replace(r"\limits", ""))
+    return any(name not in OPERATORS for name in names)
 
 
 def _short(text: str) -> str:

@@ -122,6 +122,17 @@ def last_boxes(text: str) -> list[str]:
     return [content for _, _, content in run]
 
 
+def boxes_joined_by_or(text: str) -> list[str]:
+    """The contents of the last boxes where "or" stands between them: an answer that hedges."""
+    boxes = _boxes(text)
+    run = boxes[-1:]
+    for box in reversed(boxes[:-1]):
+        if not re.fullmatch(r"(?i)[\s$,.\\)(]*or[\s$,.\\)(]*", text[box[1] : run[0][0]]):
+            break
+        run.insert(0, box)
+    return [content for _, _, content in run] if len(run) > 1 else []
+
+
 def _boxes(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of every whole box that is not empty, in order."""
     boxes, open_braces = [], []

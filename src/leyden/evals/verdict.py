@@ -1,5 +1,6 @@
 """The verdict of a grader on one completion."""
 
+import re
 from dataclasses import dataclass
 
 RIGHT, WRONG, UNPARSED, TRUNCATED = "right", "wrong", "unparsed", "truncated"
@@ -47,6 +48,13 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+THINKING_ENDS = re.compile(
+    r"</(?:\w+:)?(?:think|thinking|thought|reasoning|reason|reflection|scratchpad)>"
+    r"|\[/THINK\]|<\|(?:end_of_thought|/think|end_thinking|END_THINKING)\|>|\u25c1/think\u25b7"
+    r"|<\|channel\|>final<\|message\|>"
+)
+
+
 def final_part(completion: str) -> str:
-    """The text after the model's thinking: all of it where there is no ``</think>``."""
-    return completion.rpartition("</think>")[2]
+    """The text after the model's thinking, by whichever mark it ends; all of it without one."""
+    return THINKING_ENDS.split(completion)[-1]
