@@ -18,7 +18,8 @@ from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
 
 SOURCES = (
     "maths.py", "math_answer.py", "math_exact.py", "math_numbers.py", "math_sets.py",
-    "math_text.py", "problems.py", "extract.py", "programs.py", "evalplus.py", "verdict.py",
+    "math_text.py", "problems.py", "extract.py", "fences.py",
+    "programs.py", "evalplus.py", "verdict.py",
 )  # fmt: skip
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 Put = Callable[[int, Verdict], None]

@@ -10,7 +10,7 @@ EMPHASIS = re.compile(
 )
 FUNCTIONS = {"sqrt", "sin", "cos", "tan", "log", "ln", "pi", "exp", "frac", "dfrac", "infty"}
 OPTION = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
-LETTER_FIRST = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])(.*)", re.DOTALL)
+LETTER_FIRST = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])(?!\s*[-+*/^=])(.*)", re.DOTALL)
 SAID = re.compile(
     r"(?i:answer|option|choice)(?i:\s+(?:is|would\s+be))?\s*:?\s*\$?\\?\(?(?:\\text\{)?\(?([A-J])(?![\w'])"
 )

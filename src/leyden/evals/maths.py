@@ -20,7 +20,7 @@ INNER_SECONDS = 5  # for one parse or one comparison
 SHOWN = 200  # characters
 PERCENT = re.compile(r"%|percent")
 OPERATORS = {
-    r"\log", r"\lg", r"\sum", r"\prod", r"\int", r"\iint", r"\oint", r"\lim", r"\max", r"\min",
+    r"\log", r"\lg", r"\sum", r"\prod", r"\int", r"\lim", r"\max", r"\min",
     r"\sup", r"\inf", r"\gcd",
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Grade programs by their tests. They run in the sandbox; results are compared outside."""
 
+import json
 import math
 import re
 import signal
@@ -19,6 +20,7 @@ CALLS_AT_ONCE = 20  # calls compared with a reference, in one process under one 
 PATIENCE = 4  # a call may take this many times the reference's own time, as in EvalPlus
 MOST_LONGER = 20  # an output of more than this many times the expected length is not read
 REFERENCE = 3  # the reference solution may use this many times a program's limits
+FLOATS = 1e-9  # two ways of computing a decimal differ by less
 MACHINE = ("setup", "machine")  # ends that nothing but the machine causes
 PASSING = ("wall", "sandbox", "signal 9", *MACHINE)  # ends that a busy machine can cause
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
@@ -66,8 +68,8 @@ def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
         if kind == "error":
             return Verdict(WRONG, why=where + str(content))
         value = _as_json(_decoded(content))
-        wrapped = isinstance(expected, list) and len(expected) == 1 and value == expected[0]
-        if value != expected and not wrapped:
+        wrapped = isinstance(expected, list) and len(expected) == 1
+        if not same_value(value, expected) and not (wrapped and same_value(value, expected[0])):
             return _differs(where, expected, value)
     return Verdict(RIGHT, why=f"all {len(cases)} cases pass")
 
@@ -172,7 +174,22 @@ def _as_json(value: Any) -> Any:
     """The value with lists for tuples at any depth, as JSON has no tuples."""
     if isinstance(value, list | tuple):
         return [_as_json(item) for item in value]
-    return {k: _as_json(v) for k, v in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):  # whose keys are texts in JSON
+        return {k if isinstance(k, str) else json.dumps(k): _as_json(v) for k, v in value.items()}
+    return value
+
+
+def same_value(value: Any, expected: Any) -> bool:
+    """Whether two JSON values are equal, decimals to a relative difference of FLOATS."""
+    if isinstance(expected, list):
+        same_length = isinstance(value, list) and len(value) == len(expected)
+        return same_length and all(map(same_value, value, expected))
+    if isinstance(expected, dict):
+        same_keys = isinstance(value, dict) and value.keys() == expected.keys()
+        return same_keys and all(same_value(value[key], expected[key]) for key in expected)
+    if isinstance(expected, float) and type(value) in (int, float):
+        return math.isclose(value, expected, rel_tol=FLOATS, abs_tol=FLOATS)
+    return value == expected
 
 
 def same_output(output: str, expected: str) -> bool:

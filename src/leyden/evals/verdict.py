@@ -53,8 +53,13 @@ THINKING_ENDS = re.compile(
     r"|\[/THINK\]|<\|(?:end_of_thought|/think|end_thinking|END_THINKING)\|>|\u25c1/think\u25b7"
     r"|<\|channel\|>final<\|message\|>"
 )
+THINKING_BEGINS = re.compile(r"\s*(?:<(?:\w+:)?(?:think|thinking|thought|reasoning)>|\[THINK\])")
 
 
 def final_part(completion: str) -> str:
-    """The text after the model's thinking, by whichever mark it ends; all of it without one."""
-    return THINKING_ENDS.split(completion)[-1]
+    """The text after the model's thinking, by whichever mark it ends.
+
+    Without a mark it is all of it, or nothing where thinking begins and does not end.
+    """
+    parts = THINKING_ENDS.split(completion)
+    return "" if len(parts) == 1 and THINKING_BEGINS.match(completion) else parts[-1]
