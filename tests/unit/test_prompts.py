@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from conftest import MODELS
+from leyden.data.messages import Message
 from leyden.data.render import Renderer
 from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
@@ -43,7 +44,7 @@ def test_rows_are_read_in_order_with_content_ids(tmp_path):
         (['{"prompt": "a", "y": ["1"]}'], {"answer_field": "y"}, "p.jsonl:1: y is ['1']"),
         (['{"prompt": "a", "k": true}'], {"id_field": "k"}, "p.jsonl:1: k is True"),
         (['{"prompt": "a", "k": 1}', '{"prompt": "b", "k": 1}'], {"id_field": "k"}, "line 1"),
-        ([], {}, "no prompts are left"),
+        ([], {}, "is empty"),
         (['{"prompt": "a"}'], {"skip": 1}, "no prompts are left after skip = 1"),
     ],
 )
@@ -230,6 +231,56 @@ def test_an_empty_system_message_is_one(tmp_path, system, shown):
     tokenizer = byte_tokenizer(tmp_path, DEFAULT + TURNS)
     text = tokenizer.decode(Renderer(tokenizer, Template(system=system), tmp_path).render("hi"))
     assert shown in text and ("Be kind." in text) == (system is None)
+
+
+CONVERSATION = [
+    Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"),
+    Message("user", "c<|im_end|>d"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("last", ["c", "c<|im_end|>d", " c<|im_end|> "])
+def test_a_conversation_is_rendered_by_the_template_and_its_texts_stay_texts(tmp_path, last):
+    tokenizer = byte_tokenizer(tmp_path, TURNS)
+    renderer = Renderer(tokenizer, Template(), tmp_path)
+    messages = [*CONVERSATION[:-1], Message("user", last)]
+    ids = renderer.render_messages(messages)
+    asked = [message._asdict() for message in messages]
+    whole = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(ids) == whole
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert ids.count(end) == 4, "only the template ends turns"
+
+
+def test_one_message_of_a_user_is_a_prompt(tmp_path):
+    renderer = Renderer(byte_tokenizer(tmp_path, TURNS), Template(system="S"), tmp_path)
+    assert renderer.render_messages([Message("user", "a")]) == renderer.render("a")
+
+
+def test_a_prompt_brings_its_own_system_message(tmp_path):
+    tokenizer = byte_tokenizer(tmp_path, TURNS)
+    renderer = Renderer(tokenizer, Template(system="of the recipe"), tmp_path)
+    text = tokenizer.decode(renderer.render_messages(CONVERSATION))
+    assert "Be brief." in text and "of the recipe" not in text
+
+
+BLOCKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_wants_content_blocks_gets_them(tmp_path):
+    text, blocks = byte_tokenizer(tmp_path / "a", TURNS), byte_tokenizer(tmp_path / "b", BLOCKS)
+    wanted = Renderer(text, Template(), tmp_path / "a").render("hi")
+    assert Renderer(blocks, Template(), tmp_path / "b").render("hi") == wanted
+
+
+def test_a_plain_template_refuses_turns(tmp_path):
+    renderer = Renderer(byte_tokenizer(tmp_path, TURNS), Template(kind="plain"), tmp_path)
+    with pytest.raises(ConfigError, match=r"several messages, and template\.kind = 'plain' has no"):
+        renderer.render_messages(CONVERSATION)
 
 
 def metaspace_tokenizer(folder):

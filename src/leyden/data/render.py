@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from leyden.data.messages import Message
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.sources import Prompt
 from leyden.errors import ConfigError, first_line
@@ -28,6 +29,7 @@ class Renderer:
         self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
     ) -> None:
         self.tokenizer, self._template, self._folder = tokenizer, template, folder
+        self._blocks = _wants_blocks(tokenizer, template, folder)
         text = self._fill(SENTINEL)
         before, _, after = text.partition(SENTINEL)
         if text.count(SENTINEL) != 1:
@@ -49,17 +51,41 @@ class Renderer:
             return self._begun(self._encode(whole))
         inside = whole.removeprefix(self.before).removesuffix(self.after)
         if self.before + inside + self.after != whole:
-            raise ConfigError(
-                f"prompt text {text[:60]!r} holds special tokens, and the chat template of "
-                f"{self._folder} writes something else around it than around other text",
-                hint="remove them from the prompt, or set template.kind = 'plain'",
-            )
+            raise self._changes(text)
         return self._begun(
             [
                 *self._encode(self.before),
                 *self._encode_as_text(inside),
                 *self._encode(self.after),
             ]
+        )
+
+    def render_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to the turn that the model answers."""
+        whole, contents = self._chat(messages), [message.content for message in messages]
+        if not any(special in content for special in self._specials for content in contents):
+            return self._encode(whole)
+        marks = [f"{SENTINEL}{number}\x03" for number in range(len(messages))]
+        turns = zip(messages, marks, strict=True)
+        marked = self._chat([Message(message.role, mark) for message, mark in turns])
+        parts = re.split("|".join(map(re.escape, marks)), marked)
+        for written in (contents, [content.strip() for content in contents]):  # templates may trim
+            pieces = list(zip(parts, [*written, ""], strict=False))
+            if len(parts) == len(marks) + 1 and whole == "".join(map("".join, pieces)):
+                return [i for part, text in pieces for i in self._both(part, text)]
+        raise self._changes(contents[-1])
+
+    def _both(self, part: str, text: str) -> list[int]:
+        return [*self._encode(part), *(self._encode_as_text(text) if text else [])]
+
+    def _chat(self, messages: Sequence[Message]) -> str:
+        return _chat_text(self.tokenizer, self._template, self._folder, messages, self._blocks)
+
+    def _changes(self, text: str) -> ConfigError:
+        return ConfigError(
+            f"prompt text {text[:60]!r} holds special tokens, and the chat template of "
+            f"{self._folder} writes something else around it than around other text",
+            hint="remove them from the prompt, or set template.kind = 'plain'",
         )
 
     def _begun(self, ids: list[int]) -> list[int]:
@@ -70,7 +96,9 @@ class Renderer:
     def _fill(self, text: str) -> str:
         """The template around ``text`` as the user's message, which the template may trim or
         change."""
-        return _template_text(self.tokenizer, self._template, self._folder, text)
+        if self._template.kind == "plain":
+            return _plain_text(self._template, text)
+        return self._chat([Message("user", text)])
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
@@ -105,8 +133,10 @@ def render_all(
     rendered = []
     with progress(f"prompts, {split}", len(prompts), "rows") as advance:
         for p in prompts:
-            ids = tuple(renderer.render(p.text))
-            rendered.append(RenderedPrompt(f"{split}/{p.id}", split, ids, p.text, p.answer, p.row))
+            turns = p.messages
+            ids = renderer.render(p.text) if turns is None else renderer.render_messages(turns)
+            name = f"{split}/{p.id}"
+            rendered.append(RenderedPrompt(name, split, tuple(ids), p.text, p.answer, p.row))
             advance(1)
     return rendered
 
@@ -123,32 +153,65 @@ def _control_tokens(tokenizer: Any) -> dict[str, int]:
     }
 
 
-def _template_text(tokenizer: Any, template: Template, folder: Path, prompt: str) -> str:
-    """The rendered template around ``prompt``."""
+def _plain_text(template: Template, prompt: str) -> str:
+    if template.plain.count("{prompt}") != 1:
+        raise ConfigError(
+            f"template.plain = {template.plain!r} must hold {{prompt}} exactly once",
+            hint="write, for example, template.plain = 'Question: {prompt}\\nAnswer:'",
+        )
+    return template.plain.replace("{prompt}", prompt)
+
+
+def _wants_blocks(tokenizer: Any, template: Template, folder: Path) -> bool:
+    """Whether the chat template takes the content of a message as blocks, and not as text."""
+    if template.kind == "plain" or not tokenizer.chat_template:
+        return False
+    asked = [Message("user", SENTINEL)]
+    try:
+        return SENTINEL not in _chat_text(tokenizer, template, folder, asked, False)
+    except ConfigError:
+        return _takes_blocks(tokenizer, template, folder, asked)
+
+
+def _takes_blocks(
+    tokenizer: Any, template: Template, folder: Path, asked: Sequence[Message]
+) -> bool:
+    try:
+        return SENTINEL in _chat_text(tokenizer, template, folder, asked, True)
+    except ConfigError:
+        return False
+
+
+def _chat_text(
+    tokenizer: Any, template: Template, folder: Path, messages: Sequence[Message], blocks: bool
+) -> str:
+    """The rendered chat template, with the recipe's system prompt unless the messages bring one."""
     if template.kind == "plain":
-        if template.plain.count("{prompt}") != 1:
-            raise ConfigError(
-                f"template.plain = {template.plain!r} must hold {{prompt}} exactly once",
-                hint="write, for example, template.plain = 'Question: {prompt}\\nAnswer:'",
-            )
-        return template.plain.replace("{prompt}", prompt)
+        raise ConfigError(
+            "a prompt has several messages, and template.kind = 'plain' has no turns",
+            hint="use the model's chat template, or give prompts of one message",
+        )
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{folder}: the tokenizer has no chat template",
             hint="set template.kind = 'plain' and template.plain",
         )
-    system = []
-    if template.system is not None:  # an empty one keeps the template's own default away
-        system = [{"role": "system", "content": template.system}]
+    whole = list(messages)
+    if template.system is not None and messages[0].role != "system":
+        whole.insert(0, Message("system", template.system))  # "" keeps the template's own away
     asked = {**template.arguments, "tokenize": False, "add_generation_prompt": True}
-    messages = [*system, {"role": "user", "content": prompt}]
     try:
-        return tokenizer.apply_chat_template(messages, **asked)
+        return tokenizer.apply_chat_template([_turn(m, blocks) for m in whole], **asked)
     except Exception as error:  # a template is a program: it raises what it likes
         raise ConfigError(
             f"{folder}: the chat template failed: {first_line(error)}",
             hint="check template.system and template.arguments, or set template.kind = 'plain'",
         ) from error
+
+
+def _turn(message: Message, blocks: bool) -> dict[str, Any]:
+    content = [{"type": "text", "text": message.content}] if blocks else message.content
+    return {"role": message.role, "content": content}
 
 
 def _first_ids(tokenizer: Any) -> list[int]:

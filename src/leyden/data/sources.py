@@ -1,109 +1,55 @@
-"""Files of prompts: rows of JSON lines, JSON or Parquet, each with a prompt and an id."""
+"""Prompts in files of rows: a text or messages, with an id and perhaps an answer."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from leyden.data.messages import Message, as_messages, as_text
+from leyden.data.tables import Row, files_of, read_table
 from leyden.errors import ConfigError
-from leyden.provenance.identity import fingerprint
+from leyden.provenance.identity import fingerprint, hash_file
 from leyden.recipe.sampling import PromptFile
 
-Row = dict[str, Any]
 MOST_CHARACTERS = 2**20  # of a prompt; tokenizing ten times as many takes gigabytes
+PROMPT_NAMES = (  # of published data sets, the likeliest first
+    "prompt", "question", "problem", "messages", "conversations", "instruction", "query", "text",
+    "input",
+)  # fmt: skip
+ANSWER_NAMES = ("answer", "reward_model.ground_truth", "ground_truth", "solution", "target")
+
+read_rows = read_table
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of every row that is not empty, in order.
-
-    Raises ConfigError with the file and the line of the first that cannot be read.
-    """
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is not a regular file", hint="give a file of prompts")
-    if path.suffix == ".parquet":
-        return enumerate(_parquet(path), start=1)
-    if path.suffix == ".json":
-        return enumerate(_json_list(path), start=1)
-    return _json_lines(path)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
-    opener = gzip.open if path.suffix == ".gz" else open
+def hash_data(place: str | Path) -> str | None:
+    """A hash of the data files of a place; None where there are none yet."""
+    path = Path(place)
+    if path.is_file():
+        return hash_file(path)
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _parse(line, f"{path}:{number}")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise _unreadable(path, error) from error
-
-
-def _parse(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be hashed
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{where}: not valid JSON: {_reason(error)}",
-            hint="such a file holds one JSON object per line",
-        ) from error
-    return _object(row, where)
-
-
-def _reason(error: Exception) -> str:
-    """The mistake and its place in the line. The JSON reader would call every line line 1."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg}, at character {error.colno}"
-    return str(error)
-
-
-def _object(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise ConfigError(
-            f"{where}: a {type(row).__name__}, not an object", hint="correct that line"
-        )
-    return row
-
-
-def _json_list(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(rows, list):
-        raise ConfigError(f"{path}: a {type(rows).__name__}, not a list", hint="a list of objects")
-    return [_object(row, f"{path}: row {i}") for i, row in enumerate(rows, start=1)]
-
-
-def _parquet(path: Path) -> list[Row]:
-    from pyarrow import ArrowInvalid, parquet  # a tenth of a second that few files need
-
-    try:
-        return parquet.read_table(path).to_pylist()
-    except (OSError, ArrowInvalid) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{path}: cannot read prompts: {getattr(error, 'strerror', None) or error}",
-        hint="give UTF-8 JSON lines; paths are relative to the recipe, or in a flag to the working "
-        "directory",
-    )
+        paths = files_of(place)
+    except ConfigError:
+        return None
+    if not all(one.is_file() for one in paths):
+        return None
+    return fingerprint({one.name: hash_file(one) for one in paths})
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row of a prompt file. ``row`` keeps every field, for graders."""
+    """One row of a prompt file. ``row`` keeps every field, for graders.
+
+    ``messages`` are there where the prompt is more than one message of a user; ``text`` then shows
+    all of them.
+    """
 
     id: str
     text: str
     answer: str | None
     row: dict[str, Any]
+    messages: tuple[Message, ...] | None = None
 
 
 P = TypeVar("P", bound=Prompt)
@@ -120,18 +66,37 @@ class Window(Protocol):
 
 
 def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
-    """All prompts of a file, in order.
+    """All prompts of a place, in order. Repeated ones are left out, and counted, if it says so.
 
     Raises ConfigError with the line of the first bad row, or of the second row with one id, unless
     ids need not be ``unique``.
     """
-    path = Path(source.file)
-    rows = ((f"{path}:{number}", row) for number, row in read_rows(path))
-    prompts = take(rows, lambda row, where: _prompt(row, source, where), source, unique=unique)
+    rows = (
+        (f"{path}:{number}", row)
+        for path in files_of(source.file)
+        for number, row in read_rows(path)
+    )
+    repeated: list[str] = []
+    prompts = take(
+        rows,
+        lambda row, where: _prompt(row, source, where),
+        source,
+        unique=unique,
+        repeated=repeated if source.deduplicate else None,
+    )
+    if repeated:
+        logging.getLogger(__name__).warning(
+            "%s: %d rows repeat the prompt of an earlier one and are left out, first %s",
+            source.file,
+            len(repeated),
+            repeated[0],
+        )
     if not prompts:
         raise ConfigError(
-            f"{path}: no prompts are left after skip = {source.skip}",
-            hint="add rows, or lower skip",
+            f"{source.file}: no prompts are left after skip = {source.skip}"
+            if source.skip
+            else f"{source.file}: is empty: it holds no prompt",
+            hint="add rows, or lower skip" if source.skip else "give a file with a prompt per row",
         )
     return prompts
 
@@ -142,14 +107,23 @@ def take(
     source: Window,
     *,
     unique: bool = True,
+    repeated: list[str] | None = None,
 ) -> list[P]:
-    """Apply ``read`` to each (where, row) that skip and limit leave. Ids must all differ."""
+    """Apply ``read`` to each (where, row) that skip and limit leave. Ids must all differ.
+
+    With ``repeated``, rows with the text of an earlier one are left out, and their places added.
+    """
     seen: dict[str, tuple[str, P]] = {}
+    texts: set[str] = set()
     prompts: list[P] = []
     for where, row in islice(rows, source.skip, None):
         if len(prompts) == source.limit:
             break
         prompt = read(row, where)
+        if repeated is not None and prompt.text in texts:
+            repeated.append(where)
+            continue
+        texts.add(prompt.text)
         if unique and prompt.id in seen:
             place, first = seen[prompt.id]
             file, _, line = place.rpartition(":")
@@ -157,8 +131,8 @@ def take(
             what = "the same prompt" if prompt.text == first.text else "another prompt"
             raise ConfigError(
                 f"{where}: prompt id {prompt.id!r} was used in line {line}{other} for {what}",
-                hint="remove one of the two, or set an id_field that tells them apart; without it "
-                "the id is a hash of the text",
+                hint="set deduplicate = true to keep the first of equal prompts, or an id_field "
+                "that tells them apart; without it the id is a hash of the text",
             )
         seen[prompt.id] = (where, prompt)
         prompts.append(prompt)
@@ -171,17 +145,44 @@ def text_id(text: str) -> str:
 
 
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
-    text = written(row, source.prompt_field, where)
+    text, messages = read_prompt(row, source.prompt_field, where)
     answer = scalar(row, source.answer_field, where) if source.answer_field else None
     name = scalar(row, source.id_field, where) if source.id_field else text_id(text)
-    return Prompt(name, text, answer, row)
+    return Prompt(name, text, answer, row, messages)
+
+
+def read_prompt(row: Row, name: str, where: str) -> tuple[str, tuple[Message, ...] | None]:
+    """The prompt in the field ``name``: its text, and its messages where it is more than one
+    message of a user."""
+    value = field_of(row, name, where)
+    if isinstance(value, list):
+        messages = as_messages(value, f"{where}: {name}")
+        if len(messages) > 1 or messages[0].role != "user":
+            return _checked(as_text(messages), name, where), messages
+        value = messages[0].content
+    text = _checked(value, name, where)
+    if name == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
+        text = f"{text}\n\n{row['input']}"  # the layout of Alpaca
+    return text, None
 
 
 def written(row: Row, name: str, where: str) -> str:
-    """Read a prompt: text that is not empty."""
-    text = _field(row, name, where)
+    """Read a question: text that is not empty, perhaps as the only message of a user."""
+    text, messages = read_prompt(row, name, where)
+    if messages is not None:
+        raise ConfigError(
+            f"{where}: {name} has {len(messages)} messages, and a problem is one question",
+            hint="give the question as text",
+        )
+    return text
+
+
+def _checked(text: Any, name: str, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{where}: {name} is {text!r}, expected text", hint="correct that line")
+        raise ConfigError(
+            f"{where}: {name} is {_shown(text)}, expected text or a list of messages",
+            hint="correct that line",
+        )
     if len(text) > MOST_CHARACTERS:
         raise ConfigError(
             f"{where}: {name} has {len(text):,} characters, over {MOST_CHARACTERS:,}",
@@ -190,20 +191,49 @@ def written(row: Row, name: str, where: str) -> str:
     return text
 
 
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
 def scalar(row: dict[str, Any], name: str, where: str) -> str:
     """Read an id or an answer: text or a number."""
-    value = _field(row, name, where)
+    value = field_of(row, name, where)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(
-            f"{where}: {name} is {value!r}, expected text or a number", hint="correct that line"
+            f"{where}: {name} is {_shown(value)}, expected text or a number",
+            hint="correct that line, or name a field inside with a dot, as in "
+            "reward_model.ground_truth",
         )
     return str(value)
 
 
-def _field(row: dict[str, Any], name: str, where: str) -> Any:
-    if name not in row:
-        raise ConfigError(
-            f"{where}: has no field {name!r}; it has {', '.join(map(repr, sorted(row)))}",
-            hint="name the right field in the recipe (prompt_field, answer_field, id_field)",
-        )
-    return row[name]
+def field_of(row: dict[str, Any], name: str, where: str) -> Any:
+    """The value of a field; a dot leads into an object. Raises ConfigError with the fields there
+    are and the lines of a recipe that would read them."""
+    value = find_field(row, name)
+    if value is not None or name in row:
+        return value
+    raise ConfigError(
+        f"{where}: has no field {name!r}; it has {', '.join(map(repr, sorted(row)))}",
+        hint=_lines_that_read(row),
+    )
+
+
+def find_field(row: dict[str, Any], name: str) -> Any:
+    """The value of a field, perhaps inside of another; None where there is none."""
+    if name in row:
+        return row[name]
+    first, dot, rest = name.partition(".")
+    inside = row.get(first)
+    return find_field(inside, rest) if dot and isinstance(inside, dict) else None
+
+
+def _lines_that_read(row: Row) -> str:
+    prompts = [name for name in PROMPT_NAMES if find_field(row, name) is not None]
+    answers = [name for name in ANSWER_NAMES if find_field(row, name) is not None]
+    lines = [f'prompt_field = "{name}"' for name in prompts[:1]]
+    lines += [f'answer_field = "{name}"' for name in answers[:1]]
+    if not prompts:
+        return "name the right field in the recipe (prompt_field, answer_field, id_field)"
+    return f"these lines of the recipe would read it: {' and '.join(lines)}"

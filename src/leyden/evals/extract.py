@@ -4,6 +4,7 @@ import ast
 import builtins
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,7 +181,8 @@ def _after(prefix: str, code: str) -> str:
 
 
 def _syntax_tree(code: str) -> ast.Module:
-    with PARSING:
+    with PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of doubtful escapes in somebody else's program
         return ast.parse(code)
 
 

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.data.sources import Prompt, Row, read_rows, scalar, take, text_id, written
+from leyden.data.sources import Prompt, find_field, read_rows, scalar, take, text_id, written
+from leyden.data.tables import Row, files_of
 from leyden.errors import ConfigError
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
@@ -31,7 +32,7 @@ class Problem(Prompt):
 def problem_files(problems: Problems) -> list[Path]:
     """The files to read, in order. Those of the Hub are fetched."""
     if problems.file is not None:
-        return [Path(problems.file)]
+        return files_of(problems.file)
     assert problems.hub is not None
     hub = problems.hub
     return hub_files(hub.repo, revision=hub.revision, pattern=hub.files)
@@ -71,14 +72,14 @@ def _problem(row: Row, benchmark: Benchmark, where: str) -> Problem:
     kept = {"code": lambda: {"tests": read_tests(row, where)}, "math": dict, "exact": dict}
     content = kept.get(benchmark.grader, lambda: row)()
     text = _asked(question, row, source.instruction)
-    return Problem(name, text, answer, content, question)
+    return Problem(name, text, answer, content, question=question)
 
 
 def _field(row: Row, names: Fields, where: str) -> str:
     """The first of ``names`` that the row has."""
     candidates = (names,) if isinstance(names, str) else names
     for name in candidates:
-        if row.get(name) is not None:
+        if find_field(row, name) is not None:
             return name
     empty = next((f"its {name} is null" for name in candidates if name in row), "")
     raise ConfigError(
@@ -92,7 +93,7 @@ def _field(row: Row, names: Fields, where: str) -> str:
 def _answer(row: Row, source: Problems, where: str) -> str:
     assert source.answer_field is not None
     name = _field(row, source.answer_field, where)
-    value = row[name]
+    value = find_field(row, name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value) if isinstance(value, int) else scalar(row, name, where)
@@ -178,7 +179,7 @@ def _in_window(row: Row, source: Problems, where: str) -> bool:
     if not source.first_date and not source.last_date:
         return True
     assert source.date_field is not None
-    value = row[_field(row, source.date_field, where)]
+    value = find_field(row, _field(row, source.date_field, where))
     try:
         day = datetime.datetime.fromisoformat(str(value)).date()
     except ValueError as error:

@@ -6,12 +6,15 @@ from leyden.recipe.section import WHERE, Count, Fraction, NonNegative, Section, 
 
 
 class PromptFile(Section):
-    """A JSON-lines file of prompts."""
+    """Files of prompts: JSON lines, JSON, Parquet, Arrow, CSV, TSV, or text with a prompt a line;
+    ``.gz`` and ``.zst`` are unpacked."""
 
     file: str = Field(json_schema_extra=WHERE)
-    """Path, relative to the recipe; as a flag, to the working directory."""
+    """A file, a glob of files, or the folder of a saved data set, relative to the recipe; as a
+    flag, to the working directory."""
     prompt_field: str = "prompt"
-    """The field that holds the prompt's text."""
+    """The field that holds the prompt: its text, or a list of messages. A dot leads into an object.
+    To ``instruction`` the field ``input`` is added, as Alpaca's layout has it."""
     answer_field: str | None = None
     """The field that holds the reference answer, for graders that need one."""
     id_field: str | None = None
@@ -20,6 +23,8 @@ class PromptFile(Section):
     """Leave out this many rows from the start."""
     limit: Count | None = None
     """Use at most this many rows."""
+    deduplicate: bool = False
+    """Keep the first of rows with the same prompt, and count the others."""
 
 
 class Sampling(Section):

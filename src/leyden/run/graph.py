@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from leyden.data.prompt_set import check_prompt_set
+from leyden.data.sources import hash_data
 from leyden.errors import ConfigError, StoreError
-from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
+from leyden.provenance.identity import ModelIdentity, identify_model
 from leyden.provenance.records import (
     Intent,
     Numerics,
@@ -156,9 +157,9 @@ class Graph:
         """
         stage, recipe = self.stage(job), self.run.recipe
         inputs = {str(p): self.fingerprint(p, reader=job) for p in self.parents(job)}
-        files = {name: Path(file) for name, file in stage.files(recipe).items()}
+        files = {name: hash_data(file) for name, file in stage.files(recipe).items()}
         # A missing file is reported by the stage that reads it.
-        inputs |= {name: hash_file(path) for name, path in files.items() if path.is_file()}
+        inputs |= {name: digest for name, digest in files.items() if digest}
         models = {
             role: self.identity(role)
             for role in self.outside_models(job)
