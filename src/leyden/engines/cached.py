@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from leyden.errors import EngineError, first_line
 from leyden.models.checks import OUT_OF_MEMORY, agrees, compare, named, sample_ids, states_alone
 from leyden.models.parts import backbone, computing
-from leyden.models.rope import check_positions
+from leyden.models.context import check_positions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from leyden.errors import AlignmentError, EngineError, first_line
-from leyden.models.rope import position_limit
+from leyden.models.context import position_limit
 from leyden.provenance.identity import fingerprint
 
 
