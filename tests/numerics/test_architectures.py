@@ -160,6 +160,31 @@ def test_a_packed_batch_is_refused_also_where_the_model_was_loaded_for_padded_on
         score(student, collate(SEQUENCES, layout="packed"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("lfm2", "float32"), ("falcon_h1", "float32"), ("opt", "float32"), ("opt", "bfloat16")],
+)
+def test_a_leak_shows_whatever_the_scale_of_the_weights(tmp_path, kind, dtype):
+    """An untrained model has logits near zero; so training loads its weights in float32."""
+    fields = (HYBRIDS | {"opt": OPT})[kind] | {"initializer_range": 0.02, "init_std": 0.02}
+    folder = make(tmp_path, kind, fields)
+    load(folder, dtype=dtype)
+    with pytest.raises(EngineError, match="sequences packed into one row change each other"):
+        load(folder, dtype=dtype, layout="packed")
+
+
+def test_large_logits_are_no_reason_against_fused_attention(tmp_path):
+    """In bfloat16 a deep model with logits to 30 rounds by more than a small one leaks."""
+    folder = make(tmp_path, "llama", {"num_hidden_layers": 28, "initializer_range": 0.125})
+    model = load(folder)
+    logits = model(torch.arange(20, 44)[None]).logits
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8 / logits.std(-1).mean())
+    model.save_pretrained(folder)
+    for dtype in ("float32", "bfloat16"):
+        assert load(folder, dtype=dtype).config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("kind", [*PLAIN, *HYBRIDS, "gpt_oss"])
 def test_samples_have_the_log_probs_that_they_score(tmp_path, kind):
     """Prompts differ in length, and rows stop at different times."""
@@ -205,6 +230,17 @@ def test_a_rotary_embedding_that_follows_the_batch_limits_the_context(tmp_path):
     engine = TransformersEngine.around(student.model, Execution())
     with pytest.raises(EngineError, match="sequences over 32 tokens"):
         list(engine.generate([GenerateRequest([5] * 30, 0)], Sampling(max_new_tokens=9), []))
+
+
+def test_attention_to_a_chosen_number_of_keys_limits_the_context(tmp_path):
+    folder = make(tmp_path, "doge", {"keep_window_size": 16})
+    assert load_sizes(folder) == (48, 16)
+    student = student_of(folder)
+    short = sequences((4, 6), (5, 9))
+    alone = torch.cat([score(student, collate([s])) for s in short])
+    torch.testing.assert_close(score(student, collate(short)), alone, rtol=1e-4, atol=1e-4)
+    with pytest.raises(EngineError, match="sequences over 16 tokens"):
+        score(student, collate(sequences((4, 6), (7, 29))))
 
 
 @pytest.mark.parametrize(

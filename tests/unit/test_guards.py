@@ -92,7 +92,12 @@ def adapter(folder):
     (folder / "adapter_config.json").write_text("{}")
 
 
+def as_integers(tensors):
+    return {k: v.to(torch.int8) if v.dim() == 2 else v for k, v in tensors.items()}
+
+
 LEFT_OUT = {
+    "integers": (rewrite(as_integers), "holds I8, not floating-point numbers", "bfloat16"),
     "float8": (rewrite(shrink), "has no place for", "scales of quantised weights"),
     "layers": (set_config(num_hidden_layers=1), "has no place for, first model.layers.1", "config"),
     "biases": (rewrite(with_biases), "1 weights that its config.json has no place for", "config"),

@@ -38,10 +38,31 @@ class Renderer:
                 hint="set template.kind = 'plain' and template.plain",
             )
         self.before, self.after = before, after
+        if template.system == "" and self._keeps_a_default():
+            raise ConfigError(
+                f"{folder}: template.system = '' does not keep out the system prompt that its chat "
+                "template adds by itself",
+                hint="give the system prompt that you want, or set template.kind = 'plain'",
+            )
         self.stop_ids = _stop_ids(tokenizer, template, folder)
         self._specials = _control_tokens(tokenizer)
         # A chat template writes the first token itself; a plain one leaves it to the tokenizer.
         self._first = _first_ids(tokenizer) if template.kind == "plain" else []
+
+    def _keeps_a_default(self) -> bool:
+        """Whether an empty system prompt is taken for none, and the template then has its own."""
+        empty, none, given = (
+            _chat_text(
+                self.tokenizer,
+                self._template.model_copy(update={"system": system}),
+                self._folder,
+                [Message("user", SENTINEL)],
+                self._blocks,
+            )
+            for system in ("", None, SENTINEL)
+        )
+        # Without a default, a prompt is shorter without a system message than with an empty one.
+        return empty == none and len(none) > len(given) - len(SENTINEL)
 
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""

@@ -15,8 +15,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from leyden.errors import EngineError, first_line
 from leyden.models.checks import OUT_OF_MEMORY, agrees, compare, named, sample_ids, states_alone
-from leyden.models.parts import backbone, computing
 from leyden.models.context import check_positions
+from leyden.models.parts import backbone, computing
 
 
 @dataclass(frozen=True)

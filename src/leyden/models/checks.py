@@ -24,8 +24,9 @@ from leyden.errors import EngineError, first_line
 from leyden.logprobs import Head, head_logits
 from leyden.models.parts import backbone, head_of, run_backbone
 
-# Nats by which rounding moves log-probs, as ``compare`` measures it. A state that leaks from
-# another sequence moves them by whole nats.
+# Nats by which rounding moves log-probs, as ``compare`` measures it: at logits that spread by
+# SPREAD, whatever the scale of the weights. A leak from another sequence moves them by more.
+SPREAD = 4.0  # standard deviation over the vocabulary, as of language models at work
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1}
 HEAD_ROUNDING = 1e-2  # nats, at logits of up to a hundred, in float32 whatever the model's dtype
 HEAD_ROWS = 2**24  # numbers of the head's weight that are compared: 64 MiB in float32
@@ -83,11 +84,15 @@ def check_packing(model: PreTrainedModel) -> None:
 def compare(model: PreTrainedModel, states_TD: Tensor, expected_TD: Tensor) -> float:
     """The difference of two [T, V] tables of log-probs, in nats, given by hidden states.
 
-    It is the mean over the vocabulary, at the worst token; over all tokens where rounding is
-    coarse, and one expert more or less may move one of them.
+    Both are scaled alike, so that the second has logits that spread by SPREAD: an untrained model
+    has tiny ones, in which no leak would show. The difference is the mean over the vocabulary, at
+    the worst token; over all tokens where rounding is coarse, and one expert more or less may move
+    one of them.
     """
-    head = head_of(model)
-    first, second = (head_logits(s, head).log_softmax(-1) for s in (states_TD, expected_TD))
+    head = Head(head_of(model).weight_VD)
+    first, second = (head_logits(states, head) for states in (states_TD, expected_TD))
+    scale = SPREAD / second.std(-1).mean().clamp_min(torch.finfo(second.dtype).tiny)
+    first, second = ((scale * logits).log_softmax(-1) for logits in (first, second))
     gap_T = (first - second).abs().mean(-1)
     return (gap_T.mean() if model.dtype == torch.bfloat16 else gap_T.max()).item()
 

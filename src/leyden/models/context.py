@@ -1,7 +1,9 @@
-"""Positions beyond which a model's rotary embedding depends on the longest sequence of a batch.
+"""Positions beyond which the scores of a sequence depend on the longest one in its batch.
 
-``longrope`` switches all positions of a batch to other factors, and ``dynamic`` scales them by the
-longest sequence so far. Up to the length that the model was first trained for, both are fixed.
+The rotary embedding ``longrope`` switches all positions of a batch to other factors, and
+``dynamic`` scales them by the longest sequence so far. Up to the length that the model was first
+trained for, both are fixed. Sparse attention to the k likeliest keys sees all of them up to k;
+beyond, equal keys are told apart by the length of the batch.
 """
 
 from collections.abc import Mapping
@@ -12,10 +14,12 @@ from transformers import PreTrainedModel
 
 from leyden.errors import EngineError
 
+SELECTED = ("keep_window_size", "index_topk")  # numbers of keys: Doge; DeepSeek from V3.2 on
+
 
 def position_limit(config: Any) -> int | None:
     """The longest sequence, in tokens, with log-probs of its own; None where there is no limit."""
-    limits = []
+    limits = [int(k) for k in (getattr(config, name, None) for name in SELECTED) if k]
     for rope in _ropes(getattr(config, "rope_parameters", None)):
         if rope.get("rope_type") == "dynamic":
             limits.append(int(config.max_position_embeddings))
@@ -40,6 +44,6 @@ def check_positions(model: PreTrainedModel, position_ids_BT: Tensor) -> None:
     if limit is not None and int(position_ids_BT.max()) >= limit:
         raise EngineError(
             f"{model.name_or_path}: sequences over {limit} tokens would score by the longest one "
-            "in their batch (its rotary embedding changes there)",
+            "in their batch (its rotary embedding, or its choice of keys, changes there)",
             hint=f"keep prompt and completion within {limit} tokens",
         )

@@ -5,11 +5,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import EngineError
+from safetensors import SafetensorError, safe_open
+
+from leyden.errors import EngineError, first_line
 from leyden.files import read_object
 
 LFS = b"version https://git-lfs"
 # Tensors that old checkpoints hold beside their weights and that are made anew from the config.
+FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 HARMLESS = re.compile(
     r"(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids)$"
 )
@@ -41,6 +44,25 @@ def check_folder(folder: Path) -> None:
             f"{folder}: its weights are quantised ({method})",
             hint="give the model that it was made from, or save it again in bfloat16",
         )
+    for file in weights:
+        _check_dtypes(file)
+
+
+def _check_dtypes(file: Path) -> None:
+    """Raise EngineError where weights are no floating-point numbers: they would be cast."""
+    try:
+        with safe_open(file, framework="np") as tensors:
+            dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise EngineError(
+            f"{file}: damaged: {first_line(error)}", hint="restore it from a sound copy"
+        ) from error
+    for name, dtype in dtypes.items():
+        if dtype not in FLOATING and not HARMLESS.search(name):
+            raise EngineError(
+                f"{file}: {name} holds {dtype}, not floating-point numbers",
+                hint="give the model that it was made from, or save it again in bfloat16",
+            )
 
 
 def check_loaded(folder: Path, info: Mapping[str, Collection[Any]]) -> None:

@@ -12,9 +12,9 @@ from transformers.utils import logging
 from leyden.data.batches import TokenBatch
 from leyden.errors import EngineError, first_line
 from leyden.models.checks import check_model, check_packing, fused_attention_is_right
+from leyden.models.context import check_positions
 from leyden.models.folder import check_folder, check_loaded
 from leyden.models.parts import computing, run_backbone
-from leyden.models.context import check_positions
 
 FUSED, EAGER = "sdpa", "eager"  # names that Transformers gives to two ways of attention
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

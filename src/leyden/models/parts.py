@@ -15,7 +15,8 @@ from leyden.logprobs import Head
 
 def backbone(model: PreTrainedModel) -> nn.Module:
     """The model without its head: token ids to hidden states."""
-    return model.base_model
+    base = model.base_model
+    return model.get_decoder() if base is model else base  # Llama 4 names no base
 
 
 def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
