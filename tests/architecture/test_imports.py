@@ -83,7 +83,7 @@ HOMES = {
     "rich": {"cli/screen.py"},
     "tyro": {"cli/main.py", "cli/commands.py"},
     "jinja2": {"report/page.py"},
-    "pyarrow": {"store", "data/sources.py"},
+    "pyarrow": {"store", "data/tables.py"},
     "pebble": {"evals/grade_workers.py"},
     "math_verify": {"evals/maths.py"},
 }
