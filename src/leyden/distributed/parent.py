@@ -6,18 +6,25 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+PARENT = "LEYDEN_PARENT"  # the variable with the process id of the parent that a child should have
 
 
 def die_with_parent(*, gently: bool = False) -> None:
     """Have the kernel end this process when its parent ends, however it ends: by SIGKILL, or
-    ``gently`` by SIGTERM.
+    ``gently`` by SIGTERM. Where it has ended already, as ``with_parent`` tells, end at once.
 
     Linux alone can do this. Elsewhere a killed command may leave its ranks behind, and the run's
     lock then keeps others out.
     """
     if sys.platform != "linux":
         return
-    number, parent = signal.SIGTERM if gently else signal.SIGKILL, os.getppid()
+    number = signal.SIGTERM if gently else signal.SIGKILL
+    parent = int(os.environ.get(PARENT, os.getppid()))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel knew
         os.kill(os.getpid(), number)
+
+
+def with_parent() -> dict[str, str]:
+    """The environment of a child that is to die with this process."""
+    return {**os.environ, PARENT: str(os.getpid())}

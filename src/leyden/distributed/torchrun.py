@@ -9,7 +9,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-from leyden.distributed.parent import die_with_parent
+from leyden.distributed.parent import die_with_parent, with_parent
 
 
 def launch(arguments: list[str]) -> int:
@@ -28,4 +28,5 @@ def launch(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     die_with_parent(gently=True)  # torchrun passes the signal on to the ranks
+    os.environ.update(with_parent())
     sys.exit(launch(sys.argv[1:]))

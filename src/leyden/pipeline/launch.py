@@ -1,16 +1,20 @@
 """Start a training job in several processes, one per rank, and wait for them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from leyden import errors
+from leyden.distributed.parent import with_parent
 from leyden.errors import EngineError, LeydenError
+from leyden.pipeline.lock import ranks_lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 
+REPORTS = ".ranks-"  # of the folder in which ranks leave their errors
 TORCHRUN, RANK = "leyden.distributed.torchrun", "leyden.pipeline.rank"
 STOP_SECONDS = 40  # torchrun itself gives ranks 30 s before it kills them
 
@@ -22,10 +26,21 @@ def launch_ranks(run: Run, job: Job) -> None:
     EngineError where one failed otherwise.
     """
     ranks = ["--standalone", "--nproc-per-node", str(run.recipe.execution.ranks)]
-    with tempfile.TemporaryDirectory(prefix="leyden-ranks-") as reports:
+    for stale in run.root.glob(f"{REPORTS}*"):  # of a command that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=REPORTS, dir=run.root) as reports,
+        ranks_lock(run.root) as held,
+    ):
         command = [sys.executable, "-m", TORCHRUN, *ranks, "-m", RANK, str(run.root), str(job)]
-        # In a session of their own, Ctrl-C reaches this process alone, which then stops them.
-        process = subprocess.Popen([*command, reports], start_new_session=True)
+        # In a session of their own, Ctrl-C reaches this process alone, which then stops them. They
+        # inherit the lock, so that it is held from the first moment until the last of them ends.
+        process = subprocess.Popen(
+            [*command, reports],
+            start_new_session=True,
+            env=with_parent(),
+            pass_fds=() if sys.platform == "win32" else (held.fileno(),),
+        )
         try:
             code = process.wait()
         finally:

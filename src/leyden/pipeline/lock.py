@@ -25,14 +25,14 @@ def lock(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def ranks_lock(root: Path) -> Iterator[None]:
-    """Hold the lock that the ranks of a training job share."""
-    with _held(root / RANKS_LOCK, shared=True):
-        yield
+def ranks_lock(root: Path) -> Iterator[IO[str]]:
+    """Hold the lock that the ranks of a training job share. Whoever inherits the file holds it."""
+    with _held(root / RANKS_LOCK, shared=True) as file:
+        yield file
 
 
 @contextmanager
-def _held(path: Path, *, shared: bool = False) -> Iterator[None]:
+def _held(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
     with disk_errors(path):  # around opening and locking alone: the work's errors are its own
         file = open(path, "a+")  # noqa: SIM115
         try:
@@ -44,7 +44,7 @@ def _held(path: Path, *, shared: bool = False) -> Iterator[None]:
                 hint="wait for it, or stop it; the run resumes from what is committed",
             ) from error
     with file:
-        yield
+        yield file
 
 
 if sys.platform == "win32":  # implemented, not run: none of our machines has Windows

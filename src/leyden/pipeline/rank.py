@@ -21,7 +21,8 @@ def main() -> int:
     die_with_parent()
     reports = Path(sys.argv[3])
     try:
-        work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))
+        with ranks_lock(Path(sys.argv[1])):
+            work(Run.open(Path(sys.argv[1])), Job.parse(sys.argv[2]))
     except LeydenError as error:
         report_error(error, reports, int(os.environ.get("RANK", "0")))
         return 1
@@ -36,11 +37,10 @@ def main() -> int:
 def work(run: Run, job: Job) -> None:
     """Do this rank's part of a training job. The leading rank also writes the record."""
     leads = join(run.recipe.execution.device).leads
-    with ranks_lock(run.root):
-        graph = resolve(run)
-        record = call_stage(graph, _intent(graph, job))
-        if leads:
-            finish(graph, record)
+    graph = resolve(run)
+    record = call_stage(graph, _intent(graph, job))
+    if leads:
+        finish(graph, record)
 
 
 def _intent(graph: Graph, job: Job) -> Intent:

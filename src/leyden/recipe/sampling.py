@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from leyden.recipe.section import WHERE, Count, Fraction, NonNegative, Section, Size
+from leyden.recipe.section import ADDED, WHERE, Count, Fraction, NonNegative, Section, Size
 
 
 class PromptFile(Section):
@@ -23,7 +23,7 @@ class PromptFile(Section):
     """Leave out this many rows from the start."""
     limit: Count | None = None
     """Use at most this many rows."""
-    deduplicate: bool = False
+    deduplicate: bool = Field(default=False, json_schema_extra=ADDED)
     """Keep the first of rows with the same prompt, and count the others."""
 
 

@@ -7,6 +7,9 @@ from pydantic.config import JsonDict
 
 # Marks a field that says where or how fast, not what: it cannot change a token, score or weight.
 WHERE: JsonDict = {"identity": False}
+# Marks a field that older versions lack. At its default it is left out, so that their runs stay as
+# they are.
+ADDED: JsonDict = {"identity": "unless default"}
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,6 +33,7 @@ class Section(BaseModel):
             name: _identity_value(getattr(self, name))
             for name, field in fields.items()
             if field.json_schema_extra != WHERE
+            and not (field.json_schema_extra == ADDED and getattr(self, name) == field.default)
         }
 
 

@@ -132,8 +132,8 @@ def read_plan(folder: Path, digest: str) -> list[Unit]:
             hint=f"restore the file from a copy, or {REDO}",
         )
     try:
-        table = read_table(path).cast(SCHEMA).combine_chunks()
-        return _units_of(table)
+        table = read_table(path, {field.name: field.type for field in SCHEMA})
+        return _units_of(table.cast(SCHEMA).combine_chunks())
     except (ValueError, pa.ArrowException) as error:
         raise StoreError(f"{path}: damaged: {error}", hint=f"restore it, or {REDO}") from error
 

@@ -24,9 +24,13 @@ from leyden.files import (
 from leyden.provenance.identity import hash_once
 from leyden.store.arrow import read_table
 from leyden.store.plan import Unit
+from leyden.store.schema import CHECKSUM, COMPLETIONS, scores_schema
 
 SHARDS, COMMITS = "shards", "commits"
 LOGPROBS = ("logp_sampler", "logp_teacher", "logp_reference")
+
+
+KNOWN = {field.name: field.type for field in (*COMPLETIONS, *scores_schema(1))}
 
 
 def shard_path(folder: Path, unit: str, digest: str) -> Path:
@@ -80,9 +84,15 @@ def open_shard(path: Path, digest: str) -> pa.Table:
         raise damaged(path, f"its sha256 is {content[:12]}, recorded {digest[:12]}")
     with disk_errors(path):
         try:
-            return read_table(path)
+            table = read_table(path, KNOWN)
         except ValueError as error:
             raise damaged(path, str(error)) from error
+    names = set(table.schema.names)
+    if missing := sorted({"prompt_id", "sample", CHECKSUM} - names):
+        raise damaged(path, f"it has no column {missing[0]!r}")
+    if not names & set(LOGPROBS):
+        raise damaged(path, "it has no column of log-probs")
+    return table
 
 
 def open_committed(folder: Path, unit: Unit) -> pa.Table:
