@@ -110,6 +110,12 @@ def remove_temporaries(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def require_regular(path: Path) -> None:
+    """Raise StoreError for a pipe or a device: reading it would wait for ever, or never end."""
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path}: is not a regular file", hint="restore the file from a copy")
+
+
 def refuse_links(*places: Path) -> None:
     """Raise StoreError where one of ``places`` is a link: what it points to is not ours."""
     for place in places:
@@ -122,8 +128,7 @@ def refuse_links(*places: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a missing or damaged one is a ``StoreError``."""
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise StoreError(f"{path}: is not a regular file", hint="restore the file from a copy")
+    require_regular(path)
     try:
         # Some configs hold Infinity, and 1e999 would become one; neither can be hashed as JSON
         return json.loads(path.read_bytes(), parse_constant=str, parse_float=_finite_or_text)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from leyden.errors import REDO, StoreError
-from leyden.files import disk_errors
+from leyden.files import disk_errors, require_regular
 
 HINT = f"restore the file from a copy, or {REDO}"
 
@@ -23,6 +23,7 @@ def read_lines(path: Path, kind: Any, *, growing: bool = False) -> Iterator[Any]
     with the file, the line and the field.
     """
     adapter = TypeAdapter(kind)
+    require_regular(path)
     with disk_errors(path), open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not growing or line.endswith(b"\n"):

@@ -19,8 +19,10 @@ from leyden.errors import ConfigError, EngineError, StoreError
 from leyden.evals.graders import apply_grader, load_grader
 from leyden.files import read_json
 from leyden.models.load import load_model
+from leyden.provenance.records import read_checked, write_checked
 from leyden.recipe.benchmarks import Benchmark, Problems
 from leyden.recipe.sampling import PromptFile, Sampling
+from leyden.recipe.toml import load_recipe
 from leyden.recipe.training import Optimisation
 from leyden.telemetry.metrics import read_metrics
 from leyden.train.checkpoint import Checkpoint, ResumePoint, load_latest, save_checkpoint
@@ -227,6 +229,69 @@ BROKEN_RUNS = {
     "sft/metrics.jsonl": "{bad\n",
     "score/record.json": "{",
 }
+
+
+RECIPES = {
+    "deep": ("a = " + "[" * 5000 + "]" * 5000, "not valid TOML"),
+    "digits": ("seed = " + "9" * 10_000, "not valid TOML"),
+    "a long key": (".".join("a" * 20_000) + " = 1", ":1: its key is too deep"),
+    "null": ('name = "a\\u0000"', "a text holds a null character"),
+    "large": ("#" + "x" * 2**20, "bytes, over 1,048,576"),
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_a_hostile_recipe_is_a_sentence(tmp_path, kind):
+    text, problem = RECIPES[kind]
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=f"r.toml.*{problem}"):
+        load_recipe(tmp_path / "r.toml")
+
+
+RECORDS = [
+    ("teach", {"counts": {"rows": "x"}}),
+    ("teach", {"counts": [1]}),
+    ("teach", {"device_seconds": "x"}),
+    ("teach", {"fingerprint": 5}),
+    ("teach", {"phases": {"sampling": "x"}}),
+    ("prompts", {"facts": None}),
+    ("problems", {"counts": {"overlap": {"sums": "x"}}}),
+    ("distill/tail", {"facts": {"metrics": 5}}),
+]
+
+
+@pytest.mark.parametrize(("job", "change"), RECORDS)
+def test_a_record_of_other_types_is_a_sentence(copied, capsys, job, change):
+    path = copied / "run" / job / "record.json"
+    write_checked(path, read_checked(path) | change)
+    for command in ("status", "verify"):
+        assert run([command, str(copied / "run")]) == 1
+        assert f"{job}/record.json: not a record of this version" in capsys.readouterr().err
+
+
+def test_what_a_record_says_does_not_steer_the_terminal(copied, capsys):
+    path = copied / "run/score/record.json"
+    write_checked(path, read_checked(path) | {"teacher_consistency": "\x1b]0;title\x07\x1b[2J"})
+    assert run(["status", str(copied / "run")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_the_curve_of_another_arm_is_not_shown_as_an_arms_own(copied, capsys):
+    arms = copied / "run/distill"
+    shutil.copy(arms / "sampled/metrics.jsonl", arms / "tail/metrics.jsonl")
+    assert run(["status", str(copied / "run"), "--json"]) == 0
+    changed = json.loads(capsys.readouterr().out)["changed"]
+    assert "tail/metrics.jsonl: its content is" in changed["distill/tail"]
+
+
+@pytest.mark.parametrize("name", ["sft/metrics.jsonl", "teach/plan.arrow", "recipe.toml"])
+def test_a_pipe_in_a_run_is_not_waited_for(copied, capsys, name):
+    path = copied / "run" / name
+    path.unlink()
+    os.mkfifo(path)
+    assert run(["verify", str(copied / "run")]) == 1
+    captured = capsys.readouterr()
+    assert "is not a" in captured.out + captured.err
 
 
 @pytest.mark.parametrize("name", BROKEN_RUNS)

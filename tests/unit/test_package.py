@@ -14,6 +14,7 @@ import pytest
 import leyden
 from conftest import ROOT
 from leyden.cli.main import run
+from leyden.distributed.parent import PARENT
 from leyden.errors import StoreError
 from leyden.pipeline.lock import lock
 from leyden.run.environment import usable_cpus
@@ -101,6 +102,16 @@ def test_a_lock_is_held_once_and_given_back(tmp_path):
         pass
     with lock(tmp_path):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a child of its parent's end")
+@pytest.mark.parametrize(("parent", "code"), [(os.getpid(), 0), (1, -9)])
+def test_a_child_whose_parent_has_ended_already_ends_as_well(parent, code):
+    """Its parent is another one by the time it looks, and the kernel would never tell it."""
+    program = "from leyden.distributed.parent import die_with_parent; die_with_parent()"
+    environment = {**os.environ, PARENT: str(parent)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == code
 
 
 def test_cpus_are_counted_where_the_system_does_not_say_which_we_may_use(monkeypatch):

@@ -366,6 +366,78 @@ def test_a_sealed_store_with_a_linked_shard_is_refused(tmp_path):
         open_store(tmp_path / "s")
 
 
+def behind_an_end_mark(path):
+    """The record batch compressed, behind an end of stream; the footer leads to it all the same."""
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    data = bytearray(sink.getvalue().to_pybytes())
+    begins = 16 + int.from_bytes(data[12:16], "little")  # after the schema's message
+    footer = len(data) - 10 - int.from_bytes(data[-10:-6], "little")
+    place = data.index(begins.to_bytes(8, "little"), footer)
+    data[place : place + 8] = (begins + 8).to_bytes(8, "little")
+    path.write_bytes(data[:begins] + b"\xff\xff\xff\xff\0\0\0\0" + data[begins:])
+
+
+def with_column(name, values):
+    def change(path):
+        table = pa.ipc.open_file(path.read_bytes()).read_all()
+        columns = {n: table.column(n) for n in table.schema.names} | {name: values(table.num_rows)}
+        with pa.ipc.new_file(path, (made := pa.table(columns)).schema) as writer:
+            writer.write_table(made)
+
+    return change
+
+
+def without_column(name):
+    def change(path):
+        table = pa.ipc.open_file(path.read_bytes()).read_all().drop_columns([name])
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+
+    return change
+
+
+UNKNOWN = {
+    "compressed behind an end mark": (behind_an_end_mark, "its buffers are compressed"),
+    "a dictionary": (
+        with_column("split", lambda n: pa.array(["a"] * n).dictionary_encode()),
+        "it holds dictionaries",
+    ),
+    "a column without room": (with_column("split", pa.nulls), "a column 'split' of null"),
+    "another column": (with_column("x", lambda n: pa.array([0] * n)), "a column 'x' of int64"),
+    "another type": (
+        with_column("logp_sampler", lambda n: pa.array([[0.5]] * n)),
+        r"a column 'logp_sampler' of list<item: double>",
+    ),
+    "no checksum": (without_column("crc32"), "it has no column 'crc32'"),
+    "no log-probs": (without_column("logp_sampler"), "it has no column of log-probs"),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_a_shard_of_other_columns_is_refused_before_it_is_unpacked(tmp_path, kind):
+    change, problem = UNKNOWN[kind]
+    fill(tmp_path / "s").seal()
+    shard = sorted((tmp_path / "s/shards").iterdir())[0]
+    change(shard)
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    with pytest.raises(StoreError, match=f"damaged: .*{problem}"):
+        open_shard(shard, digest)
+
+
+@pytest.mark.parametrize("name", ["SEALED.json", "store.json", "commits/000000.json"])
+def test_a_link_inside_a_store_is_refused(tmp_path, name):
+    fill(tmp_path / "s").seal()
+    path = tmp_path / "s" / name
+    path.rename(tmp_path / "moved.json")
+    path.symlink_to(tmp_path / "moved.json")
+    with pytest.raises(StoreError, match="is a link"):
+        check_plan(open_store(tmp_path / "s"))
+
+
 @pytest.mark.parametrize("name", ["../000000", "/000000", "0", "..", "000000/x"])
 def test_a_unit_may_not_lead_out_of_its_store(tmp_path, name):
     plan = units()

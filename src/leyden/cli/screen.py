@@ -145,10 +145,11 @@ def print_status(status: RunStatus) -> None:
     for model, benchmarks in status.results.items():
         for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
             console.print(visible(sentence), markup=False)
-    console.print(f"one teacher: {status.teacher_consistency}")
+    console.print(visible(f"one teacher: {status.teacher_consistency}"), markup=False)
     for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
-        console.print(f"warning: the benchmark {name} is trained on: {counts} hold its problems")
+        told = f"warning: the benchmark {name} is trained on: {counts} hold its problems"
+        console.print(visible(told), markup=False)
     for arm, findings in status.warnings.items():
         for finding in findings:
             where = f"warning: {arm}, step {finding.step}"

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import StoreError
+from pydantic import TypeAdapter, ValidationError
+
+from leyden.errors import REDO, StoreError
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
 from leyden.typed_json import read_lines
@@ -47,13 +49,15 @@ class PromptFacts:
 
     @classmethod
     def read(cls, facts: dict[str, Any]) -> "PromptFacts":
-        """From a record's JSON values, in which tuples are lists."""
-        return cls(
-            tuple(facts["stop_ids"]),
-            facts["vocab_size"],
-            facts["vocabulary"],
-            tuple(facts["template"]),
-        )
+        """From a record's JSON values, in which tuples are lists. Raises StoreError."""
+        try:
+            return TypeAdapter(cls).validate_python(facts)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise StoreError(
+                f"prompts: the facts in its record are damaged: {first['loc'][0]}: {first['msg']}",
+                hint=REDO,
+            ) from error
 
 
 def write_prompt_set(folder: Path, prompts: Sequence[RenderedPrompt]) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from leyden.errors import ConfigError, StoreError
 from leyden.evals.statistics import paired_difference
@@ -13,7 +13,10 @@ from leyden.evals.verdict import LETTERS, RIGHT
 from leyden.files import read_object, write_json
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_record, require_same
+from leyden.recipe.section import Name
 from leyden.run.layout import RESULTS, results_file
+
+LETTER = f"^[{''.join(LETTERS.values())}]+$"
 
 
 class Estimate(NamedTuple):
@@ -44,7 +47,7 @@ class Tally:
     """k as text -> pass@k."""
     majority: Estimate | None
     """maj@k; None where answers cannot be compared, or k is 1."""
-    outcomes: dict[str, str]
+    outcomes: Annotated[dict[str, Annotated[str, Field(pattern=LETTER)]], Field(min_length=1)]
     """Problem -> a letter per sample (``verdict.LETTERS``)."""
     not_graded: int = field(default=0, kw_only=True)
     """Samples that the machine kept from being judged; none of the accuracies counts them as
@@ -80,7 +83,7 @@ class Divergence:
 class Results:
     """Everything that an evaluation of one model measured."""
 
-    benchmarks: dict[str, BenchmarkResult]
+    benchmarks: dict[Name, BenchmarkResult]
     divergence: Divergence | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -107,13 +110,20 @@ def read_results(folder: Path) -> Results:
     values = read_object(path, "benchmarks")
     require_same(path, fingerprint(values), record.fingerprint)
     try:
-        return TypeAdapter(Results).validate_python(values)
+        results = TypeAdapter(Results).validate_python(values)
     except ValidationError as error:
         where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
         raise StoreError(
             f"{path}: {where}: another version of leyden, which kept other fields, wrote it",
             hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
         ) from error
+    for name, one in results.benchmarks.items():
+        if one.outcomes.keys() != one.questions.keys():
+            raise StoreError(
+                f"{path}: {name}: its outcomes are not of its questions",
+                hint="restore the file from a copy, or `leyden run RECIPE --redo evaluate`",
+            )
+    return results
 
 
 def difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from leyden.errors import LeydenError
+from leyden.errors import LeydenError, StoreError
 from leyden.evals.results import (
     BenchmarkResult,
     Divergence,
@@ -164,10 +164,23 @@ def divergences(graph: Graph) -> dict[str, Divergence]:
 def _evaluations(graph: Graph, changed: Collection[Job]) -> dict[str, Results]:
     jobs = {model: evaluate(model) for model in graph.run.models()}
     return {
-        model: read_results(graph.folder(job))
+        model: results_of(graph, job)
         for model, job in jobs.items()
         if graph.finished(job) and job not in changed
     }
+
+
+def results_of(graph: Graph, job: Job) -> Results:
+    """The results of a finished evaluation. Raises StoreError where they are of other benchmarks
+    than the recipe's."""
+    results, folder = read_results(graph.folder(job)), graph.folder(job)
+    expected = {benchmark.name for benchmark in graph.run.recipe.evaluate.benchmarks}
+    if other := sorted(set(results.benchmarks) ^ expected):
+        raise StoreError(
+            f"{folder}: its results and the recipe differ in the benchmark {other[0]}",
+            hint=f"restore its files from a copy, or `leyden run RECIPE --redo {job}`",
+        )
+    return results
 
 
 def _divergences(evaluations: dict[str, Results]) -> dict[str, Divergence]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.errors import ConsistencyError, StoreError
+from leyden.errors import ConsistencyError, LeydenError, StoreError
 from leyden.evals.results import read_results
 from leyden.files import disk_errors
 from leyden.pipeline.lock import lock
@@ -55,26 +55,35 @@ def repair_run(run: Run) -> Iterator[str]:
     same machine they come out as they were. Raises ConsistencyError where one does not, since
     everything made from the store would then have to be made again.
     """
-    graph = resolve(run)
+    graph, failed = resolve(run), []
     for job in graph.jobs:
-        record = graph.record(job)
-        if graph.stage(job).artifact not in REPAIRED or record is None:
-            continue
-        damage = _damage(graph, job, record)
-        if not damage:
-            continue
-        with lock(run.root):
-            _put_aside(graph, job, damage)
-        run_jobs(run, [job])
+        try:
+            yield from _repair(run, graph, job)
+        except LeydenError as error:  # the other jobs are repaired all the same
+            failed.append(error)
         graph = resolve(run)
-        names = damage.names(graph.folder(job))
-        if graph.require(job).fingerprint != record.fingerprint:
-            raise ConsistencyError(
-                f"{graph.folder(job)}: {names}: made again, and came out otherwise than before, as "
-                "on another machine or version",
-                hint=f"put the files back from superseded/, or `leyden run RECIPE --redo {job}`",
-            )
-        yield f"{job}: made again, to the same bytes: {names}"
+    if failed:
+        raise failed[0]
+
+
+def _repair(run: Run, graph: Graph, job: Job) -> Iterator[str]:
+    record = graph.record(job)
+    if graph.stage(job).artifact not in REPAIRED or record is None:
+        return
+    damage = _damage(graph, job, record)
+    if not damage:
+        return
+    with lock(run.root):
+        _put_aside(graph, job, damage)
+    run_jobs(run, [job])
+    names = damage.names(graph.folder(job))
+    if resolve(run).require(job).fingerprint != record.fingerprint:
+        raise ConsistencyError(
+            f"{graph.folder(job)}: {names}: made again, and came out otherwise than before, as "
+            "on another machine or version",
+            hint=f"put the files back from superseded/, or `leyden run RECIPE --redo {job}`",
+        )
+    yield f"{job}: made again, to the same bytes: {names}"
 
 
 def _damage(graph: Graph, job: Job, record: Record) -> Damage:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from leyden.data.scored import check_columns, check_pair, check_score_row
 from leyden.errors import LeydenError, StoreError
-from leyden.evals.results import Results, read_results
+from leyden.evals.results import Results
+from leyden.monitor.status import results_of
 from leyden.pipeline.drift import check_run
 from leyden.provenance.identity import hash_file, hashed_afresh
 from leyden.provenance.records import Record, require_same
@@ -99,14 +100,14 @@ def _model(graph: Graph, job: Job, record: Record) -> str:
     graph.fingerprint(job)
     path, recorded = graph.folder(job) / METRICS, record.facts.get("metrics")
     if recorded is not None:
-        require_same(path, hash_file(path) if path.is_file() else "missing", recorded)
+        require_same(path, hash_file(path) if path.exists() else "missing", recorded)
     return f"model {record.fingerprint[:12]}" + (" (reference policy)" if job == SFT else "")
 
 
 def _results(graph: Graph, job: Job, record: Record) -> str:
     """The results, the grades and the samples behind them."""
     folder = graph.folder(job)
-    results = read_results(folder)
+    results = results_of(graph, job)
     for path in changed_grades(folder, results):
         content = hash_file(path) if path.exists() else "missing"
         require_same(path, content, results.benchmarks[path.stem].grades)

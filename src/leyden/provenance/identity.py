@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from leyden.errors import EngineError, StoreError
-from leyden.files import cache_home, read_json, read_object, write_atomic
+from leyden.files import cache_home, read_json, read_object, require_regular, write_atomic
 
 VOLATILE = {  # config.json keys that say how a model was saved or runs, not what it computes
     "_name_or_path", "_attn_implementation", "_attn_implementation_internal",
@@ -148,6 +148,7 @@ def file_mark(path: Path | str) -> FileMark:
 
 
 def _hash_bytes_of(path: Path) -> str:
+    require_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

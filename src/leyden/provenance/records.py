@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from leyden.errors import REDO, StoreError
 from leyden.files import read_object, write_json
 from leyden.provenance.identity import ModelIdentity, fingerprint
@@ -116,9 +118,49 @@ def read_record(folder: Path) -> Record | None:
     values = read_checked(path)
     try:
         values["intent"] = _intent(values["intent"], path)
-        return Record(**_with_facts(values))
+        record = Record(**_with_facts(values))
+        Told.model_validate({**vars(record), "intent": {}})
+        return record
     except (TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _unreadable(path, ValueError(f"{where}: {first['msg']}")) from error
+
+
+class _Told(BaseModel):
+    """Values of a record as files tell them: fields of these types, and any others."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Counts(_Told):
+    """The counts of a record that everybody reads."""
+
+    rows: int = 0
+    tokens: int = 0
+    not_graded: int = 0
+    overlap: dict[str, dict[str, int]] = {}
+
+
+class Facts(_Told):
+    """The facts of a training job's record."""
+
+    parts: dict[str, str] = {}
+    metrics: str = ""
+
+
+class Told(_Told):
+    """The fields of a record."""
+
+    fingerprint: str
+    counts: Counts
+    device_seconds: float
+    phases: dict[str, float]
+    teacher_consistency: str
+    environment: dict[str, Any]
+    facts: Facts
 
 
 def _with_facts(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def load_recipe(path: Path, overrides: Iterable[tuple[str, str]] = ()) -> Recipe
     Paths in the file are relative to it, paths in the pairs to the working directory.
     """
     values = read_toml(path)
+    _without_null(values, str(path))
     _resolve_paths(values, path.parent.resolve())
     flags = [_override(values, key, text) for key, text in overrides]
     _resolve_paths(values, Path.cwd())
@@ -37,15 +38,39 @@ def load_evaluation(values: dict[str, Any], overrides: Iterable[tuple[str, str]]
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises ConfigError."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is not a regular file", hint="give the path of a TOML recipe")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(
+                f"{path}: has {path.stat().st_size:,} bytes, over {MOST_BYTES:,}",
+                hint="give the path of a TOML recipe",
+            )
+        text = path.read_text(encoding="utf-8")
+        if deep := next((i for i, line in enumerate(text.split("\n"), 1) if _is_deep(line)), 0):
+            raise ConfigError(f"{path}:{deep}: its key is too deep", hint="correct that line")
+        return tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}",
             hint="give the path of a TOML recipe, such as recipes/tiny.toml",
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or too deep, or too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}", hint="correct that line") from error
+
+
+def _is_deep(line: str) -> bool:
+    """Whether a line has a key of so many parts that reading it would take gigabytes."""
+    return line.partition("=")[0].count(".") > MOST_PARTS
+
+
+def _without_null(value: Any, where: str) -> None:
+    """Raise ConfigError for a text that no path can be."""
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{where}: a text holds a null character", hint="correct that line")
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inside:
+        _without_null(one, where)
 
 
 def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
@@ -54,6 +79,7 @@ def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 
 
 S = TypeVar("S", bound=BaseModel)
+MOST_BYTES, MOST_PARTS = 2**20, 1000  # of a recipe; of one of its keys
 
 
 def validate(

@@ -85,4 +85,9 @@ def _curves(
 
 
 def _points(rows: Sequence[Measurement], split: str, key: str) -> list[tuple[float, float]]:
-    return [(r["step"], r[key]) for r in rows if r["split"] == split and key in r]
+    own = ((r["step"], r[key]) for r in rows if r["split"] == split and key in r)
+    return [point for point in own if all(map(_is_drawable, point))]
+
+
+def _is_drawable(value: float) -> bool:
+    return abs(value) < 1e100  # neither infinite nor NaN, nor an integer of hundreds of digits

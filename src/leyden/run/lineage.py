@@ -6,8 +6,10 @@ from pathlib import Path
 
 from leyden.errors import StoreError
 from leyden.provenance.changes import check_drift, check_dtype
-from leyden.provenance.records import INTENT
+from leyden.provenance.identity import hash_file
+from leyden.provenance.records import INTENT, require_same
 from leyden.run.graph import Graph
+from leyden.run.layout import METRICS
 from leyden.run.stage import Job
 
 # A unit committed, or a resume point reached: what an unfinished job holds that is worth keeping.
@@ -45,7 +47,7 @@ def check_recorded(graph: Graph, job: Job) -> None:
     """Refuse where records alone show that the finished ``job`` is not what the recipe asks for, or
     was not made from its parents.
 
-    Models and files are not read, so this is quick and needs none of them.
+    Of files only the metrics of training are read, so this is quick.
     """
     folder, begun, recipe = graph.folder(job), graph.begun(job), graph.run.recipe
     record = graph.require(job)
@@ -56,6 +58,9 @@ def check_recorded(graph: Graph, job: Job) -> None:
             f"{folder}: holds what was made as {begun.stage}",
             hint=f"put {begun.stage} back, and `leyden run RECIPE --redo {job}`",
         )
+    if recorded := record.facts.get("metrics"):
+        path = folder / METRICS
+        require_same(path, hash_file(path) if path.exists() else "missing", recorded)
     made = {str(p): graph.require(p).fingerprint for p in graph.parents(job) if graph.finished(p)}
     settings = graph.stage(job).settings(recipe, job.name, record)
     now = replace(begun, settings=settings, inputs=begun.inputs | made)

@@ -20,7 +20,9 @@ from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.memory import wait_for_memory
 
 LATE_SECONDS = 3.0
-TRIES = 3
+TRIES, PATIENT_TRIES = 3, 6  # of a probe; and more where the machine ended it
+PAUSE_SECONDS = 3.0
+MACHINE = "(machine:"  # of a problem that the machine caused
 QUICK = Limits(cpu_seconds=2, wall_seconds=2.5, memory_bytes=256 * 2**20, processes=16)
 
 
@@ -61,12 +63,16 @@ def _try(backend: Backend, slot: int, probes: list[Probe]) -> list[str]:
     problems, sandbox = [], Sandbox(backend, slot)
     try:
         for probe in probes:
-            for _ in range(TRIES):
-                if (problem := _problem(sandbox, probe)) is None:
+            for number in range(TRIES + PATIENT_TRIES):
+                problem = _problem(sandbox, probe)
+                # What the machine did says nothing about the sandbox, so it is asked again.
+                if problem is None or (number >= TRIES - 1 and MACHINE not in problem):
                     break
                 sandbox.close()
                 wait_for_memory()
-            else:
+                if MACHINE in problem:  # others hold what the probe needs, though some is left
+                    time.sleep(PAUSE_SECONDS)
+            if problem is not None:
                 problems.append(problem)
     finally:
         sandbox.close()
@@ -100,6 +106,12 @@ def _sound(image: str, memory_mb: int, allow_bare: bool, path: str) -> Backend:
             reasons.append(f"{backend.name}: {problems[0]}")
         else:
             return backend
+    if any(MACHINE in reason for reason in reasons):
+        raise ConfigError(
+            "programs cannot be graded now: the machine, or its container, is out of memory, so no "
+            "sandbox could be tested",
+            hint="free some memory and run the same command again; finished work is kept",
+        )
     if not allow_bare:
         raise ConfigError(
             f"no sandbox works here, and code of models runs in nothing less: {'; '.join(reasons)}",

@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from leyden.errors import REDO, StoreError
-from leyden.files import read_object
+from leyden.files import read_object, refuse_links
 from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_same
 from leyden.store.plan import is_unit_name, read_plan
 from leyden.store.shard import Lists, Shard
 from leyden.store.unit import (
+    COMMITS,
     commit_path,
     damaged,
     open_committed,
@@ -110,6 +111,7 @@ def open_store(folder: Path, *, expected: str | None = None, origin: str | None 
             hint="run its stage again to finish it; if it was finished, restore SEALED.json, or "
             + REDO,
         )
+    refuse_links(folder / SEALED, folder / STORE, folder / COMMITS)
     about = read_header(folder)
     seal = read_object(folder / SEALED, "units", "dataset_fingerprint", "rows", "tokens")
     units = _sealed_units(folder, seal["units"])

@@ -66,6 +66,7 @@ def write_commit(folder: Path, unit: str, digest: str, table: pa.Table) -> None:
 
 def read_commit(path: Path) -> dict[str, Any]:
     """Read a commit record. Raises StoreError unless it has a hash and two counts."""
+    refuse_links(path)
     record = read_object(path, "sha256", "rows", "tokens")
     kinds = {"sha256": str, "rows": int, "tokens": int}
     if wrong := [key for key, kind in kinds.items() if type(record[key]) is not kind]:
