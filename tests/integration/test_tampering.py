@@ -424,7 +424,7 @@ def test_unreadable_weights_are_a_sentence(tmp_path, capsys):
     recipe = write_small_recipe(tmp_path)
     (tmp_path / "models/teacher/model.safetensors").write_bytes(b"not safetensors")
     assert run(["run", str(recipe), "--out", str(tmp_path / "r")]) == 1
-    assert "cannot be loaded" in capsys.readouterr().err
+    assert "model.safetensors: damaged: " in capsys.readouterr().err
 
 
 def test_usage_errors_exit_with_two():
