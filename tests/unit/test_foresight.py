@@ -72,6 +72,26 @@ def test_a_dry_run_reads_files_and_weights_and_samples_nothing(tmp_path, capsys)
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem", "hint"),
+    [
+        (["run", "RECIPE", "--dryrun"], "--dryrun: no such option", "did you mean --dry-run?"),
+        (["run", "RECIPE", "--outt", "x"], "--outt: no such option", "did you mean --out?"),
+        (
+            ["run", "RECIPE", "--models.teacher", "FILE"],
+            "is a file, not a model folder",
+            "give the",
+        ),
+    ],
+)
+def test_what_was_meant_is_said(tmp_path, capsys, arguments, problem, hint):
+    file = str(tmp_path / "models/base/model.safetensors")
+    places = {"RECIPE": str(write_small_recipe(tmp_path)), "FILE": file}
+    assert run([places.get(a, a) for a in arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert problem in error and hint in error
+
+
 FAULTS = {
     "file": (["--prompts.opd.file", "absent.jsonl"], None, "absent.jsonl: cannot read prompts"),
     "field": (["--prompts.opd.prompt_field", "x"], None, "has no field 'x'"),

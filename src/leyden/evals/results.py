@@ -107,6 +107,12 @@ def write_results(folder: Path, results: Results) -> None:
 def read_results(folder: Path) -> Results:
     """Results of a finished evaluation. Raises StoreError unless its record vouches for them."""
     record, path = require_record(folder, reader="this command"), results_file(folder)
+    stage, _, name = record.intent.stage.partition("/")
+    if stage not in ("evaluate", "") and not path.exists():
+        raise StoreError(
+            f"{folder}: holds what {stage} made, not an evaluation",
+            hint=f"give the evaluation of that model: evaluate/{name or 'reference'} of its run",
+        )
     values = read_object(path, "benchmarks")
     require_same(path, fingerprint(values), record.fingerprint)
     try:

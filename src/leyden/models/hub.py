@@ -17,6 +17,11 @@ def model_folder(place: str) -> Path:
     path = Path(place).expanduser()
     if path.is_dir():
         return path.resolve()
+    if path.is_file():
+        raise EngineError(
+            f"{place}: is a file, not a model folder",
+            hint=f"give the folder that holds it and its config.json, such as {path.parent}",
+        )
     if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", place):
         raise EngineError(f"{place}: no such model folder", hint=HINT)
     from huggingface_hub import snapshot_download

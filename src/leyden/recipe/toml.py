@@ -1,5 +1,6 @@
 """Recipe files: from TOML and flags to a validated ``Recipe``, and back to TOML."""
 
+import difflib
 import json
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -79,6 +80,7 @@ def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 
 
 S = TypeVar("S", bound=BaseModel)
+OPTIONS = ("dry-run", "until", "redo", "out")  # of commands that also take fields of a recipe
 MOST_BYTES, MOST_PARTS = 2**20, 1000  # of a recipe; of one of its keys
 
 
@@ -115,6 +117,8 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
                 hint="recipe fields are set as --section.field VALUE",
             )
         key, equals, value = flag[2:].partition("=")
+        if "." not in key and (close := difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.75)):
+            raise ConfigError(f"{flag}: no such option", hint=f"did you mean --{close[0]}?")
         if not equals:
             if not rest:
                 raise ConfigError(f"{flag}: no value given", hint=f"write {flag} VALUE")
