@@ -229,7 +229,7 @@ MISTAKES = [
     Mistake(
         "resumed into a store of other rows",
         "store/writer.py",
-        'if about["origin"] != origin or _rows(planned) != _rows(units):',
+        'if about["origin"] != origin or join_rows(planned) != join_rows(units):',
         "if False:",
         UNIT + "test_store.py",
     ),
@@ -257,8 +257,29 @@ MISTAKES = [
     Mistake(
         "what a model thought aloud is its answer",
         "evals/verdict.py",
-        'return completion.rpartition("</think>")[2]',
-        "return completion",
+        "else parts[-1]",
+        "else completion",
+        EVALS + "test_maths.py",
+    ),
+    Mistake(
+        "a shard that changes under its map is read on",
+        "store/shard.py",
+        "if mark != self.mark:",
+        "if False:",
+        "tests/unit/test_store.py",
+    ),
+    Mistake(
+        "attention to chosen keys beyond their number",
+        "models/context.py",
+        'SELECTED = ("keep_window_size", "index_topk")',
+        "SELECTED = ()",
+        NUMERICS + "test_architectures.py",
+    ),
+    Mistake(
+        "a percentage passes for its number",
+        "evals/math_exact.py",
+        "if not percent and abs(one - other)",
+        "if False and abs(one - other)",
         EVALS + "test_maths.py",
     ),
     Mistake(

@@ -15,6 +15,7 @@ from leyden.provenance.identity import fingerprint
 from leyden.provenance.records import require_record, require_same
 from leyden.recipe.section import Name
 from leyden.run.layout import RESULTS, results_file
+from leyden.run.stage import EVALUATE, Job
 
 LETTER = f"^[{''.join(LETTERS.values())}]+$"
 
@@ -107,11 +108,11 @@ def write_results(folder: Path, results: Results) -> None:
 def read_results(folder: Path) -> Results:
     """Results of a finished evaluation. Raises StoreError unless its record vouches for them."""
     record, path = require_record(folder, reader="this command"), results_file(folder)
-    stage, _, name = record.intent.stage.partition("/")
-    if stage not in ("evaluate", "") and not path.exists():
+    job = Job.parse(record.intent.stage)
+    if job.stage != EVALUATE and not path.exists():
         raise StoreError(
-            f"{folder}: holds what {stage} made, not an evaluation",
-            hint=f"give the evaluation of that model: evaluate/{name or 'reference'} of its run",
+            f"{folder}: holds what {job.stage} made, not an evaluation",
+            hint=f"give the evaluation of that model, in {EVALUATE}/ of its run",
         )
     values = read_object(path, "benchmarks")
     require_same(path, fingerprint(values), record.fingerprint)
