@@ -12,7 +12,7 @@ from leyden.files import read_object
 
 LFS = b"version https://git-lfs"
 # Tensors that old checkpoints hold beside their weights and that are made anew from the config.
-FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+QUANTISED = ("I8", "U8", "I16", "U16", "F4", "F8_E8M0")  # wider integers are tables of ids
 HARMLESS = re.compile(
     r"(rotary_emb\.inv_freq|attn\.(masked_)?bias|attention\.(masked_)?bias|position_ids)$"
 )
@@ -49,7 +49,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_dtypes(file: Path) -> None:
-    """Raise EngineError where weights are no floating-point numbers: they would be cast."""
+    """Raise EngineError where weights are small integers, which would be cast without scales."""
     try:
         with safe_open(file, framework="np") as tensors:
             dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
@@ -58,7 +58,7 @@ def _check_dtypes(file: Path) -> None:
             f"{file}: damaged: {first_line(error)}", hint="restore it from a sound copy"
         ) from error
     for name, dtype in dtypes.items():
-        if dtype not in FLOATING and not HARMLESS.search(name):
+        if dtype in QUANTISED and not HARMLESS.search(name):
             raise EngineError(
                 f"{file}: {name} holds {dtype}, not floating-point numbers",
                 hint="give the model that it was made from, or save it again in bfloat16",

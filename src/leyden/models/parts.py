@@ -16,7 +16,7 @@ from leyden.logprobs import Head
 def backbone(model: PreTrainedModel) -> nn.Module:
     """The model without its head: token ids to hidden states."""
     base = model.base_model
-    return model.get_decoder() if base is model else base  # Llama 4 names no base
+    return model.get_submodule("model") if base is model else base  # Llama 4 names another base
 
 
 def head_of(model: PreTrainedModel, vocab_size: int | None = None) -> Head:
