@@ -218,6 +218,19 @@ def test_no_answer_is_unparsed(completion):
     assert grade_math("2", completion).outcome == UNPARSED
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "0.(" + "9" * 5000 + ")", "1 " + "1" * 5000 + "/" + "9" * 5000, "0." + "3" * 9000 + "...",
+        "12_{" + "9" * 5000 + "}", r"x_{ = \frac{}", r"\frac{1}{0} = 2",
+    ],
+)  # fmt: skip
+def test_no_answer_takes_the_grader_down(answer):
+    """Python refuses to read integers of thousands of digits, and sympy raises what it likes."""
+    for completion in (f"\\boxed{{{answer}}}", f"The answer is {answer}", f"So **{answer}**"):
+        assert grade_math("3", completion).outcome in (WRONG, UNPARSED)
+
+
 def test_a_percentage_is_its_number_where_the_question_asks_for_percent():
     assert grade_math("25", r"\boxed{25\%}").outcome == WRONG
     assert grade_math("25", r"\boxed{25\%}", "What percent of them is red?").outcome == RIGHT

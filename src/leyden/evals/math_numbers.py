@@ -4,13 +4,18 @@ import re
 import unicodedata
 from fractions import Fraction
 
+# Of at most 99 digits, since Python refuses to read integers of thousands.
 VULGAR = re.compile("(\\d*)\\s*([\u00bc-\u00be\u2150-\u215e])")
-MIXED = re.compile(r"(?<![\w.,/^{}\\])(\d+)\s+(?:and\s+)?(\d+)\s*/\s*(\d+)(?!\w|[/^]|\.\d)")
+MIXED = re.compile(
+    r"(?<![\w.,/^{}\\])(\d{1,99})\s+(?:and\s+)?(\d{1,99})\s*/\s*(\d{1,99})(?!\w|[/^]|\.\d)"
+)
 BAR = r"\\(?:overline|bar|dot)\s*"
 REPEATING = [
-    re.compile(rf"(?<![\w.])(\d*)\.(\d*){BAR}\{{?(\d+)\}}?(?!\d)"),  # 0.1\overline{6}
-    re.compile(r"(?<![\w.])(\d+)\.(\d*)\((\d+)\)(?!\d)"),  # 0.1(6)
-    re.compile(r"(?<![\w.])(\d*)\.(\d*?)(\d{1,6}?)\3{2,}(?:\.\.\.|\u2026|\\[lc]?dots)"),
+    re.compile(
+        rf"(?<![\w.])(\d{{0,99}})\.(\d{{0,99}}){BAR}\{{?(\d{{1,99}})\}}?(?!\d)"
+    ),  # 0.1\overline{6}
+    re.compile(r"(?<![\w.])(\d{1,99})\.(\d{0,99})\((\d{1,99})\)(?!\d)"),  # 0.1(6)
+    re.compile(r"(?<![\w.])(\d{0,99})\.(\d{0,99}?)(\d{1,6}?)\3{2,}(?:\.\.\.|\u2026|\\[lc]?dots)"),
 ]
 THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 DEGREES = re.compile(

@@ -82,7 +82,7 @@ def plain(answer: str) -> str:
 
 def in_base(answer: str) -> int | None:
     """The value of digits with a base as subscript, such as ``40_6`` or ``2A_{12}``; else None."""
-    match = re.fullmatch(r"(-?[0-9A-Za-z]+)_\{?(\d+)\}?", plain(answer))
+    match = re.fullmatch(r"(-?[0-9A-Za-z]+)_\{?(\d{1,2})\}?", plain(answer))
     if match is None or not 2 <= int(match[2]) <= 36:
         return None
     try:

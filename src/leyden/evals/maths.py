@@ -8,6 +8,7 @@ that math-verify finds near words like "the answer is", or the last one. Source:
 import logging
 import re
 import sys
+from collections.abc import Callable
 
 from leyden.evals.math_answer import chosen, hedge, option, said_option, unboxed
 from leyden.evals.math_exact import differ, number, same_float
@@ -59,14 +60,31 @@ def grade_math(gold: str, completion: str, question: str = "") -> Verdict:
 
 
 def _judge_unboxed(gold: str, text: str, percent: bool) -> Verdict:
-    if letter := option(plain(gold)):
-        said = said_option(text)
-        if said:
-            return _verdict(said == letter, said, said, gold)
-    return _guarded(gold, unboxed(text), "", percent)
+    return _guarded(lambda: _compare_unboxed(gold, text, percent), text, "")
 
 
 def _judge_boxed(gold: str, boxed: str, percent: bool) -> Verdict:
+    return _guarded(lambda: _compare_boxed(gold, boxed, percent), boxed, boxed)
+
+
+def _guarded(compare: Callable[[], Verdict], shown: str, boxed: str) -> Verdict:
+    """Turn whatever a comparison raises, sympy above all, into a verdict."""
+    from math_verify.errors import TimeoutException
+
+    try:
+        return compare()
+    except (Exception, TimeoutException) as error:
+        why = f"{_short(shown)} could not be compared: {type(error).__name__}: "
+        return Verdict(WRONG if boxed else UNPARSED, plain(boxed), why + str(error)[:100])
+
+
+def _compare_unboxed(gold: str, text: str, percent: bool) -> Verdict:
+    if (letter := option(plain(gold))) and (said := said_option(text)):
+        return _verdict(said == letter, said, said, gold)
+    return _compare(gold, unboxed(text), "", percent)
+
+
+def _compare_boxed(gold: str, boxed: str, percent: bool) -> Verdict:
     name, wanted = plain(boxed), plain(gold)
     if name == wanted:
         return Verdict(RIGHT, wanted, f"{_short(boxed)} is {_short(gold)}, letter for letter")
@@ -82,7 +100,7 @@ def _judge_boxed(gold: str, boxed: str, percent: bool) -> Verdict:
         return Verdict(WRONG, name, f"{_short(boxed)} is not {_short(gold)}: {why}")
     if "=" in answer and "=" not in gold and _contradicts(answer):
         return Verdict(WRONG, name, f"{_short(boxed)} is not {_short(gold)}: its sides differ")
-    return _guarded(gold, f"\\boxed{{{answer}}}", boxed, percent)
+    return _compare(gold, f"\\boxed{{{answer}}}", boxed, percent)
 
 
 def _contradicts(answer: str) -> bool:
@@ -93,20 +111,11 @@ def _contradicts(answer: str) -> bool:
     return any(abs(value - known[0]) > 1e-6 * max(1.0, abs(value)) for value in known)
 
 
-def _guarded(gold: str, text: str, boxed: str, percent: bool) -> Verdict:
-    """Compare, and turn whatever sympy raises into a verdict. ``text`` is the whole completion, or
-    its one box."""
-    from math_verify.errors import TimeoutException
-
-    try:
-        return _compare(gold, text, boxed, percent)
-    except (Exception, TimeoutException) as error:
-        why = f"{_short(boxed or text)} could not be compared: {type(error).__name__}: "
-        return Verdict(WRONG if boxed else UNPARSED, plain(boxed), why + str(error)[:100])
-
-
 def _compare(gold: str, text: str, boxed: str, percent: bool) -> Verdict:
-    """Compare without units, then with them: the m of ``\\frac{37}{4} m`` is meters or a letter."""
+    """Compare without units, then with them: the m of ``\\frac{37}{4} m`` is meters or a letter.
+
+    ``text`` is the whole completion, or its one box.
+    """
     shown = name = ""
     for units in (True, False):
         parsed = read_answer(text, units=units)
