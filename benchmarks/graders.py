@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from leyden.data.sources import read_rows
+from leyden.data.tables import read_rows
 from leyden.evals.grade_workers import GradeRequest, num_graders
 from leyden.evals.grading import grade_completions
 from leyden.evals.problems import Problem, read_problems

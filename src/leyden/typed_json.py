@@ -34,7 +34,16 @@ def _validated(adapter: TypeAdapter, data: bytes, where: str) -> Any:
     try:
         return adapter.validate_json(data, strict=True)
     except ValidationError as error:
-        (first, *_) = error.errors(include_url=False, include_input=False)
-        field = ".".join(map(str, first["loc"]))
-        problem = f"{field}: {first['msg']}" if field else first["msg"]
-        raise StoreError(f"{where}: damaged: {problem[:200]}", hint=HINT) from error
+        raise StoreError(f"{where}: damaged: {first_problem(error)[:200]}", hint=HINT) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field that is not of its type, and what is wrong with it."""
+    field = first_field(error)
+    message = error.errors(include_url=False, include_input=False)[0]["msg"]
+    return f"{field}: {message}" if field else message
+
+
+def first_field(error: ValidationError) -> str:
+    """The dotted name of the first field that is not of its type; empty for the whole value."""
+    return ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, needs_bubblewrap
-from leyden.data.sources import read_rows
+from leyden.data.tables import read_rows
 from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import grade_completions
 from leyden.evals.overlap import ProblemIndex

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from leyden.data.messages import Message
 from leyden.data.sources import hash_data, read_prompts
-from leyden.data.tables import files_of, plain_value, read_table
+from leyden.data.tables import files_of, plain_value, read_rows
 from leyden.errors import ConfigError
 from leyden.recipe.sampling import PromptFile
 
@@ -71,7 +71,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_rows_are_the_same_in_every_format(tmp_path, name):
     (tmp_path / name).write_bytes(FILES[name])
-    assert [row for _, row in read_table(tmp_path / name)] == ROWS
+    assert [row for _, row in read_rows(tmp_path / name)] == ROWS
     prompts = read_prompts(PromptFile(file=str(tmp_path / name), answer_field="answer"))
     assert [(p.text, p.answer) for p in prompts] == [("1+1=", "2"), ("1+2=\n?", "3")]
 

@@ -44,15 +44,14 @@ class RunRecipe:
 
     def run(self, fields: list[str]) -> None:
         from leyden.monitor.status import run_status
-        from leyden.pipeline.foresight import foresee
         from leyden.pipeline.pipeline import planned, run_recipe
 
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or RUNS / recipe.name, recipe, screen.progress)
         if self.dry_run:
-            plan = planned(run, redo=self.redo, until=self.until)
-            screen.print_plan(plan)
-            for sentence in foresee(resolve(run), [job for job, what in plan if what == "do"]):
+            told: list[str] = []
+            screen.print_plan(planned(run, redo=self.redo, until=self.until, tell=told.append))
+            for sentence in told:
                 screen.print_line(sentence)
             return
         run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from leyden.errors import REDO, StoreError
 from leyden.files import write_atomic
 from leyden.provenance.identity import hash_file
-from leyden.typed_json import read_lines
+from leyden.typed_json import first_problem, read_lines
 
 RENDERED = "rendered.jsonl"
 # Splits: which set a prompt is from. The problems of a benchmark are the split bench-NAME.
@@ -53,10 +53,8 @@ class PromptFacts:
         try:
             return TypeAdapter(cls).validate_python(facts)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
             raise StoreError(
-                f"prompts: the facts in its record are damaged: {first['loc'][0]}: {first['msg']}",
-                hint=REDO,
+                f"prompts: the facts in its record are damaged: {first_problem(error)}", hint=REDO
             ) from error
 
 

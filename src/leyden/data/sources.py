@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from leyden.data.messages import Message, as_messages, as_text
-from leyden.data.tables import Row, files_of, read_table
+from leyden.data.tables import Row, files_of, read_rows
 from leyden.errors import ConfigError
 from leyden.provenance.identity import fingerprint, hash_file
 from leyden.recipe.sampling import PromptFile
@@ -19,8 +19,6 @@ PROMPT_NAMES = (  # of published data sets, the likeliest first
     "input",
 )  # fmt: skip
 ANSWER_NAMES = ("answer", "reward_model.ground_truth", "ground_truth", "solution", "target")
-
-read_rows = read_table
 
 
 def hash_data(place: str | Path) -> str | None:

@@ -65,7 +65,7 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def read_table(path: Path) -> Iterator[tuple[int, Row]]:
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """(number from 1, row) of every row of a file that is not empty, in order.
 
     Raises ConfigError with the file and the line of the first that cannot be read.
@@ -166,11 +166,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, plain_value(row)
+            yield from _rows_of(file.iter_batches())
     except ArrowException as error:
         raise _unreadable(path, error) from error
 
@@ -179,15 +175,16 @@ def _arrow(path: Path) -> Iterator[tuple[int, Row]]:
     """Arrow's file or stream format; ``datasets`` writes the latter."""
     import pyarrow as pa
 
-    number = 0
     try:
         with pa.memory_map(str(path)) as source:
-            for batch in _batches(source):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, plain_value(row)
+            yield from _rows_of(_batches(source))
     except pa.ArrowException as error:
         raise _unreadable(path, error) from error
+
+
+def _rows_of(batches: Iterable[Any]) -> Iterator[tuple[int, Row]]:
+    rows = (plain_value(row) for batch in batches for row in batch.to_pylist())
+    return enumerate(rows, start=1)
 
 
 def _batches(source: Any) -> Iterator[Any]:

@@ -42,7 +42,7 @@ def extract_program(completion: str, tests: Tests) -> str | None:
     """
     text, function = final_part(completion), tests.get("function")
     prefix, blocks = tests.get("prefix", ""), _python_blocks(text)
-    if any(_parses(code) or (prefix and code[:1].isspace()) for code in blocks):
+    if any(_parses(code) or _goes_on(code, prefix) for code in blocks):
         return _from_blocks(blocks, tests, prefix)
     whole = re.sub(r"(?m)^[ \t]*(?:`{3,}|~{3,})[ \t]*\w*[ \t]*$", "", text)  # a fence alone
     if _parses(whole) and (not function or _defines(whole, function)):
@@ -70,12 +70,9 @@ def _python_blocks(text: str) -> list[str]:
 
 def _chosen(blocks: list[str], tests: Tests, prefix: str) -> int:
     """The place of the block that is the program."""
-    function = tests.get("function")
-    names = [function] if function else _tested_names(tests)
+    names = _tested_names(tests)
     defining = [i for i, code in enumerate(blocks) if any(_defines(code, name) for name in names)]
-    going_on = [
-        i for i, code in enumerate(blocks) if prefix and code[:1].isspace() and not _parses(code)
-    ]
+    going_on = [i for i, code in enumerate(blocks) if _goes_on(code, prefix)]
     if defining or going_on or names:
         return (defining or going_on or [len(blocks) - 1])[-1]
     whole = [i for i, code in enumerate(blocks) if _parses(code)]
@@ -147,19 +144,24 @@ def _python_in(text: str) -> Iterator[str]:
 
 def _fits(code: str, tests: Tests) -> bool:
     """Whether a part of a text can be the program that the tests ask for."""
-    function = tests.get("function")
-    names = [function] if function else _tested_names(tests)
-    if names:
+    if names := _tested_names(tests):
         return any(_defines(code, name) for name in names)
     return READS.search(code) is not None or PRINTS.search(code) is not None
 
 
 def _tested_names(tests: Tests) -> list[str]:
-    """The functions that asserts call; the tested one is among them."""
+    """The tested function, or those that asserts call: it is among them."""
+    if function := tests.get("function"):
+        return [function]
     if tests["kind"] != "asserts":
         return []
     calls = (node for node in ast.walk(_syntax_tree(tests["tests"])) if isinstance(node, ast.Call))
     return [call.func.id for call in calls if isinstance(call.func, ast.Name)]
+
+
+def _goes_on(code: str, prefix: str) -> bool:
+    """Whether the code only goes on from the beginning that the prompt gave."""
+    return bool(prefix) and code[:1].isspace() and not _parses(code)
 
 
 def _defines(code: str, function: str) -> bool:

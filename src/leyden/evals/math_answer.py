@@ -17,6 +17,7 @@ SAID = re.compile(
 UNIT = r"\\(?:text|mathrm|mbox|textrm)\s*\{\s*~?[^{}]*[A-Za-z][^{}]*\}"
 TWO_UNITS = re.compile(rf"\d\s*(?:\\[ ,;!~]|~)*\s*({UNIT}|[A-Za-z]{{2,}}\.?)\s*,?\s*(?:and\s+)?\d")
 JOINING = re.compile(r"(?i)\s*(?:or|and|to|by|through)\s*")
+RADIANS = {"rad", "rads", "radian", "radians"}
 RELATION_FIRST = re.compile(r"\s*(?:<|>|\\(?:leqslant|geqslant|leq?|geq?|neq?|lt|gt)(?![A-Za-z]))")
 
 
@@ -72,7 +73,7 @@ def hedge(answer: str, gold: str) -> str:
     two = TWO_UNITS.search(answer)
     if two and not _joins(two[1]) and not TWO_UNITS.search(gold) and "," not in gold:
         return "it is a sum of two quantities"
-    if ("rad" in _units(answer)) != ("rad" in _units(gold)) and "circ" in answer + gold:
+    if _in_radians(answer) != _in_radians(gold) and "circ" in answer + gold:
         return "one is in radians and one in degrees"
     return ""
 
@@ -81,6 +82,5 @@ def _joins(unit: str) -> bool:
     return JOINING.fullmatch(re.sub(r"\\[a-z]+\s*\{|\}|~", "", unit)) is not None
 
 
-def _units(answer: str) -> set[str]:
-    words = re.findall(r"[A-Za-z]+", answer)
-    return {"rad"} if {"rad", "rads", "radian", "radians"} & set(words) else set()
+def _in_radians(answer: str) -> bool:
+    return not RADIANS.isdisjoint(re.findall(r"[A-Za-z]+", answer))

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.data.sources import Prompt, read_prompts, read_rows
+from leyden.data.sources import Prompt, read_prompts
+from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
 from leyden.evals.problems import Problem, benchmark_values, read_problems
 from leyden.recipe.benchmarks import Benchmark

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.data.sources import Prompt, find_field, read_rows, scalar, take, text_id, written
-from leyden.data.tables import Row, files_of
+from leyden.data.sources import Prompt, find_field, scalar, take, text_id, written
+from leyden.data.tables import Row, files_of, read_rows
 from leyden.errors import ConfigError
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
@@ -14,6 +14,7 @@ from leyden.recipe.benchmarks import Benchmark, Fields, Problems, known_benchmar
 
 BOX_OR_BRACE = r"\\(?:boxed|fbox)\s*\{|\\boxed\s*([0-9A-Za-z])|\\[{}\\]|[{}]"
 BETWEEN_BOXES = r"[\s$.,;&\\()]*(?:\\text\{)?\s*(?:and|or)?\s*\}?[\s$,\\()]*"
+OR_BETWEEN_BOXES = r"(?i)[\s$,.\\)(]*or[\s$,.\\)(]*"
 NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
 
 
@@ -114,24 +115,24 @@ def last_boxed(text: str) -> str | None:
 
 def last_boxes(text: str) -> list[str]:
     """The contents of the last box and of those before it that only "and" or commas separate."""
-    boxes = _boxes(text)
-    run = boxes[-1:]
-    for box in reversed(boxes[:-1]):
-        if not re.fullmatch(BETWEEN_BOXES, text[box[1] : run[0][0]]):
-            break
-        run.insert(0, box)
-    return [content for _, _, content in run]
+    return _last_run(text, BETWEEN_BOXES)
 
 
 def boxes_joined_by_or(text: str) -> list[str]:
     """The contents of the last boxes where "or" stands between them: an answer that hedges."""
+    run = _last_run(text, OR_BETWEEN_BOXES)
+    return run if len(run) > 1 else []
+
+
+def _last_run(text: str, between: str) -> list[str]:
+    """The contents of the last box and of those before it, with no other text than ``between``."""
     boxes = _boxes(text)
     run = boxes[-1:]
     for box in reversed(boxes[:-1]):
-        if not re.fullmatch(r"(?i)[\s$,.\\)(]*or[\s$,.\\)(]*", text[box[1] : run[0][0]]):
+        if not re.fullmatch(between, text[box[1] : run[0][0]]):
             break
         run.insert(0, box)
-    return [content for _, _, content in run] if len(run) > 1 else []
+    return [content for _, _, content in run]
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:

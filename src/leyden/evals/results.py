@@ -16,6 +16,7 @@ from leyden.provenance.records import require_record, require_same
 from leyden.recipe.section import Name
 from leyden.run.layout import RESULTS, results_file
 from leyden.run.stage import EVALUATE, Job
+from leyden.typed_json import first_field
 
 LETTER = f"^[{''.join(LETTERS.values())}]+$"
 
@@ -119,9 +120,9 @@ def read_results(folder: Path) -> Results:
     try:
         results = TypeAdapter(Results).validate_python(values)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))
         raise StoreError(
-            f"{path}: {where}: another version of leyden, which kept other fields, wrote it",
+            f"{path}: {first_field(error)}: another version of leyden, which kept other fields, "
+            "wrote it",
             hint="use the version that wrote it, or `leyden run RECIPE --redo evaluate`",
         ) from error
     for name, one in results.benchmarks.items():

@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from leyden.errors import EngineError, first_line
+from leyden.errors import EngineError
 from leyden.files import read_object
+from leyden.models.weights import read_header
 
 LFS = b"version https://git-lfs"
 # Tensors that old checkpoints hold beside their weights and that are made anew from the config.
@@ -50,15 +49,8 @@ def check_folder(folder: Path) -> None:
 
 def _check_dtypes(file: Path) -> None:
     """Raise EngineError where weights are small integers, which would be cast without scales."""
-    try:
-        with safe_open(file, framework="np") as tensors:
-            dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise EngineError(
-            f"{file}: damaged: {first_line(error)}", hint="restore it from a sound copy"
-        ) from error
-    for name, dtype in dtypes.items():
-        if dtype in QUANTISED and not HARMLESS.search(name):
+    for name, entry in read_header(file).tensors.items():
+        if (dtype := entry.get("dtype")) in QUANTISED and not HARMLESS.search(name):
             raise EngineError(
                 f"{file}: {name} holds {dtype}, not floating-point numbers",
                 hint="give the model that it was made from, or save it again in bfloat16",

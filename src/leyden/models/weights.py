@@ -7,7 +7,7 @@ JSON header, the header with each tensor's type, shape and place, then the data.
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,10 @@ WINDOW = 4096  # numbers that are looked at in the beginning, middle and end of 
 def check_weights(folder: Path) -> int:
     """The bytes of a model's weights. Raises EngineError where a shard is missing or short, or
     where a sample of its numbers is not finite."""
-    headers = {path.name: _header(path) for path in sorted(folder.glob("*.safetensors"))}
+    headers = {path.name: read_header(path) for path in sorted(folder.glob("*.safetensors"))}
     if (folder / INDEX).is_file():
         for tensor, name in dict(read_object(folder / INDEX, "weight_map")["weight_map"]).items():
-            if tensor not in headers.get(name, {}):
+            if name not in headers or tensor not in headers[name].tensors:
                 what = f"holds no {tensor}" if name in headers else "is missing"
                 raise EngineError(
                     f"{folder / name}: {what}, which {INDEX} names",
@@ -40,34 +40,42 @@ def check_weights(folder: Path) -> int:
     return sum((folder / name).stat().st_size for name in headers)
 
 
-def _header(path: Path) -> dict[str, Any]:
+class Header(NamedTuple):
+    """The tensors of a file by name, with ``dtype``, ``shape`` and ``data_offsets``, and the place
+    in the file from which these count."""
+
+    tensors: dict[str, dict[str, Any]]
+    begins: int
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file. Raises EngineError where it, or the file, is not whole."""
     with disk_errors(path), open(path, "rb") as file:
         first = file.read(8)
         size = struct.unpack("<Q", first)[0] if len(first) == 8 else MOST_HEADER + 1
         text = file.read(size) if size <= MOST_HEADER else b""
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
+        tensors = json.loads(text)
+        tensors.pop("__metadata__", None)
+        ends = [8 + size + entry["data_offsets"][1] for entry in tensors.values()]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise _damaged(path, "its header cannot be read") from error
-    if max(ends, default=0) + 8 + size > path.stat().st_size:
+    if max(ends, default=0) > path.stat().st_size:
         raise _damaged(path, "it ends before its tensors do")
-    return {**header, "": {"begins": 8 + size}}
+    return Header(tensors, 8 + size)
 
 
-def _check_numbers(path: Path, header: dict[str, Any]) -> None:
-    begins = header[""]["begins"]
+def _check_numbers(path: Path, header: Header) -> None:
     with disk_errors(path), open(path, "rb") as file:
-        for name, entry in header.items():
-            kind, mask = EXPONENTS.get(entry.get("dtype"), (None, 0))
+        for name, entry in header.tensors.items():
+            kind, mask = EXPONENTS.get(str(entry.get("dtype")), (None, 0))
             if kind is None:
                 continue
             start, end = entry["data_offsets"]
             width = np.dtype(kind).itemsize
             count = (end - start) // width
             for place in sorted({0, max(0, count // 2), max(0, count - WINDOW)}):
-                file.seek(begins + start + place * width)
+                file.seek(header.begins + start + place * width)
                 bits = np.frombuffer(file.read(min(WINDOW, count - place) * width), kind)
                 if ((bits & mask) == mask).any():
                     raise EngineError(

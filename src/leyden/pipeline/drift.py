@@ -5,7 +5,7 @@ from collections.abc import Collection
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, ConsistencyError
 from leyden.evals.results import read_results
-from leyden.pipeline.foresight import foresee
+from leyden.pipeline.foresight import look_at_weights
 from leyden.run.artifacts import open_artifact, open_prompts
 from leyden.run.graph import Graph, resolve
 from leyden.run.lineage import check_kept
@@ -19,9 +19,9 @@ def check_run(graph: Graph, jobs: Collection[Job]) -> None:
     check_ready(graph, [job for job in jobs if not graph.finished(job)])
 
 
-def check_ready(graph: Graph, jobs: Collection[Job]) -> None:
-    """Refuse where a model or a file that ``jobs`` will use is missing or damaged, or two are not
-    one teacher, or ranks cannot open an engine."""
+def check_ready(graph: Graph, jobs: Collection[Job]) -> list[str]:
+    """Refuse where a model that ``jobs`` will use is missing or damaged, or two are not one
+    teacher, or ranks cannot open an engine. Returns a sentence for each model's weights."""
     for job in jobs:
         for role in graph.outside_models(job):
             graph.identity(role)
@@ -30,8 +30,7 @@ def check_ready(graph: Graph, jobs: Collection[Job]) -> None:
             graph.stage(job).check(graph, graph.intent(job))
     if SCORE in jobs:
         teacher_consistency(graph, keep_completions=TEACH not in jobs)
-    for _ in foresee(graph, jobs):
-        pass
+    return list(look_at_weights(graph, jobs))
 
 
 def _check_ranks(graph: Graph, job: Job) -> None:

@@ -11,10 +11,10 @@ from leyden.run.graph import Graph
 from leyden.run.stage import PROBLEMS, PROMPTS, Job
 
 
-def foresee(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
-    """Read the prompt files, the problems and the weights that ``jobs`` will use; a sentence each.
+def read_inputs(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
+    """Read the prompt files and problems that ``jobs`` will read; a sentence for each.
 
-    Models and problems of the Hub are read when their stage begins. Raises what the stage would.
+    Problems of the Hub are read when their stage begins. Raises what the stage would.
     """
     recipe = graph.run.recipe
     if PROMPTS in jobs:
@@ -26,6 +26,10 @@ def foresee(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
         for benchmark in recipe.evaluate.benchmarks:
             if benchmark.problems.file is not None:
                 yield f"{benchmark.name}: {len(read_problems(benchmark)):,} problems"
+
+
+def look_at_weights(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
+    """Check the weights of the local models that ``jobs`` will use; a sentence for each."""
     for role in sorted({role for job in jobs for role in graph.outside_models(job)}):
         place = Path(graph.run.address(role))
         if place.is_dir():

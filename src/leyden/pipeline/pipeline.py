@@ -9,6 +9,7 @@ from leyden.errors import StoreError
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
+from leyden.pipeline.foresight import read_inputs
 from leyden.pipeline.launch import launch_ranks
 from leyden.pipeline.lock import lock
 from leyden.provenance.changes import warn_of_numerics
@@ -99,19 +100,26 @@ def to_redo(graph: Graph, names: Sequence[str]) -> list[Job]:
 
 
 def planned(
-    run: Run, *, redo: Sequence[str] = (), until: str | None = None
+    run: Run,
+    *,
+    redo: Sequence[str] = (),
+    until: str | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> list[tuple[Job, str]]:
     """(job, what would become of it) for all jobs that a run would touch now.
 
-    A job is to "do", to "skip: done" or only "moved to superseded/". Raises what a run would raise
-    before it works.
+    A job is to "do", to "skip: done" or only "moved to superseded/". ``tell`` gets a sentence for
+    each file of prompts, benchmark and model that they would read. Raises what a run would raise
+    before it samples.
     """
     graph = resolve(run)
     again = to_redo(graph, redo)
     _check_redo(graph, again)
     jobs = jobs_until(graph, until)
     todo = [job for job in jobs if job in again or not settled(graph.record(job))]
-    check_ready(graph, todo)
+    weights = check_ready(graph, todo)
+    for sentence in (*read_inputs(graph, todo), *weights):
+        tell(sentence)
     states = {job: "do" if job in todo else "skip: done" for job in jobs}
     moved = {job: MOVED for job in again if job not in states and graph.folder(job).exists()}
     return [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
@@ -194,6 +202,8 @@ def _check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
     check_kept(graph, [job for job in graph.jobs if job not in again])
     check_ready(graph, again)
+    for _ in read_inputs(graph, again):
+        pass
     stay = {parent for job in again for parent in graph.parents(job) if parent not in again}
     for job in stay:
         if graph.finished(job):

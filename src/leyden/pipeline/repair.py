@@ -35,9 +35,6 @@ class Damage:
     stores: Mapping[Path, list[Unit]]
     files: list[Path]
 
-    def __bool__(self) -> bool:
-        return bool(self.stores or self.files)
-
     def names(self, folder: Path) -> str:
         """All parts in one line, named from the artifact's ``folder``."""
         parts = []
@@ -58,7 +55,9 @@ def repair_run(run: Run) -> Iterator[str]:
     graph, failed = resolve(run), []
     for job in graph.jobs:
         try:
-            yield from _repair(run, graph, job)
+            if (damage := _damage(graph, job)) is None:
+                continue
+            yield _repair(graph, job, damage)
         except LeydenError as error:  # the other jobs are repaired all the same
             failed.append(error)
         graph = resolve(run)
@@ -66,35 +65,35 @@ def repair_run(run: Run) -> Iterator[str]:
         raise failed[0]
 
 
-def _repair(run: Run, graph: Graph, job: Job) -> Iterator[str]:
-    record = graph.record(job)
-    if graph.stage(job).artifact not in REPAIRED or record is None:
-        return
-    damage = _damage(graph, job, record)
-    if not damage:
-        return
+def _repair(graph: Graph, job: Job, damage: Damage) -> str:
+    run, before = graph.run, graph.require(job).fingerprint
     with lock(run.root):
         _put_aside(graph, job, damage)
     run_jobs(run, [job])
     names = damage.names(graph.folder(job))
-    if resolve(run).require(job).fingerprint != record.fingerprint:
+    if resolve(run).require(job).fingerprint != before:
         raise ConsistencyError(
             f"{graph.folder(job)}: {names}: made again, and came out otherwise than before, as "
             "on another machine or version",
             hint=f"put the files back from superseded/, or `leyden run RECIPE --redo {job}`",
         )
-    yield f"{job}: made again, to the same bytes: {names}"
+    return f"{job}: made again, to the same bytes: {names}"
 
 
-def _damage(graph: Graph, job: Job, record: Record) -> Damage:
-    """Everything of the job's artifact that is not what was recorded."""
+def _damage(graph: Graph, job: Job) -> Damage | None:
+    """Everything of a finished job's artifact that is not what was recorded; None where it is whole
+    or of a kind that is not repaired."""
+    record = graph.record(job)
+    if graph.stage(job).artifact not in REPAIRED or record is None:
+        return None
     folder = graph.folder(job)
     with hashed_afresh():
         results = graph.stage(job).artifact is Artifact.RESULTS
         own: tuple[dict[Path, str | None], list[Path]] = ({folder: record.fingerprint}, [])
         stores, files = _parts_of_results(folder) if results else own
         units = {place: _damaged_units(place, stores[place], record) for place in stores}
-    return Damage({place: found for place, found in units.items() if found is not None}, files)
+    stores_at_fault = {place: found for place, found in units.items() if found is not None}
+    return Damage(stores_at_fault, files) if stores_at_fault or files else None
 
 
 def _parts_of_results(folder: Path) -> tuple[dict[Path, str | None], list[Path]]:

@@ -9,7 +9,7 @@ from leyden.evals.results import Results
 from leyden.monitor.status import results_of
 from leyden.pipeline.drift import check_run
 from leyden.provenance.identity import hash_file, hashed_afresh
-from leyden.provenance.records import Record, require_same
+from leyden.provenance.records import Record, require_file
 from leyden.run.artifacts import open_artifact, open_prompts, prompt_facts
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import DIVERGENCE, METRICS, SAMPLES, grades_file
@@ -98,9 +98,8 @@ def _scores(graph: Graph, job: Job, record: Record) -> str:
 
 def _model(graph: Graph, job: Job, record: Record) -> str:
     graph.fingerprint(job)
-    path, recorded = graph.folder(job) / METRICS, record.facts.get("metrics")
-    if recorded is not None:
-        require_same(path, hash_file(path) if path.exists() else "missing", recorded)
+    if recorded := record.facts.get("metrics"):
+        require_file(graph.folder(job) / METRICS, recorded)
     return f"model {record.fingerprint[:12]}" + (" (reference policy)" if job == SFT else "")
 
 
@@ -109,8 +108,7 @@ def _results(graph: Graph, job: Job, record: Record) -> str:
     folder = graph.folder(job)
     results = results_of(graph, job)
     for path in changed_grades(folder, results):
-        content = hash_file(path) if path.exists() else "missing"
-        require_same(path, content, results.benchmarks[path.stem].grades)
+        require_file(path, results.benchmarks[path.stem].grades)
     stores, origin = stores_behind(results), record.intent.digest
     rows = sum(
         _rows(open_store(folder / name, expected=digest, origin=origin))

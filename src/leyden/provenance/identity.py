@@ -132,7 +132,7 @@ def hash_once(path: Path) -> str:
 
 
 class FileMark(NamedTuple):
-    """What a file system tells about a file. An edit changes at least one of these: a program can
+    """A file as its file system describes it. An edit changes at least one of these: a program can
     set back mtime, but not ctime."""
 
     size: int

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from leyden.errors import REDO, StoreError
 from leyden.files import read_object, write_json
-from leyden.provenance.identity import ModelIdentity, fingerprint
+from leyden.provenance.identity import ModelIdentity, fingerprint, hash_file
+from leyden.typed_json import first_problem
 
 INTENT, RECORD, CHECKSUM = "intent.json", "record.json", "checksum"
 OLD_FACTS = ("stop_ids", "vocab_size", "vocabulary", "template")  # were among the counts once
@@ -124,9 +125,7 @@ def read_record(folder: Path) -> Record | None:
     except (TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _unreadable(path, ValueError(f"{where}: {first['msg']}")) from error
+        raise _unreadable(path, first_problem(error)) from error
 
 
 class _Told(BaseModel):
@@ -198,6 +197,11 @@ def require_same(path: Path, content: str, recorded: str) -> None:
         )
 
 
+def require_file(path: Path, recorded: str) -> None:
+    """Raise StoreError unless there is a file at ``path`` with the recorded sha256."""
+    require_same(path, hash_file(path) if path.exists() else "missing", recorded)
+
+
 def _intent(values: dict[str, Any], path: Path) -> Intent:
     try:
         values["models"] = {r: ModelIdentity(**parts) for r, parts in values["models"].items()}
@@ -212,7 +216,7 @@ def _by_role(numerics: dict[str, Any]) -> dict[str, Numerics]:
     return {ANY_ROLE: numerics} if flat else numerics
 
 
-def _unreadable(path: Path, error: Exception) -> StoreError:
+def _unreadable(path: Path, error: Exception | str) -> StoreError:
     return StoreError(
         f"{path}: not a record of this version of leyden: {error}",
         hint=f"use the version that wrote it, or {REDO}",

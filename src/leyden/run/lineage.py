@@ -6,8 +6,7 @@ from pathlib import Path
 
 from leyden.errors import StoreError
 from leyden.provenance.changes import check_drift, check_dtype
-from leyden.provenance.identity import hash_file
-from leyden.provenance.records import INTENT, require_same
+from leyden.provenance.records import INTENT, require_file
 from leyden.run.graph import Graph
 from leyden.run.layout import METRICS
 from leyden.run.stage import Job
@@ -59,8 +58,7 @@ def check_recorded(graph: Graph, job: Job) -> None:
             hint=f"put {begun.stage} back, and `leyden run RECIPE --redo {job}`",
         )
     if recorded := record.facts.get("metrics"):
-        path = folder / METRICS
-        require_same(path, hash_file(path) if path.exists() else "missing", recorded)
+        require_file(folder / METRICS, recorded)
     made = {str(p): graph.require(p).fingerprint for p in graph.parents(job) if graph.finished(p)}
     settings = graph.stage(job).settings(recipe, job.name, record)
     now = replace(begun, settings=settings, inputs=begun.inputs | made)

@@ -29,13 +29,8 @@ def memory_is_full(root: Path = ROOT) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it was started."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            name, value = line.split()
-            if name == "oom_kill":
-                return int(value)
-    return 0
+    """The number of processes that the kernel has killed for want of memory since its start."""
+    return _entry(Path("/proc/vmstat"), "oom_kill")
 
 
 def group_limits(root: Path = ROOT) -> Iterator[tuple[int, int]]:
@@ -84,6 +79,7 @@ def _number(path: Path) -> int | None:
 
 
 def _entry(path: Path, name: str) -> int:
+    """The number after ``name`` in a file with a name and a number per line; 0 where it is not."""
     with contextlib.suppress(OSError):
         for line in path.read_text().splitlines():
             key, _, value = line.partition(" ")
