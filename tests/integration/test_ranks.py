@@ -18,7 +18,6 @@ from leyden.data.batches import rows_of_step
 from leyden.data.prompt_set import OPD_SPLIT
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, StoreError
-from leyden.pipeline.lock import lock
 from leyden.pipeline.pipeline import run_jobs, run_recipe
 from leyden.pipeline.rank import work
 from leyden.provenance.identity import derive_seed
@@ -26,6 +25,7 @@ from leyden.provenance.records import write_intent, write_record
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.artifacts import open_artifact
 from leyden.run.graph import resolve
+from leyden.run.lock import lock
 from leyden.run.run import Run
 from leyden.run.stage import ROLLOUT, SCORE, distill
 from leyden.store.plan import read_plan

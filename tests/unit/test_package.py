@@ -16,8 +16,8 @@ from conftest import ROOT
 from leyden.cli.main import run
 from leyden.distributed.parent import PARENT
 from leyden.errors import StoreError
-from leyden.pipeline.lock import lock
 from leyden.run.environment import usable_cpus
+from leyden.run.lock import lock
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]

@@ -25,7 +25,6 @@ from leyden.files import disk_errors
 from leyden.inference.sample import Sampler
 from leyden.models.hub import model_folder
 from leyden.models.vocabulary import load_sizes, load_tokenizer, vocabulary_size
-from leyden.pipeline.lock import lock
 from leyden.pipeline.pipeline import settled
 from leyden.provenance.changes import check_drift, check_dtype, warn_of_numerics
 from leyden.provenance.identity import ModelIdentity, hash_file, identify_model
@@ -45,6 +44,7 @@ from leyden.run.environment import environment_of, use_threads
 from leyden.run.fits import check_length
 from leyden.run.layout import EVALUATIONS
 from leyden.run.lineage import holds_work
+from leyden.run.lock import lock
 from leyden.run.stage import EVALUATE, PROBLEMS
 from leyden.stages.evaluate import evaluate_benchmarks
 from leyden.telemetry.progress import Progress, silent

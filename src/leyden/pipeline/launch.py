@@ -10,7 +10,7 @@ from pathlib import Path
 from leyden import errors
 from leyden.distributed.parent import with_parent
 from leyden.errors import EngineError, LeydenError
-from leyden.pipeline.lock import ranks_lock
+from leyden.run.lock import ranks_lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 

@@ -11,7 +11,6 @@ from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
 from leyden.pipeline.foresight import read_inputs
 from leyden.pipeline.launch import launch_ranks
-from leyden.pipeline.lock import lock
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
     INTENT,
@@ -27,6 +26,7 @@ from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import CHECKPOINTS, GRADES, RECIPE, REFRESH, SUPERSEDED
 from leyden.run.lineage import check_job, check_kept, holds_work
+from leyden.run.lock import lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 from leyden.store.writer import STORE, forget_store

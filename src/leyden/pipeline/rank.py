@@ -8,10 +8,10 @@ from leyden.distributed.parent import die_with_parent
 from leyden.distributed.ranks import join
 from leyden.errors import LeydenError, StoreError
 from leyden.pipeline.launch import report_error
-from leyden.pipeline.lock import ranks_lock
 from leyden.pipeline.pipeline import call_stage, finish
 from leyden.provenance.records import INTENT, Intent
 from leyden.run.graph import Graph, resolve
+from leyden.run.lock import ranks_lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from leyden.errors import ConsistencyError, LeydenError, StoreError
 from leyden.evals.results import read_results
 from leyden.files import disk_errors
-from leyden.pipeline.lock import lock
 from leyden.pipeline.pipeline import next_superseded, run_jobs
 from leyden.pipeline.verify import changed_grades, stores_behind
 from leyden.provenance.identity import hashed_afresh
 from leyden.provenance.records import RECORD, Record
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import results_file
+from leyden.run.lock import lock
 from leyden.run.run import Run
 from leyden.run.stage import Artifact, Job
 from leyden.store.plan import Unit, read_plan
