@@ -191,8 +191,8 @@ def test_a_teacher_changed_between_two_stages_of_one_process_is_noticed(
     forget(copied, "rollout", "score", "distill", "evaluate")
     real = pipeline.finish
 
-    def tampering(graph, record):
-        real(graph, record)
+    def tampering(graph, record, neighbours):
+        real(graph, record, neighbours)
         if record.intent.stage == "rollout":
             one_weight(copied / "models")
 

@@ -134,26 +134,30 @@ def print_status(status: RunStatus) -> None:
     """Jobs, costs, results, then warnings."""
     console = Screen(highlight=False)
     console.print(_jobs(status))
+    if status.live is not None:
+        print_line(status.live.sentence)
     if status.costs:
         console.print(_costs(status.costs))
+    for sentence in status.crowded:
+        print_line(f"caution: {sentence}")
     if any(status.results.values()) or status.divergence:
         console.print(_results(status))
     elif status.results:
         console.print("no accuracies: the recipe names no benchmarks")
     for sentence in status.changed.values():
-        console.print(visible(f"warning: {sentence}"), markup=False)
+        print_line(f"warning: {sentence}")
     for model, benchmarks in status.results.items():
         for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
-            console.print(visible(sentence), markup=False)
-    console.print(visible(f"one teacher: {status.teacher_consistency}"), markup=False)
+            print_line(sentence)
+    print_line(f"one teacher: {status.teacher_consistency}")
     for name, splits in status.overlap.items():
         counts = ", ".join(f"{count} {split} prompts" for split, count in splits.items() if count)
         told = f"warning: the benchmark {name} is trained on: {counts} hold its problems"
-        console.print(visible(told), markup=False)
+        print_line(told)
     for arm, findings in status.warnings.items():
         for finding in findings:
             where = f"warning: {arm}, step {finding.step}"
-            console.print(visible(f"{where}: {finding.sentence}; {finding.advice}"), markup=False)
+            print_line(f"{where}: {finding.sentence}; {finding.advice}")
 
 
 def _jobs(status: RunStatus) -> Table:
@@ -234,7 +238,7 @@ def print_results(results: Results) -> None:
     console = Screen(highlight=False)
     console.print(table)
     for sentence in _not_graded("this model", results.benchmarks):
-        console.print(visible(sentence), markup=False)
+        print_line(sentence)
 
 
 def _share(estimate: Estimate) -> str:

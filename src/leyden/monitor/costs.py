@@ -1,11 +1,13 @@
 """The device-seconds that each arm cost, by what they were spent on; read from records alone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from leyden.data.prompt_set import OPD_SPLIT, SFT_SPLIT
 from leyden.recipe.training import Objective
 from leyden.run.graph import Graph
 from leyden.run.stage import ROLLOUT, SCORE, TEACH, Job, distill
+from leyden.telemetry.neighbours import crowded
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,33 @@ def arm_costs(graph: Graph) -> dict[str, ArmCost]:
                 shared_by=1 if arm.refresh_every else shared,
             )
     return costs
+
+
+def crowded_arms(graph: Graph) -> list[str]:
+    """A sentence for each finished arm that has seconds of a time when other programs filled the
+    machine, so that they are too many."""
+    sentences = []
+    for name, arm in graph.run.arms().items():
+        for job in (distill(name), *_jobs_behind(arm)):
+            record = graph.record(job)
+            if record is not None and crowded(facts := _numbers(record.environment)):
+                used, cpus = facts["cpus_of_others"], facts["cpus"]
+                sentences.append(
+                    f"the device-seconds of {name} are too many: other programs used {used:.1f} of "
+                    f"the machine's {cpus:.0f} CPUs while {job} was made"
+                )
+                break
+    return sentences
+
+
+def _jobs_behind(arm: Objective) -> tuple[Job, ...]:
+    if arm.refresh_every:
+        return ()
+    return (TEACH,) if arm.objective == "sft" else (ROLLOUT, SCORE)
+
+
+def _numbers(environment: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in environment.items() if isinstance(value, float)}
 
 
 def _same_store(arm: Objective, other: Objective) -> bool:

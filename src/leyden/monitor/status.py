@@ -14,8 +14,9 @@ from leyden.evals.results import (
     read_results,
 )
 from leyden.files import whole_files
-from leyden.monitor.costs import ArmCost, arm_costs
+from leyden.monitor.costs import ArmCost, arm_costs, crowded_arms
 from leyden.monitor.diagnosis import Finding, diagnose_arm
+from leyden.monitor.live import RUNNING, Live, live_state
 from leyden.run.graph import Graph
 from leyden.run.lineage import check_recorded
 from leyden.run.run import REFERENCE
@@ -70,6 +71,10 @@ class RunStatus:
     warnings: dict[str, list[Finding]]
     """Arm -> the findings of diagnosis, where there are any."""
     teacher_consistency: str
+    live: Live | None = None
+    """The work at this moment, or how it ended too early; None where nothing is going on."""
+    crowded: list[str] = field(default_factory=list)
+    """A sentence for each arm whose seconds were taken while others filled the machine."""
     changed: dict[str, str] = field(default_factory=dict)
     """Job -> the sentence with which a run would refuse it. Its results are not shown."""
 
@@ -86,6 +91,10 @@ def run_status(graph: Graph) -> RunStatus:
     changed = changed_jobs(graph)
     jobs = {job: job_status(graph, job) for job in graph.jobs}
     jobs |= {job: replace(jobs[job], state=CHANGED) for job in changed}
+    live = live_state(graph.run.root)
+    if live is not None and live.state == RUNNING:
+        now = {job: one for job, one in jobs.items() if str(job) == live.pulse.job}
+        jobs |= {job: replace(one, state=RUNNING) for job, one in now.items() if one.state != DONE}
     evaluations = _evaluations(graph, changed)
     return RunStatus(
         name=graph.run.recipe.name,
@@ -101,6 +110,8 @@ def run_status(graph: Graph) -> RunStatus:
         costs=arm_costs(graph),
         warnings=_warnings(graph),
         teacher_consistency=consistency(graph),
+        live=live,
+        crowded=crowded_arms(graph),
         changed={str(job): sentence for job, sentence in changed.items()},
     )
 

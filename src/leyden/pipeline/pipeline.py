@@ -1,11 +1,12 @@
 """Do a run's jobs in order: skip finished ones, resume broken ones, refuse those that drifted."""
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.errors import StoreError
+from leyden.errors import StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
@@ -24,12 +25,14 @@ from leyden.provenance.records import (
 from leyden.recipe.toml import write_recipe
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
-from leyden.run.layout import CHECKPOINTS, GRADES, RECIPE, REFRESH, SUPERSEDED
+from leyden.run.layout import CHECKPOINTS, GRADES, HEARTBEAT, RECIPE, REFRESH, SUPERSEDED
 from leyden.run.lineage import check_job, check_kept, holds_work
 from leyden.run.lock import lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 from leyden.store.writer import STORE, forget_store
+from leyden.telemetry.heartbeat import Heartbeat
+from leyden.telemetry.neighbours import Neighbours
 
 MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
@@ -57,7 +60,8 @@ def run_recipe(
             graph = resolve(run)
         check_run(graph, jobs)
         write_recipe(run.recipe, run.root / RECIPE)
-        _do_jobs(graph, jobs, announce)
+        with _heartbeat(run, announce) as (alive, told):
+            _do_jobs(resolve(alive), jobs, told)
 
 
 def run_jobs(run: Run, jobs: Sequence[Job], *, announce: Announce = quiet) -> None:
@@ -70,7 +74,8 @@ def run_jobs(run: Run, jobs: Sequence[Job], *, announce: Announce = quiet) -> No
         jobs = [known for job in jobs for known in graph.named(str(job))]
         check_run(graph, jobs)
         write_recipe(run.recipe, run.root / RECIPE)
-        _do_jobs(graph, jobs, announce)
+        with _heartbeat(run, announce) as (alive, told):
+            _do_jobs(resolve(alive), jobs, told)
 
 
 def _prepare_folder(root: Path) -> None:
@@ -130,6 +135,25 @@ def settled(record: Record | None) -> bool:
     return record is not None and not record.counts.get(NOT_GRADED)
 
 
+@contextmanager
+def _heartbeat(run: Run, announce: Announce) -> Iterator[tuple[Run, Announce]]:
+    """The run and ``announce`` that also tell the run's file of a heartbeat."""
+    heart = Heartbeat(run.root / HEARTBEAT, run.progress)
+    remove_temporaries(run.root)
+
+    def told(job: Job, state: str) -> None:
+        if state == "running":
+            heart.begin(str(job))
+        announce(job, state)
+
+    try:
+        yield replace(run, progress=heart), told
+    except BaseException as error:
+        heart.fail("interrupted" if isinstance(error, KeyboardInterrupt) else first_line(error))
+        raise
+    heart.stop()
+
+
 def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce) -> None:
     for job in jobs:
         if graph.finished(job) and not settled(graph.record(job)):
@@ -164,7 +188,8 @@ def do_job(run: Run, job: Job) -> None:
     if stage.trains and run.recipe.execution.ranks > 1:
         launch_ranks(run, job)
     else:
-        finish(graph, call_stage(graph, intent))
+        neighbours = Neighbours()
+        finish(graph, call_stage(graph, intent), neighbours)
 
 
 def _clear(folder: Path) -> None:
@@ -181,11 +206,11 @@ def call_stage(graph: Graph, intent: Intent) -> Record:
     return graph.stage(Job.parse(intent.stage)).function()(graph, intent)
 
 
-def finish(graph: Graph, record: Record) -> None:
+def finish(graph: Graph, record: Record, neighbours: Neighbours) -> None:
     """Write the record, unless a model changed while the job was running; then tidy up."""
     job = Job.parse(record.intent.stage)
     check_unchanged(graph, job)
-    environment = environment_of(graph.run.recipe.execution)
+    environment = environment_of(graph.run.recipe.execution) | neighbours.facts()
     write_record(graph.folder(job), replace(record, environment=environment))
     _tidy(graph.folder(job))
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from leyden.distributed.parent import die_with_parent
@@ -11,9 +12,12 @@ from leyden.pipeline.launch import report_error
 from leyden.pipeline.pipeline import call_stage, finish
 from leyden.provenance.records import INTENT, Intent
 from leyden.run.graph import Graph, resolve
+from leyden.run.layout import HEARTBEAT
 from leyden.run.lock import ranks_lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
+from leyden.telemetry.heartbeat import Heartbeat
+from leyden.telemetry.neighbours import Neighbours
 
 
 def main() -> int:
@@ -37,10 +41,15 @@ def main() -> int:
 def work(run: Run, job: Job) -> None:
     """Do this rank's part of a training job. The leading rank also writes the record."""
     leads = join(run.recipe.execution.device).leads
+    neighbours = Neighbours(os.getppid())  # the other ranks, of the same parent, are none
+    if leads:
+        heart = Heartbeat(run.root / HEARTBEAT, run.progress)
+        heart.begin(str(job))
+        run = replace(run, progress=heart)
     graph = resolve(run)
     record = call_stage(graph, _intent(graph, job))
     if leads:
-        finish(graph, record)
+        finish(graph, record, neighbours)
 
 
 def _intent(graph: Graph, job: Job) -> Intent:

@@ -4,6 +4,7 @@
     ├── recipe.toml          the resolved recipe
     ├── .lock                held by the process that works on the run
     ├── .lock-ranks          shared by the ranks while several train
+    ├── .heartbeat.json      how far the process that works on it is; gone when all is done
     ├── prompts/             a prompt set: every prompt as token ids
     ├── problems/            a prompt set: every benchmark problem as token ids
     ├── teach/               a store of the teacher's completions
@@ -21,7 +22,7 @@ Each job's folder also holds ``intent.json`` and ``record.json`` (``provenance/r
 from pathlib import Path
 
 RECIPE, REPORT, SUPERSEDED = "recipe.toml", "report.html", "superseded"
-LOCK, RANKS_LOCK = ".lock", ".lock-ranks"
+LOCK, RANKS_LOCK, HEARTBEAT = ".lock", ".lock-ranks", ".heartbeat.json"
 MODEL, METRICS, CHECKPOINTS, REFRESH = "model", "metrics.jsonl", "checkpoints", "refresh"
 RESULTS, SAMPLES, GRADES, DIVERGENCE = "results.json", "samples", "grades", "divergence"
 OLD_RESULTS = "scores.json"  # before results were told apart from a teacher's scores

@@ -1,6 +1,8 @@
 """One process at a time works on a run."""
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import IO
 from leyden.errors import StoreError
 from leyden.files import disk_errors
 from leyden.run.layout import LOCK, RANKS_LOCK
+
+PATIENCE = 0.3  # seconds; `is_held` takes a lock for a moment to see whether it is free
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def _held(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
     with disk_errors(path):  # around opening and locking alone: the work's errors are its own
         file = open(path, "a+")  # noqa: SIM115
         try:
-            take(file, shared)
+            _take_soon(file, shared)
         except BlockingIOError as error:
             file.close()
             raise StoreError(
@@ -45,6 +49,33 @@ def _held(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
             ) from error
     with file:
         yield file
+
+
+def _take_soon(file: IO[str], shared: bool) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return take(file, shared)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(PATIENCE / 10)
+
+
+def is_held(root: Path) -> bool:
+    """Whether a process works on the run in ``root`` at this moment."""
+    return any(_is_locked(root / name) for name in (LOCK, RANKS_LOCK))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with open(path, "r+" if os.access(path, os.W_OK) else "r") as file:
+            take(file)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or none that we may open
+        return False
+    return False
 
 
 if sys.platform == "win32":  # implemented, not run: none of our machines has Windows
