@@ -125,7 +125,7 @@ def test_a_run_grades_again_what_the_machine_kept_from_it(copied, capsys):
     write_record(folder, replace(record, counts=record.counts | {"not_graded": 2}))
     command = ["run", str(copied / "small.toml"), "--out", str(copied / "run")]
     assert run([*command, "--dry-run"]) == 0
-    assert re.findall(r"(\S+) +do\n", capsys.readouterr().out) == ["evaluate/tail"]
+    assert re.findall(r"(\S+) +do: ", capsys.readouterr().out) == ["evaluate/tail"]
     assert run(command) == 0
     assert record_of(folder).counts == record.counts
     assert record_of(folder).fingerprint == record.fingerprint

@@ -299,8 +299,9 @@ def test_until_makes_the_folder_that_stage_commands_continue(tmp_path):
 def test_dry_run_says_what_redo_would_do(copied, capsys):
     assert again(copied, "--redo", "score", "--dry-run") == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert lines["rollout"] == "skip: done" and lines["score"] == "do"
-    assert lines["distill/tail"] == "do" and lines["distill/control"] == "skip: done"
+    assert lines["rollout"] == "skip: done" and lines["score"].startswith("do: 40 rows")
+    assert lines["distill/tail"].startswith("do: 48 rows")
+    assert lines["distill/control"] == "skip: done"
     assert again(copied, "--sft.steps", "9", "--dry-run") == 1
 
 

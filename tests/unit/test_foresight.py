@@ -1,16 +1,27 @@
 """What would stop a run later stops it before the first token, in a dry run as well."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import MODELS, write_small_recipe
+from hub import local_hub
 from leyden.cli.main import run
+from leyden.data.render import Renderer
 from leyden.errors import EngineError
+from leyden.models.vocabulary import load_tokenizer
 from leyden.models.weights import check_weights
+from leyden.pipeline.foresight import foresee
+from leyden.recipe.schema import Template
+from leyden.run.graph import resolve
+from leyden.run.run import Run
+from leyden.run.stage import PROBLEMS, PROMPTS
 
 
 def spoil(model, change):
@@ -68,7 +79,8 @@ def test_a_dry_run_reads_files_and_weights_and_samples_nothing(tmp_path, capsys)
     recipe = write_small_recipe(tmp_path)
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "prompts.sft: " in printed and "bytes of weights in " in printed
+    assert "prompts: 24 sft, 32 opd, 8 heldout, of up to " in printed
+    assert "bytes of weights in " in printed and "problems: 8 sums, of up to " in printed
     assert not (tmp_path / "r").exists()
 
 
@@ -109,3 +121,93 @@ def test_a_run_stops_before_it_samples(tmp_path, capsys, fault, dry):
     assert run(["run", str(recipe), "--out", str(tmp_path / "r"), *dry, *flags]) == 1
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "r/teach").exists()
+
+
+def test_a_job_makes_no_more_than_was_forecast(finished):
+    """Every row, and no more tokens and bytes, of every job of a finished run."""
+    graph = resolve(Run.open(finished / "run"))
+    forecasts = foresee(graph, graph.jobs).forecasts
+    assert [job for job in graph.jobs if job not in forecasts] == [PROMPTS, PROBLEMS]
+    for job, forecast in forecasts.items():
+        record = graph.require(job)
+        folder = finished / "run" / str(job)
+        if not graph.stage(job).trains:
+            assert forecast.rows == record.counts["rows"]
+        assert record.counts["tokens"] <= forecast.prompt_tokens + forecast.tokens
+        parts = [*folder.rglob("*.arrow"), *folder.rglob("model/*"), *folder.rglob("grades/*")]
+        written = sum(p.stat().st_size for p in parts if "divergence" not in p.parts)
+        assert 0 < written <= forecast.stored, job
+
+
+def test_what_is_often_not_meant_gets_a_sentence(tmp_path, capsys, caplog):
+    recipe = write_small_recipe(tmp_path)
+    same = str(MODELS.parent / "prompts" / "sft.jsonl")
+    flags = ["--prompts.opd.file", same, "--sft.batch_size", "60", "--distill.batch_size", "32"]
+    command = ["run", str(recipe), "--out", str(tmp_path / "r"), *flags]
+    assert run([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "24 of the 32 OPD prompts are SFT prompts as well" in printed
+    assert "sft.batch_size = 60 is over its 24 rows: each step learns every row 2.5" in printed
+    assert "distill.arms.control.batch_size = 32 is over its 24 rows" in printed
+    assert "distill.arms.sampled" not in printed
+    assert run([*command, "--until", "prompts"]) == 0
+    assert "SFT prompts as well" in caplog.text
+
+
+QWEN = (
+    "{% if messages[0].role != 'system' %}<s>system\nYou are helpful.</s>{% endif %}"
+    "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}<s>assistant\n"
+)
+PLAIN = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}<s>assistant\n"
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    + PLAIN
+)
+
+
+@pytest.mark.parametrize(
+    ("chat", "system", "found"),
+    [
+        (QWEN, None, "You are helpful."),
+        (QWEN, "Be brief.", ""),
+        (PLAIN, None, ""),
+        (NO_SYSTEM, None, ""),
+    ],
+)
+def test_a_system_prompt_that_a_template_adds_is_found(chat, system, found):
+    tokenizer = load_tokenizer(MODELS / "base")
+    tokenizer.chat_template = chat
+    renderer = Renderer(tokenizer, Template(system=system), MODELS / "base")
+    assert renderer.default_system == found
+
+
+def test_a_dry_run_fetches_no_weights_from_the_hub(tmp_path):
+    """Through the Hub's own client, against a server here that serves the tiny models."""
+    recipe = write_small_recipe(tmp_path)
+    served = {"org/teacher": tmp_path / "models/teacher", "org/base": tmp_path / "models/base"}
+    text = recipe.read_text()
+    for name, folder in served.items():
+        text = text.replace(str(folder), name)
+    recipe.write_text(text)
+    command = [sys.executable, "-m", "leyden.cli.main", "run", str(recipe)]
+    command += ["--out", str(tmp_path / "r")]
+    with local_hub(served) as (address, fetched):
+        places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+        environment = os.environ | places | {"HF_HUB_DISABLE_XET": "1"}
+        dry = subprocess.run(
+            [*command, "--dry-run"], env=environment, capture_output=True, text=True
+        )
+        assert dry.returncode == 0, dry.stderr
+        assert "teacher: weights of org/teacher, fetched when the run begins" in dry.stdout
+        assert "prompts: 24 sft" in dry.stdout and "config.json" in fetched
+        assert not any(name.endswith(".safetensors") for name in fetched)
+        until = subprocess.run(
+            [*command, "--until", "teach"], env=environment, capture_output=True, text=True
+        )
+        assert until.returncode == 0, until.stderr
+        assert fetched.count("model.safetensors") == 2
+        again = subprocess.run(
+            [*command, "--dry-run"], env=environment, capture_output=True, text=True
+        )
+    assert "teach                  skip: done" in again.stdout
+    assert "bytes of weights in " in again.stdout

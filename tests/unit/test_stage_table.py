@@ -56,9 +56,9 @@ def test_a_stage_is_one_entry_and_one_function(opened, monkeypatch):
     run_recipe(opened)
     graph = resolve(opened)
     assert len(open_prompts(graph, LONGEST)) == 3
-    assert (LONGEST, "skip: done") in planned(opened)
-    assert (LONGEST, "do") in planned(opened, redo=["prompts"])
-    assert (LONGEST, "skip: done") in planned(opened, redo=["sft"])
+    assert (LONGEST, "skip: done") in planned(opened).jobs
+    assert (LONGEST, "do") in planned(opened, redo=["prompts"]).jobs
+    assert (LONGEST, "skip: done") in planned(opened, redo=["sft"]).jobs
     assert {stage.name: stage.rows for stage in run_status(graph).stages}["longest"] == 3
     assert "longest: 3 prompts as recorded" in list(verify_run(opened))
     edited = replace(ENTRY, settings=lambda recipe, name, record: {"count": 2})
@@ -73,7 +73,7 @@ def test_a_dry_run_of_a_finished_run_reads_each_record_once(opened, monkeypatch)
     monkeypatch.setattr(
         records, "read_checked", lambda path: reads.update([str(path)]) or real(path)
     )
-    plan = planned(opened)
+    plan = planned(opened).jobs
     assert {state for _, state in plan} == {"skip: done"}
     assert set(reads.values()) == {1}
     assert sum(path.endswith("record.json") for path in reads) == len(plan)
@@ -131,7 +131,7 @@ def test_a_plan_refuses_what_the_run_would_refuse(copied, monkeypatch):
 
 def test_a_plan_names_everything_that_a_redo_moves(copied):
     opened = Run.open(copied / "run")
-    plan = planned(opened, redo=["score"], until="score")
+    plan = planned(opened, redo=["score"], until="score").jobs
     moved = {str(job) for job, state in plan if state == "moved to superseded/"}
     run_recipe(opened, redo=["score"], until="score")
     folders = (copied / "run/superseded/001").rglob("intent.json")

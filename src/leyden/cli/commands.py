@@ -49,10 +49,7 @@ class RunRecipe:
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or RUNS / recipe.name, recipe, screen.progress)
         if self.dry_run:
-            told: list[str] = []
-            screen.print_plan(planned(run, redo=self.redo, until=self.until, tell=told.append))
-            for sentence in told:
-                screen.print_line(sentence)
+            screen.print_plan(planned(run, redo=self.redo, until=self.until))
             return
         run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)
         screen.print_status(run_status(resolve(run)))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # names of types alone; `leyden --help` loads none of these
     from leyden.monitor.costs import ArmCost
     from leyden.monitor.show import ShownRow
     from leyden.monitor.status import RunStatus
+    from leyden.pipeline.pipeline import Plan
     from leyden.run.stage import Job
 
 
@@ -124,10 +125,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def print_plan(plan: Sequence[tuple[Job, str]]) -> None:
-    """Print every job with what a run would do with it."""
-    for job, what in plan:
-        print(f"{job!s:22} {what}")
+def print_plan(plan: Plan) -> None:
+    """Print every job with what a run would do with it, then the models and prompts."""
+    for job, what in plan.jobs:
+        forecast = plan.forecasts.get(job)
+        print(f"{job!s:22} {what}" + (f": {forecast}" if forecast else ""))
+    for sentence in plan.sentences:
+        print_line(sentence)
 
 
 def print_status(status: RunStatus) -> None:

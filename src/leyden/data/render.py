@@ -19,6 +19,7 @@ from leyden.files import read_object
 from leyden.recipe.schema import Template
 from leyden.telemetry.progress import Progress
 
+SYSTEM_MARK = "\x02leyden-system\x03"
 SENTINEL = "\x02leyden-prompt\x03"  # control characters, which no prompt or template holds
 
 
@@ -49,20 +50,30 @@ class Renderer:
         # A chat template writes the first token itself; a plain one leaves it to the tokenizer.
         self._first = _first_ids(tokenizer) if template.kind == "plain" else []
 
+    @property
+    def default_system(self) -> str:
+        """The system prompt that the chat template adds by itself; empty where it adds none."""
+        if self._template.kind == "plain" or self._template.system is not None:
+            return ""
+        none, given = self._with_system(None), self._with_system(SYSTEM_MARK)
+        before, found, after = given.partition(SYSTEM_MARK)
+        added = len(none) - len(before) - len(after)
+        fits = found and added > 0 and none.startswith(before) and none.endswith(after)
+        return none[len(before) : len(before) + added].strip() if fits else ""
+
     def _keeps_a_default(self) -> bool:
         """Whether an empty system prompt is taken for none, and the template then has its own."""
-        empty, none, given = (
-            _chat_text(
-                self.tokenizer,
-                self._template.model_copy(update={"system": system}),
-                self._folder,
-                [Message("user", SENTINEL)],
-                self._blocks,
-            )
-            for system in ("", None, SENTINEL)
-        )
+        empty, none, given = map(self._with_system, ("", None, SYSTEM_MARK))
         # Without a default, a prompt is shorter without a system message than with an empty one.
-        return empty == none and len(none) > len(given) - len(SENTINEL)
+        return empty == none and len(none) > len(given) - len(SYSTEM_MARK)
+
+    def _with_system(self, system: str | None) -> str:
+        template = self._template.model_copy(update={"system": system})
+        asked = [Message("user", SENTINEL)]
+        try:
+            return _chat_text(self.tokenizer, template, self._folder, asked, self._blocks)
+        except ConfigError:  # a template that takes no system message adds none
+            return ""
 
     def render(self, text: str) -> list[int]:
         """Ids of the whole prompt, ready for the model to continue."""

@@ -6,13 +6,15 @@ from pathlib import Path
 from leyden.errors import EngineError, first_line
 
 HINT = "give a folder in the Hugging Face format, or a Hub id such as org/name"
-FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+WEIGHTS = "*.safetensors"
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
-def model_folder(place: str) -> Path:
+def model_folder(place: str, *, weights: bool = True) -> Path:
     """The folder of ``place``, a path or a Hub id ``org/name`` or ``org/name@revision``.
 
-    A model of the Hub is fetched. Raises EngineError where there is none.
+    A model of the Hub is fetched, its ``weights`` only if asked for. Raises EngineError where there
+    is none.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -28,7 +30,8 @@ def model_folder(place: str) -> Path:
 
     name, _, revision = place.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES))
+        files = [*SMALL_FILES, *[WEIGHTS] * weights]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=files))
     except Exception as error:  # the Hub client raises requests', its own and OS errors
         raise EngineError(
             f"{place}: neither a folder nor a model the Hub gives: {first_line(error)}",

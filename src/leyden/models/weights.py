@@ -5,6 +5,7 @@ JSON header, the header with each tensor's type, shape and place, then the data.
 """
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,20 @@ def check_weights(folder: Path) -> int:
     for name, header in headers.items():
         _check_numbers(folder / name, header)
     return sum((folder / name).stat().st_size for name in headers)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all files of weights are there; of a Hub model, only some may have been fetched."""
+    if (folder / INDEX).is_file():
+        names = set(dict(read_object(folder / INDEX, "weight_map")["weight_map"]).values())
+        return all((folder / str(name)).is_file() for name in names)
+    return any(folder.glob("*.safetensors"))
+
+
+def count_parameters(folder: Path) -> int:
+    """The numbers in all tensors of a folder, by their headers."""
+    headers = [read_header(path) for path in sorted(folder.glob("*.safetensors"))]
+    return sum(math.prod(entry["shape"]) for h in headers for entry in h.tensors.values())
 
 
 class Header(NamedTuple):

@@ -1,11 +1,12 @@
 """Refuse to go on where a run is no longer what its recipe asks for. No model is loaded."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, ConsistencyError
 from leyden.evals.results import read_results
-from leyden.pipeline.foresight import look_at_weights
+from leyden.models.folder import check_folder
+from leyden.models.weights import check_weights, has_weights
 from leyden.run.artifacts import open_artifact, open_prompts
 from leyden.run.graph import Graph, resolve
 from leyden.run.lineage import check_kept
@@ -21,16 +22,43 @@ def check_run(graph: Graph, jobs: Collection[Job]) -> None:
 
 def check_ready(graph: Graph, jobs: Collection[Job]) -> list[str]:
     """Refuse where a model that ``jobs`` will use is missing or damaged, or two are not one
-    teacher, or ranks cannot open an engine. Returns a sentence for each model's weights."""
+    teacher, or ranks cannot open an engine. Returns a sentence for each model's weights.
+
+    In a dry run the weights of a Hub model may not have been fetched. Nothing is said of them then.
+    """
+    away = weights_away(graph, jobs)
     for job in jobs:
         for role in graph.outside_models(job):
-            graph.identity(role)
+            if role not in away:
+                graph.identity(role)
         _check_ranks(graph, job)
-        if not any(p in jobs or not graph.finished(p) for p in graph.parents(job)):
+        if not away and not any(p in jobs or not graph.finished(p) for p in graph.parents(job)):
             graph.stage(job).check(graph, graph.intent(job))
-    if SCORE in jobs:
+    if SCORE in jobs and not away:
         teacher_consistency(graph, keep_completions=TEACH not in jobs)
     return list(look_at_weights(graph, jobs))
+
+
+def weights_away(graph: Graph, jobs: Collection[Job]) -> list[str]:
+    """The models that ``jobs`` use whose weights are on the Hub, and not fetched in a dry run."""
+    roles = sorted({role for job in jobs for role in graph.outside_models(job)})
+    return [role for role in roles if not graph.run.weights and not _are_here(graph, role)]
+
+
+def _are_here(graph: Graph, role: str) -> bool:
+    return graph.run.is_local(role) or has_weights(graph.run.place(role))
+
+
+def look_at_weights(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
+    """Check the weights of the models that ``jobs`` will use; a sentence for each."""
+    away = weights_away(graph, jobs)
+    for role in sorted({role for job in jobs for role in graph.outside_models(job)}):
+        place = graph.run.place(role)
+        if role in away:
+            yield f"{role}: weights of {graph.run.address(role)}, fetched when the run begins"
+        else:
+            check_folder(place)
+            yield f"{role}: {check_weights(place):,} bytes of weights in {place}"
 
 
 def _check_ranks(graph: Graph, job: Job) -> None:

@@ -1,16 +1,16 @@
 """Do a run's jobs in order: skip finished ones, resume broken ones, refuse those that drifted."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from leyden.errors import StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
-from leyden.pipeline.foresight import read_inputs
 from leyden.pipeline.launch import launch_ranks
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
@@ -33,6 +33,9 @@ from leyden.run.stage import Job
 from leyden.store.writer import STORE, forget_store
 from leyden.telemetry.heartbeat import Heartbeat
 from leyden.telemetry.neighbours import Neighbours
+
+if TYPE_CHECKING:  # what renders prompts takes seconds to import
+    from leyden.pipeline.forecast import Forecast
 
 MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
@@ -104,30 +107,36 @@ def to_redo(graph: Graph, names: Sequence[str]) -> list[Job]:
     return graph.descendants([job for name in names for job in graph.named(name)])
 
 
-def planned(
-    run: Run,
-    *,
-    redo: Sequence[str] = (),
-    until: str | None = None,
-    tell: Callable[[str], None] = lambda sentence: None,
-) -> list[tuple[Job, str]]:
-    """(job, what would become of it) for all jobs that a run would touch now.
+class Plan(NamedTuple):
+    """What a run would do: (job, what becomes of it), sentences about its models and prompts, and
+    what each job will make."""
 
-    A job is to "do", to "skip: done" or only "moved to superseded/". ``tell`` gets a sentence for
-    each file of prompts, benchmark and model that they would read. Raises what a run would raise
-    before it samples.
+    jobs: list[tuple[Job, str]]
+    sentences: list[str]
+    forecasts: "Mapping[Job, Forecast]"
+
+
+def planned(run: Run, *, redo: Sequence[str] = (), until: str | None = None) -> Plan:
+    """The plan of all jobs that a run would touch now.
+
+    A job is to "do", to "skip: done" or only "moved to superseded/". All prompts are read and
+    rendered, all weights looked at. Of a Hub model that nothing was made from yet, only the small
+    files are fetched. Raises what a run would raise before it samples.
     """
+    from leyden.pipeline.foresight import foresee
+
     graph = resolve(run)
+    if not any(graph.begun(job) for job in graph.jobs):
+        graph = resolve(replace(run, weights=False))
     again = to_redo(graph, redo)
     _check_redo(graph, again)
     jobs = jobs_until(graph, until)
     todo = [job for job in jobs if job in again or not settled(graph.record(job))]
-    weights = check_ready(graph, todo)
-    for sentence in (*read_inputs(graph, todo), *weights):
-        tell(sentence)
+    weights, inputs = check_ready(graph, todo), foresee(graph, todo)
     states = {job: "do" if job in todo else "skip: done" for job in jobs}
     moved = {job: MOVED for job in again if job not in states and graph.folder(job).exists()}
-    return [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
+    touched = [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
+    return Plan(touched, [*weights, *inputs.sentences], inputs.forecasts)
 
 
 def settled(record: Record | None) -> bool:
@@ -225,9 +234,11 @@ def _tidy(folder: Path) -> None:
 
 def _check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
+    from leyden.pipeline.foresight import read_inputs
+
     check_kept(graph, [job for job in graph.jobs if job not in again])
     check_ready(graph, again)
-    for _ in read_inputs(graph, again):
+    for _ in read_inputs(graph, again, {}):
         pass
     stay = {parent for job in again for parent in graph.parents(job) if parent not in again}
     for job in stay:

@@ -27,13 +27,15 @@ def evaluated(recipe: Recipe) -> list[str]:
 class Run:
     """A run's folder and recipe, and the tools that its stages use. Nothing here reads a record.
 
-    ``progress`` shows how far a stage is. ``open_engine`` opens what samples and scores.
+    ``progress`` shows how far a stage is. ``open_engine`` opens what samples and scores. Without
+    ``weights`` only the small files of Hub models are fetched: enough to render prompts.
     """
 
     root: Path
     recipe: Recipe
     progress: Progress = silent
     open_engine: OpenEngine = open_engine
+    weights: bool = True
 
     @classmethod
     def open(cls, root: Path, progress: Progress = silent) -> "Run":
@@ -63,7 +65,11 @@ class Run:
         A model of the Hub is fetched. Raises EngineError where it cannot be had.
         """
         address = self._outside(model)
-        return model_folder(address) if address else self._made(model)
+        return model_folder(address, weights=self.weights) if address else self._made(model)
+
+    def is_local(self, model: str) -> bool:
+        """Whether the model is a folder of this machine, and not one of the Hub."""
+        return Path(self.address(model)).expanduser().is_dir()
 
     def address(self, model: str) -> str:
         """The place of a model: a folder, or a Hub id. Nothing is fetched."""

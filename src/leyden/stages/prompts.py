@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -32,6 +32,8 @@ from leyden.models.vocabulary import (
 )
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.sampling import PromptFile
+from leyden.recipe.schema import Recipe
+from leyden.recipe.training import Optimisation
 from leyden.run.artifacts import open_prompts
 from leyden.run.fits import check_limits, common_vocabulary, outside_roles
 from leyden.run.graph import Graph
@@ -39,20 +41,56 @@ from leyden.run.run import SFT_TEACHER, Run
 from leyden.run.stage import Job
 
 
-def run_prompts(graph: Graph, intent: Intent) -> Record:
-    """Make ``prompts/``: every prompt of the run as token ids, with its text and answer."""
-    run = graph.run
+@dataclass(frozen=True)
+class Rendering:
+    """All prompts of a run as token ids, and what rendered them."""
+
+    renderer: Renderer
+    prompts: list[RenderedPrompt]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.renderer.tokenizer
+
+
+def render_prompts(run: Run) -> Rendering:
+    """Read and render every prompt of a run. Raises ConfigError or AlignmentError where one, or the
+    models' tokenizers, do not fit."""
     folder = run.place(SFT_TEACHER)
     tokenizer = load_tokenizer(folder)
     _check_models(run, tokenizer, folder)
     renderer = Renderer(tokenizer, run.recipe.template, folder)
+    prompts = _render_prompts(run, renderer)
+    check_limits(run, prompts)
+    return Rendering(renderer, prompts)
+
+
+def render_problems(run: Run, names: Collection[str]) -> Iterator[RenderedPrompt]:
+    """Read and render the problems of the benchmarks ``names``, one benchmark after the other."""
+    folder = run.place(SFT_TEACHER)
+    renderer = Renderer(load_tokenizer(folder), run.recipe.template, folder)
+    for benchmark in run.recipe.evaluate.benchmarks:
+        if benchmark.name in names:
+            rows, split = read_problems(benchmark), BENCHMARK + benchmark.name
+            rendered = render_all(renderer, rows, split, run.progress)
+            check_limits(run, rendered)
+            yield from rendered
+
+
+def run_prompts(graph: Graph, intent: Intent) -> Record:
+    """Make ``prompts/``: every prompt of the run as token ids, with its text and answer."""
+    run = graph.run
+    rendering = render_prompts(run)
+    tokenizer, renderer = rendering.tokenizer, rendering.renderer
     facts = PromptFacts(
         stop_ids=renderer.stop_ids,
         vocab_size=min(common_vocabulary(run), vocabulary_size(tokenizer)),
         vocabulary=vocabulary_digest(tokenizer),
         template=(renderer.before, renderer.after),
     )
-    record = _write(run, intent, _render_prompts(run, renderer), tokenizer)
+    record = _write(run, intent, rendering.prompts, tokenizer)
+    for sentence in remarks(run.recipe, rendering):
+        logging.getLogger(__name__).warning("%s", sentence)
     return replace(record, facts=asdict(facts))
 
 
@@ -63,23 +101,18 @@ def run_problems(graph: Graph, intent: Intent) -> Record:
     problem.
     """
     run = graph.run
-    folder, settings = run.place(SFT_TEACHER), run.recipe.evaluate
-    tokenizer = load_tokenizer(folder)
+    settings = run.recipe.evaluate
     check_graders(settings)
-    renderer = Renderer(tokenizer, run.recipe.template, folder)
-    problems = {b.name: read_problems(b) for b in settings.benchmarks}
-    rendered = [
-        prompt
-        for name, rows in problems.items()
-        for prompt in render_all(renderer, rows, BENCHMARK + name, run.progress)
-    ]
-    record = _write(run, intent, rendered, tokenizer)
+    rendered = list(render_problems(run, [b.name for b in settings.benchmarks]))
+    record = _write(run, intent, rendered, load_tokenizer(run.place(SFT_TEACHER)))
     prompts = open_prompts(graph).values()
     trained = {
         split: [(p.id, p.text) for p in prompts if p.split == split]
         for split in (SFT_SPLIT, OPD_SPLIT)
     }
-    overlap = {name: warn_of_overlap(name, rows, trained) for name, rows in problems.items()}
+    overlap = {
+        b.name: warn_of_overlap(b.name, read_problems(b), trained) for b in settings.benchmarks
+    }
     return replace(record, counts=record.counts | {"overlap": overlap})
 
 
@@ -89,7 +122,6 @@ def _write(
     prompts: Sequence[RenderedPrompt],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Record:
-    check_limits(run, prompts)
     unknown = _warn_of_unknown(prompts, tokenizer.unk_token_id)
     digest = write_prompt_set(run.folder(Job.parse(intent.stage)), prompts)
     counts = {
@@ -132,6 +164,42 @@ def _render_prompts(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
 
 def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
     return render_all(renderer, read_prompts(source), split, run.progress)
+
+
+def remarks(recipe: Recipe, rendering: Rendering) -> list[str]:
+    """Sentences about what is allowed and often not meant."""
+    rows = Counter(prompt.split for prompt in rendering.prompts)
+    texts = {name: {p.text for p in rendering.prompts if p.split == name} for name in rows}
+    sentences = []
+    if system := rendering.renderer.default_system:
+        sentences.append(
+            f"the chat template adds a system prompt of its own, {system[:80]!r}; set "
+            "template.system to choose another"
+        )
+    if same := len(texts.get(SFT_SPLIT, set()) & texts.get(OPD_SPLIT, set())):
+        sentences.append(
+            f"{same:,} of the {rows[OPD_SPLIT]:,} OPD prompts are SFT prompts as well: the student "
+            "has already learned the teacher's answers to them"
+        )
+    for section, available, settings in _batches(recipe, rows):
+        if settings.batch_size > available:
+            sentences.append(
+                f"{section}.batch_size = {settings.batch_size:,} is over its {available:,} rows: "
+                f"each step learns every row {settings.batch_size / available:.1f} times"
+            )
+    return sentences
+
+
+def _batches(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[tuple[str, int, Optimisation]]:
+    """(section, rows to train on, settings) of everything that is trained."""
+    taught = rows.get(SFT_SPLIT, 0) * recipe.teach.samples_per_prompt
+    fresh = rows.get(OPD_SPLIT, 0) * recipe.teach.samples_per_prompt
+    rolled = rows.get(OPD_SPLIT, 0) * recipe.rollout.samples_per_prompt
+    if recipe.models.reference is None:
+        yield "sft", taught, recipe.sft
+    for name, arm in recipe.distill.resolved_arms().items():
+        control = fresh if recipe.teach.answer_opd_prompts else taught
+        yield f"distill.arms.{name}", control if arm.objective == "sft" else rolled, arm
 
 
 def _check_models(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

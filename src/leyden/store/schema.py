@@ -14,6 +14,7 @@ import pyarrow as pa
 Schema = pa.Schema
 FORMAT_VERSION = 1
 CHECKSUM = "crc32"
+ROW_BYTES = 200
 TAIL, EXACT = "teacher_tail", "exact"
 
 COMPLETIONS = pa.schema(
@@ -71,6 +72,18 @@ def scores_schema(
     # The first versions made exact tails alone and noted nothing, so an exact tail is not noted.
     metadata |= {} if teacher_tail == EXACT else {TAIL: teacher_tail}
     return pa.schema(fields, metadata=metadata)
+
+
+def most_bytes(schema: pa.Schema, *, rows: int, prompt_tokens: int, tokens: int) -> int:
+    """The bytes of rows with that many tokens in all, before compression. A row's other fields and
+    its line in the plan count as ROW_BYTES."""
+    k, total = int(notes_of(schema).get("top_k", 0)), rows * ROW_BYTES
+    for field in schema:
+        if pa.types.is_list(field.type):
+            each = k if field.name == "topk_ids" or field.name.endswith("_topk_logp") else 1
+            count = prompt_tokens if field.name == "prompt_ids" else tokens * each
+            total += count * field.type.value_type.bit_width // 8
+    return total
 
 
 def notes_of(schema: pa.Schema) -> dict[str, str]:
