@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time names are import
     from leyden.engines.base import Engine, EngineSpec
     from leyden.errors import LeydenError
     from leyden.evals.results import Results, read_results
+    from leyden.evals.run_program import run_program
     from leyden.logprobs import token_logprobs
     from leyden.monitor.status import run_status
     from leyden.pipeline.evaluate_model import evaluate_model
@@ -39,6 +40,7 @@ _PUBLIC = {  # name -> module
     "read_results": "leyden.evals.results",
     "resolve": "leyden.run.graph",
     "run_jobs": "leyden.pipeline.pipeline",
+    "run_program": "leyden.evals.run_program",
     "run_recipe": "leyden.pipeline.pipeline",
     "run_status": "leyden.monitor.status",
     "token_logprobs": "leyden.logprobs",
@@ -62,6 +64,7 @@ __all__ = [
     "read_results",
     "resolve",
     "run_jobs",
+    "run_program",
     "run_recipe",
     "run_status",
     "token_logprobs",

@@ -15,7 +15,8 @@ from leyden.evals.code_tests import CONTEST
 from leyden.evals.evalplus import same_result
 from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import grade_completions
-from leyden.evals.programs import expect, extract_program, grade_program, same_output
+from leyden.evals.judge import same_output
+from leyden.evals.programs import expect, extract_program, grade_program
 from leyden.evals.summary import summarise
 from leyden.evals.verdict import NOT_GRADED, RIGHT, WRONG, Verdict
 from leyden.provenance.identity import hash_file
@@ -333,7 +334,7 @@ def test_grading_that_was_stopped_goes_on_where_it_was(monkeypatch):
     asked = []
     real = grading.grade_code
     monkeypatch.setattr(
-        grading, "grade_code", lambda a, waiting, s: (asked.append(len(waiting)), real(a, waiting, s))[1]
+        grading, "grade_code", lambda a, waiting, *s: (asked.append(len(waiting)), real(a, waiting, *s))[1]
     )  # fmt: skip
     result = grade_completions(answers(programs), CODE, Evaluate())
     assert [verdict.outcome for verdict in result] == [RIGHT] * 60

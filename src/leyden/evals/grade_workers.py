@@ -10,6 +10,8 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from leyden.errors import LeydenError
+from leyden.evals.judge import EXACT, Judge
 from leyden.evals.maths import grade_math, prepare_worker
 from leyden.evals.programs import expect, grade_program
 from leyden.evals.verdict import NOT_GRADED, WRONG, Verdict
@@ -91,7 +93,10 @@ def _result(future: Future) -> Verdict:
 
 
 def grade_code(
-    requests: Sequence[GradeRequest], waiting: Sequence[int], settings: Evaluate
+    requests: Sequence[GradeRequest],
+    waiting: Sequence[int],
+    settings: Evaluate,
+    judge: Judge = EXACT,
 ) -> Iterator[tuple[int, Verdict]]:
     """(index, verdict) of the requests ``waiting``, in a sandbox per thread; threads only wait."""
     if not waiting:
@@ -104,7 +109,7 @@ def grade_code(
 
         def grade(i: int) -> Verdict:
             question = tests[requests[i].prompt_id]
-            return run(lambda sandbox: _judge(question, requests[i].text, sandbox, limits))
+            return run(lambda sandbox: _judge(question, requests[i].text, sandbox, limits, judge))
 
         def grade_all(indices: Sequence[int]) -> Iterator[tuple[int, Verdict]]:
             futures = {threads.submit(grade, i): i for i in indices}
@@ -147,15 +152,19 @@ def _with_expectations(
     futures = {
         name: threads.submit(run, lambda sandbox, own=own: expect(own, sandbox, limits))
         for name, own in tests.items()
-        if own["kind"] == "compare"
+        if own["kind"] in ("compare", "asserts")
     }
     return tests | {name: future.result() for name, future in futures.items()}
 
 
-def _judge(question: dict[str, Any], text: str, sandbox: Sandbox, limits: Limits) -> Verdict:
+def _judge(
+    question: dict[str, Any], text: str, sandbox: Sandbox, limits: Limits, judge: Judge
+) -> Verdict:
     """Grade one program. Whatever its result does to us, the other programs are graded."""
     try:
-        return grade_program(question, text, sandbox, limits)
+        return grade_program(question, text, sandbox, limits, judge)
+    except LeydenError:  # of a checker of the user's
+        raise
     except Exception as error:
         why = f"its result could not be judged: {type(error).__name__}: {str(error)[:100]}"
         return Verdict(WRONG, why=why, lasting=False)

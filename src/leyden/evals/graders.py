@@ -1,4 +1,4 @@
-"""Graders that are plain functions: the user's own, and equality of texts."""
+"""Graders that are plain functions: the user's own, equality of texts, and of Python values."""
 
 import importlib.util
 import sys
@@ -6,30 +6,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import ConfigError
+from leyden.errors import ConfigError, LeydenError
+from leyden.evals.judge import Checker, is_right
+from leyden.evals.literals import said_values, same_literal
+from leyden.evals.problems import last_boxed
+from leyden.evals.verdict import final_part
 from leyden.recipe.benchmarks import BUILT_IN_GRADERS
 
-Grader = Callable[[dict[str, Any], str], bool]
+SHOWN = 100  # characters of an answer
+Grader = Callable[[dict[str, Any], str], Any]
+"""(problem, completion) -> right or not, or (right or not, the reason)."""
 
 
 def load_grader(name: str) -> Grader:
     """Load the grader ``exact`` or ``path/to/file.py:function``.
 
     A grader takes the problem (the prompt file's row with ``prompt`` and ``answer``) and the
-    completion without its stop token, and returns whether it is right.
+    completion without its stop token, and returns whether it is right, perhaps with a reason.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    path, _, function = name.rpartition(":")
-    if not path:
+    if ":" not in name:
         raise ConfigError(
             f"evaluate.benchmarks.grader = {name!r} is not known",
             hint=f"use one of {', '.join(BUILT_IN_GRADERS)}, or path/to/file.py:function",
         )
-    return _load_function(Path(path), function)
+    return load_function(name)
 
 
-def _load_function(path: Path, function: str) -> Grader:
+def load_checker(name: str) -> Checker:
+    """Load a checker ``path/to/file.py:function`` of a benchmark. Whatever it raises becomes a
+    ConfigError."""
+    check = load_function(name)
+
+    def checked(given: Any, output: Any, expected: Any) -> Any:
+        try:
+            return check(given, output, expected)
+        except (Exception, SystemExit) as error:
+            raise ConfigError(
+                f"{name}: the checker raised {type(error).__name__}: {error}",
+                hint="a checker must give a verdict on any output; fix it and run again",
+            ) from error
+
+    return checked
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """Load the function of ``path/to/file.py:function``. Raises ConfigError."""
+    place, _, function = name.rpartition(":")
+    path = Path(place)
     spec = importlib.util.spec_from_file_location(f"leyden_grader_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(
@@ -52,10 +77,17 @@ def _load_function(path: Path, function: str) -> Grader:
     return grader
 
 
-def apply_grader(grader: Grader, problem: dict[str, Any], completion: str, *, where: str) -> bool:
-    """Call a user's grader. Whatever it raises becomes a ConfigError that names ``where``."""
+def apply_grader(
+    grader: Grader, problem: dict[str, Any], completion: str, *, where: str
+) -> tuple[bool, str]:
+    """Call a user's grader: its verdict, and its reason or "". Whatever it raises becomes a
+    ConfigError that names ``where``."""
     try:
-        return bool(grader(problem, completion))
+        said = grader(problem, completion)
+        reason = str(said[1]) if isinstance(said, tuple) and len(said) > 1 else ""
+        return is_right(said), reason
+    except LeydenError:  # such as of a program that the machine could not run
+        raise
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{where}: the grader raised {type(error).__name__}: {error}",
@@ -63,9 +95,24 @@ def apply_grader(grader: Grader, problem: dict[str, Any], completion: str, *, wh
         ) from error
 
 
-def grade_exact(problem: dict[str, Any], completion: str) -> bool:
-    """Whether the completion is the answer, up to surrounding space."""
-    return completion.strip() == str(problem["answer"]).strip()
+def grade_exact(problem: dict[str, Any], completion: str) -> tuple[bool, str]:
+    """Whether the completion, or the content of its last box, is the answer, up to space around
+    it."""
+    answer, text = str(problem["answer"]).strip(), completion.strip()
+    boxed = (last_boxed(final_part(completion)) or "").strip()
+    if answer in (text, boxed):
+        return True, "letter for letter"
+    return False, f"{(boxed or text)[-SHOWN:]!r} is not {answer[:SHOWN]!r}"
 
 
-BUILT_IN: dict[str, Grader] = {"exact": grade_exact}
+def grade_literal(problem: dict[str, Any], completion: str) -> tuple[bool, str]:
+    """Whether the completion's last Python value is the answer's. A tuple is never a list."""
+    answer, found = str(problem["answer"]), said_values(final_part(completion))
+    if not found:
+        return False, "no Python value was found"
+    if any(same_literal(value, answer) for value in found):
+        return True, f"{found[-1][:SHOWN]} is {answer[:SHOWN]}"
+    return False, f"{found[-1][:SHOWN]} is not {answer[:SHOWN]}"
+
+
+BUILT_IN: dict[str, Grader] = {"exact": grade_exact, "literal": grade_literal}

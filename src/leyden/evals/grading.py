@@ -4,14 +4,16 @@ import hashlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from leyden.evals.cache import VerdictCache, verdict_key
 from leyden.evals.grade_workers import GradeRequest, code_backend, grade_code, grade_maths
-from leyden.evals.graders import apply_grader, load_grader
+from leyden.evals.graders import apply_grader, load_checker, load_grader
+from leyden.evals.judge import EXACT, Judge
 from leyden.evals.maths import PERCENT
+from leyden.evals.run_program import sandbox_for_graders
 from leyden.evals.verdict import RIGHT, TRUNCATED, WRONG, Verdict
 from leyden.provenance.identity import fingerprint, hash_file
 from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
@@ -19,7 +21,7 @@ from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
 SOURCES = (
     "maths.py", "math_answer.py", "math_exact.py", "math_numbers.py", "math_sets.py",
     "math_text.py", "problems.py", "extract.py", "fences.py",
-    "programs.py", "evalplus.py", "verdict.py",
+    "programs.py", "asserts.py", "judge.py", "evalplus.py", "verdict.py",
 )  # fmt: skip
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 Put = Callable[[int, Verdict], None]
@@ -47,18 +49,30 @@ def grade_completions(
     if benchmark.grader in ("math", "code"):
         _grade_cached(requests, waiting, benchmark, settings, board.put)
     else:
-        _grade_here(requests, waiting, benchmark.grader, board.put)
+        with sandbox_for_graders(settings):
+            _grade_here(requests, waiting, benchmark.grader, board.put)
     return board.verdicts
 
 
 def check_graders(settings: Evaluate) -> None:
     """Raise ConfigError where a benchmark could not be graded: no such grader, or no sandbox."""
     graders = [benchmark.grader for benchmark in settings.benchmarks]
-    for name in graders:
-        if name not in ("math", "code"):
-            load_grader(name)
+    for benchmark in settings.benchmarks:
+        if benchmark.grader not in ("math", "code"):
+            load_grader(benchmark.grader)
+        judge_of(benchmark)
     if "code" in graders:
         code_backend(settings)
+
+
+def judge_of(benchmark: Benchmark) -> Judge:
+    """The rules by which a benchmark's outputs and results are compared."""
+    return Judge(
+        float_tolerance=benchmark.float_tolerance,
+        any_order=benchmark.any_order,
+        ignore_case=benchmark.ignore_case,
+        checker=load_checker(benchmark.checker) if benchmark.checker else None,
+    )
 
 
 class _Board:
@@ -85,8 +99,8 @@ def _grade_here(requests: Sequence[GradeRequest], waiting: list[int], name: str,
     for i in waiting:
         request = requests[i]
         where = f"{name} on {request.prompt_id}"
-        right = apply_grader(grader, request.problem, request.text, where=where)
-        put(i, Verdict(RIGHT if right else WRONG, why=f"said {short}"))
+        right, reason = apply_grader(grader, request.problem, request.text, where=where)
+        put(i, Verdict(RIGHT if right else WRONG, why=reason or f"said {short}"))
 
 
 def _grade_cached(
@@ -97,7 +111,7 @@ def _grade_cached(
     put: Put,
 ) -> None:
     """Grade by a built-in grader what the cache does not know."""
-    version, cache = grader_version(benchmark.grader, settings.sandbox), VerdictCache()
+    version, cache = _version(benchmark, settings.sandbox), VerdictCache()
     problems = {requests[i].prompt_id: requests[i].problem for i in waiting}
     digests = {name: digest(_decides(problem)) for name, problem in problems.items()}
     keys = {
@@ -109,8 +123,7 @@ def _grade_cached(
         for i, key in keys.items():
             if key not in known:
                 firsts.setdefault(key, i)
-        grade = grade_maths if benchmark.grader == "math" else grade_code
-        for i, verdict in grade(requests, list(firsts.values()), settings):
+        for i, verdict in _grade(requests, list(firsts.values()), benchmark, settings):
             known[keys[i]] = verdict
             cache.keep(keys[i], verdict)
             put(i, verdict)
@@ -119,6 +132,29 @@ def _grade_cached(
                 put(i, known[key])
     finally:
         cache.close()
+
+
+def _grade(
+    requests: Sequence[GradeRequest], indices: list[int], benchmark: Benchmark, settings: Evaluate
+) -> Iterator[tuple[int, Verdict]]:
+    if benchmark.grader == "math":
+        return grade_maths(requests, indices, settings)
+    judge = judge_of(benchmark)
+    return grade_code(requests, indices, settings, *[judge] * (judge != EXACT))
+
+
+def _version(benchmark: Benchmark, sandbox: SandboxLimits) -> str:
+    """The grader's version, and the benchmark's own rules if it has any."""
+    rules = {
+        name: value
+        for name in ("float_tolerance", "any_order", "ignore_case")
+        if (value := getattr(benchmark, name))
+    }
+    if benchmark.checker:
+        path, _, function = benchmark.checker.rpartition(":")
+        rules["checker"] = [hash_file(Path(path)), function]
+    version = grader_version(benchmark.grader, sandbox)
+    return fingerprint([version, rules]) if rules else version
 
 
 def _decides(problem: dict[str, Any]) -> Any:

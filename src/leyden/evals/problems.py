@@ -70,7 +70,12 @@ def _problem(row: Row, benchmark: Benchmark, where: str) -> Problem:
     name = text_id(question)
     if source.id_field:
         name = scalar(row, _field(row, source.id_field, where), where)
-    kept = {"code": lambda: {"tests": read_tests(row, where)}, "math": dict, "exact": dict}
+    kept = {
+        "code": lambda: {"tests": read_tests(row, where)},
+        "math": dict,
+        "exact": dict,
+        "literal": dict,
+    }
     content = kept.get(benchmark.grader, lambda: row)()
     text = _asked(question, row, source.instruction)
     return Problem(name, text, answer, content, question=question)

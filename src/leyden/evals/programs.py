@@ -2,14 +2,14 @@
 
 import json
 import math
-import re
 import signal
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
+from leyden.evals.asserts import FORGEABLE, judge_apart, recorded_calls
 from leyden.evals.evalplus import same_result
 from leyden.evals.extract import extract_program
+from leyden.evals.judge import EXACT, Judge
 from leyden.evals.verdict import NOT_GRADED, RIGHT, UNPARSED, WRONG, Verdict
 from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import decode, encode
@@ -18,32 +18,42 @@ from leyden.sandbox.memory import wait_for_memory
 Tests = dict[str, Any]
 CALLS_AT_ONCE = 20  # calls compared with a reference, in one process under one time limit
 PATIENCE = 4  # a call may take this many times the reference's own time, as in EvalPlus
-MOST_LONGER = 20  # an output of more than this many times the expected length is not read
+TYPING = "from typing import *"
 REFERENCE = 3  # the reference solution may use this many times a program's limits
-FLOATS = 1e-9  # two ways of computing a decimal differ by less
 MACHINE = ("setup", "machine")  # ends that nothing but the machine causes
 PASSING = ("wall", "sandbox", "signal 9", *MACHINE)  # ends that a busy machine can cause
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
-def grade_program(tests: Tests, completion: str, sandbox: Sandbox, limits: Limits) -> Verdict:
-    """Run the program in ``completion`` against ``tests``, of a kind of code_tests.py."""
+def grade_program(
+    tests: Tests, completion: str, sandbox: Sandbox, limits: Limits, judge: Judge = EXACT
+) -> Verdict:
+    """Run the program in ``completion`` against ``tests``, of a kind of code_tests.py. The
+    ``judge`` compares outputs and results with expected ones."""
     program = extract_program(completion, tests)
     if program is None:
         return Verdict(UNPARSED, why="no program: no code block, and the text is not Python")
-    judge = {"asserts": _asserts, "stdio": _stdio, "calls": _calls, "compare": _compare}
-    return judge[tests["kind"]](tests, program, sandbox, limits)
+    if tests["kind"] == "stdio":
+        return _stdio(tests, program, sandbox, limits, judge)
+    if tests["kind"] == "calls":
+        return _calls(tests, program, sandbox, limits, judge)
+    kinds = {"asserts": _asserts, "compare": _compare}
+    return kinds[tests["kind"]](tests, program, sandbox, limits)
 
 
 def _asserts(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verdict:
+    apart = judge_apart(tests, program, sandbox, limits)
+    if isinstance(apart, Verdict):
+        return apart
+    if apart is not None:
+        return _failed(apart, limits)
     job = {"kind": "asserts", "program": program, "tests": tests["tests"]}
     ended = sandbox.run(job, limits)
     if ended.how == "done" and ended.result is True:
-        return Verdict(RIGHT, why="all its tests pass")
+        return Verdict(RIGHT, why=FORGEABLE)
     return _failed(ended, limits)
 
 
-def _stdio(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verdict:
+def _stdio(tests: Tests, program: str, sandbox: Sandbox, limits: Limits, judge: Judge) -> Verdict:
     cases = tests["cases"]
     for number, (given, expected) in enumerate(cases, start=1):
         where = f"case {number} of {len(cases)}: "
@@ -52,12 +62,12 @@ def _stdio(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
         ended = sandbox.run(job, limits)
         if ended.how != "done":
             return _failed(ended, limits, where)
-        if not same_output(ended.output, expected):
+        if not judge.accepts_output(given, ended.output, expected):
             return _differs(where, expected, ended.output)
     return Verdict(RIGHT, why=f"all {len(cases)} cases pass")
 
 
-def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verdict:
+def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits, judge: Judge) -> Verdict:
     cases = tests["cases"]
     for number, (arguments, expected) in enumerate(cases, start=1):
         where = f"case {number} of {len(cases)}: "
@@ -69,7 +79,8 @@ def _calls(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Verd
             return Verdict(WRONG, why=where + str(content))
         value = _as_json(_decoded(content))
         wrapped = isinstance(expected, list) and len(expected) == 1
-        if not same_value(value, expected) and not (wrapped and same_value(value, expected[0])):
+        accepted = judge.accepts_value(arguments, value, expected)
+        if not accepted and not (wrapped and judge.accepts_value(arguments, value, expected[0])):
             return _differs(where, expected, value)
     return Verdict(RIGHT, why=f"all {len(cases)} cases pass")
 
@@ -112,10 +123,13 @@ def _disagrees(tests: Tests, call: Any, outcome: list[Any], expected: list[Any])
 
 
 def expect(tests: Tests, sandbox: Sandbox, limits: Limits) -> Tests:
-    """Add the reference solution's results to ``tests`` of the kind ``compare``, part by part.
+    """Add what is found out once for all programs: the calls that asserts make, and the reference
+    solution's results to ``tests`` of the kind ``compare``, part by part.
 
     A part that it does not finish within REFERENCE times the limits has no outcomes.
     """
+    if tests["kind"] == "asserts":
+        return {**tests, "asked": recorded_calls(tests, sandbox, limits) or []}
     cpu, wall = REFERENCE * limits.cpu_seconds, REFERENCE * limits.wall_seconds
     generous, parts = replace(limits, cpu_seconds=cpu, wall_seconds=wall), []
     for start in range(0, len(tests["calls"]), CALLS_AT_ONCE):
@@ -144,7 +158,8 @@ def _results(
 
 def _call(tests: Tests, program: str, calls: list[Any], sandbox: Sandbox, limits: Limits) -> Ended:
     job = {"kind": "calls", "program": program, "function": tests["function"], "calls": calls}
-    return sandbox.run(job | {"prelude": tests.get("prelude", "")}, limits)
+    # Annotations such as List[int] are common where nothing is imported for them.
+    return sandbox.run(job | {"prelude": tests.get("prelude", TYPING)}, limits)
 
 
 def _answered(ended: Ended, calls: list[Any]) -> bool:
@@ -177,44 +192,6 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, dict):  # whose keys are texts in JSON
         return {k if isinstance(k, str) else json.dumps(k): _as_json(v) for k, v in value.items()}
     return value
-
-
-def same_value(value: Any, expected: Any) -> bool:
-    """Whether two JSON values are equal, decimals to a relative difference of FLOATS."""
-    if isinstance(expected, list):
-        same_length = isinstance(value, list) and len(value) == len(expected)
-        return same_length and all(map(same_value, value, expected))
-    if isinstance(expected, dict):
-        same_keys = isinstance(value, dict) and value.keys() == expected.keys()
-        return same_keys and all(same_value(value[key], expected[key]) for key in expected)
-    if isinstance(expected, float) and type(value) in (int, float):
-        return math.isclose(value, expected, rel_tol=FLOATS, abs_tol=FLOATS)
-    return value == expected
-
-
-def same_output(output: str, expected: str) -> bool:
-    """Whether the lines are equal up to space at their ends, or their words with numbers by value.
-
-    Source: LiveCodeBench, lcb_runner/evaluation/testing_util.py, which compares decimals exactly.
-    """
-    if len(output) > MOST_LONGER * (len(expected) + 1000):
-        return False
-    ours = [line.strip() for line in output.strip().splitlines()]
-    theirs = [line.strip() for line in expected.strip().splitlines()]
-    if ours == theirs:
-        return True
-    pairs = zip(ours, theirs, strict=False)
-    return len(ours) == len(theirs) and all(_same_line(a, b) for a, b in pairs)
-
-
-def _same_line(line: str, expected: str) -> bool:
-    ours, theirs = line.split(), expected.split()
-    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
-
-
-def _same_word(word: str, expected: str) -> bool:
-    numbers = NUMBER.fullmatch(word) and NUMBER.fullmatch(expected)
-    return word == expected or (bool(numbers) and Decimal(word) == Decimal(expected))
 
 
 def _differs(where: str, expected: Any, value: Any) -> Verdict:

@@ -12,9 +12,19 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from leyden.recipe.sampling import Sampling
-from leyden.recipe.section import WHERE, Count, Fraction, Name, NonNegative, Positive, Section, Size
+from leyden.recipe.section import (
+    ADDED,
+    WHERE,
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    Size,
+)
 
-BUILT_IN_GRADERS = ("math", "code", "exact")
+BUILT_IN_GRADERS = ("math", "code", "exact", "literal")
 Fields = str | tuple[str, ...]
 
 
@@ -81,21 +91,34 @@ class Benchmark(Sampling):
     problems: Problems
     """The place of the problems, and how to read them."""
     grader: str = Field(default="math", json_schema_extra=WHERE)
-    """``math`` (math-verify), ``code`` (tests in the sandbox), ``exact``, or
-    ``path/file.py:function`` taking (row, completion)."""
+    """``math`` (math-verify), ``code`` (tests in the sandbox), ``exact`` (the same text),
+    ``literal`` (the same Python value), or ``path/file.py:function`` taking (row, completion)."""
     temperature: NonNegative = 0.6
     """Softmax temperature of the sampler; 0 = greedy."""
     top_p: Fraction = 0.95
     """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
 
+    float_tolerance: Positive | None = Field(default=None, json_schema_extra=ADDED)
+    """For ``code``: numbers in outputs and results may differ by this, absolutely or relatively."""
+    any_order: bool = Field(default=False, json_schema_extra=ADDED)
+    """For ``code``: lines, words and items of a list may be in any order."""
+    ignore_case: bool = Field(default=False, json_schema_extra=ADDED)
+    """For ``code``: capital and small letters are the same."""
+    checker: str | None = Field(default=None, json_schema_extra=WHERE)
+    """For ``code``: ``path/file.py:function`` taking (input, output, expected), which decides in
+    place of a comparison. Where tests are calls, it gets arguments and results."""
+
     @property
-    def grader_path(self) -> str:
-        """The file of a grader of the user's; empty for those built in."""
-        return self.grader.rpartition(":")[0]
+    def own_files(self) -> dict[str, str]:
+        """Files with functions of the user's: what each is -> its path."""
+        named = {"grader": self.grader, "checker": self.checker or ""}
+        paths = {name: text.rpartition(":")[0] for name, text in named.items()}
+        return {f"{name} of {self.name}": path for name, path in paths.items() if path}
 
     def identity(self) -> dict[str, Any]:
-        """With the grader's name but not its place: its file counts by content."""
-        return super().identity() | {"grader": self.grader.rpartition("/")[2]}
+        """With the names of the user's functions but not their places: files count by content."""
+        fields = super().identity() | {"grader": self.grader.rpartition("/")[2]}
+        return fields | ({"checker": self.checker.rpartition("/")[2]} if self.checker else {})
 
     @model_validator(mode="before")
     @classmethod
@@ -103,8 +126,18 @@ class Benchmark(Sampling):
         return _with_tuples(_with_known(values)) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
+    def _rules_are_of_programs(self):
+        rules = ("float_tolerance", "any_order", "ignore_case", "checker")
+        given = [name for name in rules if getattr(self, name)]
+        if given and self.grader != "code":
+            raise ValueError(f"{given[0]} is a rule for programs; it needs grader = 'code'")
+        if self.checker and len(given) > 1:
+            raise ValueError(f"checker decides alone; {given[0]} has no effect")
+        return self
+
+    @model_validator(mode="after")
     def _grader_has_an_answer(self):
-        if self.grader in ("exact", "math") and self.problems.answer_field is None:
+        if self.grader in ("exact", "literal", "math") and self.problems.answer_field is None:
             raise ValueError(
                 f"benchmark {self.name!r}: grader = {self.grader!r} compares with an answer; "
                 "set problems.answer_field"
@@ -199,5 +232,5 @@ def problem_files(settings: Evaluate) -> dict[str, str]:
 
 
 def grader_files(settings: Evaluate) -> dict[str, str]:
-    """Files that hold a grader of the user's: what each is -> its path."""
-    return {f"grader of {b.name}": path for b in settings.benchmarks if (path := b.grader_path)}
+    """Files that hold graders or checkers of the user's: what each is -> its path."""
+    return {what: path for b in settings.benchmarks for what, path in b.own_files.items()}

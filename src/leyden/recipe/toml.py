@@ -172,9 +172,10 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     for benchmark in benchmarks if isinstance(benchmarks, list) else []:
         if isinstance(benchmark, dict):
             files.append(benchmark.get("problems"))
-            grader = benchmark.get("grader")
-            if isinstance(grader, str) and ":" in grader:
-                benchmark["grader"] = str((folder / Path(grader).expanduser()).resolve())
+            for name in ("grader", "checker"):
+                function = benchmark.get(name)
+                if isinstance(function, str) and ":" in function:
+                    benchmark[name] = str((folder / Path(function).expanduser()).resolve())
     for entry in files:
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             entry["file"] = str((folder / Path(entry["file"]).expanduser()).resolve())

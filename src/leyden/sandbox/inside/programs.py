@@ -15,6 +15,7 @@ import traceback
 import types
 from typing import Any
 
+from .replay import run_replay
 from .values import decode, encode
 
 PROGRAM, TESTS, PRELUDE, GIVEN = "<program>", "<tests>", "<prelude>", "<given>"
@@ -25,7 +26,13 @@ Outcome = tuple[Any, str]
 def run(job: dict[str, Any], token: str) -> bytes:
     """Run a job and write its report, which the nursery believes because of ``token``."""
     sys.set_int_max_str_digits(0)  # CPU time is limited, and contests print such numbers
-    kinds = {"asserts": run_asserts, "calls": run_calls, "script": run_script}
+    kinds = {
+        "asserts": run_asserts,
+        "answers": run_answers,
+        "replay": lambda job: run_replay(job, explain),
+        "calls": run_calls,
+        "script": run_script,
+    }
     result, error = kinds[job["kind"]](job)
     return (token + dumps([result, error])).encode()
 
@@ -52,6 +59,38 @@ def run_calls(job: dict[str, Any]) -> Outcome:
     except BaseException as error:
         return None, explain(error, job)
     return [one_call(function, call, job) for call in job["calls"]], ""
+
+
+def run_answers(job: dict[str, Any]) -> Outcome:
+    """Answer ``calls``, [function, arguments, keywords] each, one after the other.
+
+    The result is a list of ["value", v, after] or ["error", sentence, after], with the arguments
+    afterwards where a call changed them.
+    """
+    try:
+        space = load(job["program"], "candidate")
+        exec(compile_(job.get("setup", ""), TESTS, "exec"), space)
+    except BaseException as error:
+        return None, explain(error, job)
+    return [one_answer(space, call, job) for call in job["calls"]], ""
+
+
+def one_answer(space: dict[str, Any], call: Any, job: dict[str, Any]) -> list[Any]:
+    """The outcome of a call, and its arguments afterwards, or None where they did not change."""
+    name, before, keywords = call
+    arguments = decode(before)
+    try:
+        if name not in space:
+            raise NameError(f"name {name!r} is not defined")
+        value = space[name](*arguments, **decode(keywords))
+        array = type(value).__module__ == "numpy" and getattr(value, "ndim", 0)
+        outcome = ["value", ["opaque", "ndarray", ""] if array else encode(value)]
+    except BaseException as error:
+        outcome = ["error", explain(error, job)]
+    with contextlib.suppress(BaseException):
+        after = encode(arguments)
+        return [*outcome, after if after != before else None]
+    return [*outcome, None]
 
 
 def one_call(function: Any, call: Any, job: dict[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 PLAIN = (type(None), bool, str)
 SEQUENCES = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+VIEWS = (type({}.keys()), type({}.items()))
 SMALL = 2**53
 
 
@@ -44,6 +45,8 @@ def encode(value: Any) -> Any:
             return [name, [encode(item) for item in value]]
     if isinstance(value, dict):
         return ["dict", [[encode(k), encode(v)] for k, v in value.items()]]
+    if isinstance(value, VIEWS):  # equal to sets
+        return ["set", [encode(item) for item in value]]
     if kind.__module__ == "numpy":
         return encode(value.tolist())
     if isinstance(value, Fraction | Decimal):  # equal to other numbers, by value
