@@ -14,8 +14,10 @@ from huggingface_hub import constants
 
 from leyden.cli.main import run
 from leyden.errors import ConfigError, EngineError
+from leyden.evals.boxes import last_boxed, last_boxes
 from leyden.evals.code_tests import PRELUDE, read_tests
-from leyden.evals.problems import benchmark_values, last_boxed, last_boxes, read_problems
+from leyden.evals.own_files import benchmark_values
+from leyden.evals.problems import read_problems
 from leyden.recipe.benchmarks import Benchmark, known_benchmarks
 from leyden.recipe.toml import validate
 from leyden.sandbox.inside.values import decode

@@ -142,7 +142,7 @@ class Evaluate:
         run_stage(Path(self.place), EVALUATE)
 
     def _benchmark(self, text: str) -> dict[str, Any]:
-        from leyden.evals.problems import benchmark_values
+        from leyden.evals.own_files import benchmark_values
 
         values = benchmark_values(text)
         given = {

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from leyden.errors import ConfigError, LeydenError
+from leyden.evals.boxes import last_boxed
 from leyden.evals.judge import Checker, is_right
 from leyden.evals.literals import said_values, same_literal
-from leyden.evals.problems import last_boxed
 from leyden.evals.verdict import final_part
 from leyden.recipe.benchmarks import BUILT_IN_GRADERS
 

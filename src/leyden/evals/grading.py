@@ -20,7 +20,7 @@ from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
 
 SOURCES = (
     "maths.py", "math_answer.py", "math_exact.py", "math_numbers.py", "math_sets.py",
-    "math_text.py", "problems.py", "extract.py", "fences.py",
+    "math_text.py", "boxes.py", "problems.py", "extract.py", "fences.py",
     "programs.py", "asserts.py", "judge.py", "evalplus.py", "verdict.py",
 )  # fmt: skip
 MATH_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")

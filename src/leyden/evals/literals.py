@@ -4,7 +4,7 @@ import ast
 import re
 import warnings
 
-from leyden.evals.problems import last_boxed
+from leyden.evals.boxes import last_boxed
 
 MARKED = re.compile(r"\[ANSWER\](.*?)\[/ANSWER\]", re.DOTALL)
 FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)

@@ -10,10 +10,10 @@ import re
 import sys
 from collections.abc import Callable
 
+from leyden.evals.boxes import boxes_joined_by_or, last_boxed, last_boxes
 from leyden.evals.math_answer import chosen, hedge, option, said_option, unboxed
 from leyden.evals.math_exact import differ, number, same_float
 from leyden.evals.math_text import both_signs, in_base, plain, respell
-from leyden.evals.problems import boxes_joined_by_or, last_boxed, last_boxes
 from leyden.evals.verdict import RIGHT, UNPARSED, WRONG, Verdict, final_part
 
 WORKER_MEMORY = 6 * 2**30  # bytes of address space: an absurd power ends as a MemoryError

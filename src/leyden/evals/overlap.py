@@ -14,7 +14,8 @@ from pathlib import Path
 from leyden.data.sources import Prompt, read_prompts
 from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
-from leyden.evals.problems import Problem, benchmark_values, read_problems
+from leyden.evals.own_files import benchmark_values
+from leyden.evals.problems import Problem, read_problems
 from leyden.recipe.benchmarks import Benchmark
 from leyden.recipe.sampling import PromptFile
 from leyden.recipe.toml import load_recipe, validate

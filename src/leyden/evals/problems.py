@@ -1,20 +1,17 @@
 """Read a benchmark's problems, with their answers or tests, from a file or the Hub."""
 
 import datetime
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from leyden.data.sources import Prompt, find_field, scalar, take, text_id, written
 from leyden.data.tables import Row, files_of, read_rows
 from leyden.errors import ConfigError
+from leyden.evals.boxes import last_boxed
 from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
-from leyden.recipe.benchmarks import Benchmark, Fields, Problems, known_benchmarks
+from leyden.recipe.benchmarks import Benchmark, Fields, Problems
 
-BOX_OR_BRACE = r"\\(?:boxed|fbox)\s*\{|\\boxed\s*([0-9A-Za-z])|\\[{}\\]|[{}]"
-BETWEEN_BOXES = r"[\s$.,;&\\()]*(?:\\text\{)?\s*(?:and|or)?\s*\}?[\s$,\\()]*"
-OR_BETWEEN_BOXES = r"(?i)[\s$,.\\)(]*or[\s$,.\\)(]*"
 NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
 
 
@@ -112,51 +109,6 @@ def _answer(row: Row, source: Problems, where: str) -> str:
     return text
 
 
-def last_boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{...}`` or ``\\fbox{...}`` that is not empty."""
-    boxes = _boxes(text)
-    return boxes[-1][2] if boxes else None
-
-
-def last_boxes(text: str) -> list[str]:
-    """The contents of the last box and of those before it that only "and" or commas separate."""
-    return _last_run(text, BETWEEN_BOXES)
-
-
-def boxes_joined_by_or(text: str) -> list[str]:
-    """The contents of the last boxes where "or" stands between them: an answer that hedges."""
-    run = _last_run(text, OR_BETWEEN_BOXES)
-    return run if len(run) > 1 else []
-
-
-def _last_run(text: str, between: str) -> list[str]:
-    """The contents of the last box and of those before it, with no other text than ``between``."""
-    boxes = _boxes(text)
-    run = boxes[-1:]
-    for box in reversed(boxes[:-1]):
-        if not re.fullmatch(between, text[box[1] : run[0][0]]):
-            break
-        run.insert(0, box)
-    return [content for _, _, content in run]
-
-
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of every whole box that is not empty, in order."""
-    boxes, open_braces = [], []
-    for match in re.finditer(BOX_OR_BRACE, text):
-        if match[0] == "}":
-            start, inside = open_braces.pop() if open_braces else (None, 0)
-            if start is not None and (content := text[inside : match.start()]).strip():
-                boxes.append((start, match.end(), content))
-        elif match[0] == "{":
-            open_braces.append((None, 0))
-        elif match[0].endswith("{") and len(match[0]) > 2:
-            open_braces.append((match.start(), match.end()))
-        elif match[1]:
-            boxes.append((match.start(), match.end(), match[1]))
-    return sorted(boxes)
-
-
 def _asked(question: str, row: Row, instruction: str) -> str:
     """The instruction around the question, unless the question already holds it."""
     before, _, after = instruction.partition("{prompt}")
@@ -195,40 +147,3 @@ def _in_window(row: Row, source: Problems, where: str) -> bool:
         ) from error
     first, last = source.first_date or "0001-01-01", source.last_date or "9999-12-31"
     return datetime.date.fromisoformat(first) <= day <= datetime.date.fromisoformat(last)
-
-
-def benchmark_values(text: str) -> Row:
-    """The fields of a benchmark that a command line calls ``NAME``, ``NAME=FILE`` or ``FILE``.
-
-    NAME is a known benchmark. FILE alone is JSON lines with ``prompt``, and ``answer`` or
-    ``tests``.
-    """
-    name, equals, file = text.rpartition("=")
-    if equals and name in known_benchmarks():
-        return {"name": name, "problems": {"file": file}}
-    if equals and Path(file).is_file():
-        return {"name": name, **own_values(Path(file))}
-    if text in known_benchmarks():
-        return {"name": text}
-    path = Path(text)
-    if not path.is_file():
-        raise ConfigError(
-            f"{text}: neither a known benchmark nor a file",
-            hint=f"known are {', '.join(known_benchmarks())}; or give FILE, or NAME=FILE",
-        )
-    stem = re.sub(r"[^a-z0-9_-]+", "-", path.name.partition(".")[0].lower()).strip("-_")
-    return {"name": stem or "own", **own_values(path)}
-
-
-def own_values(path: Path) -> Row:
-    """The fields of a benchmark for a user's own file, by those of its first row."""
-    _, row = next(iter(read_rows(path)), (0, {}))
-    problems: Row = {
-        "file": str(path),
-        "prompt_field": ("prompt", "question", "problem"),
-    }
-    if "id" in row:
-        problems["id_field"] = "id"
-    if "answer" in row:
-        return {"problems": problems | {"answer_field": "answer"}}
-    return {"grader": "code", "problems": problems}
