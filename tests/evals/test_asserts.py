@@ -4,9 +4,9 @@
 import pytest
 
 from conftest import BACKEND, needs_bubblewrap
-from leyden.evals.asserts import FORGEABLE, names_of_program
+from leyden.evals.asserts import names_of_program
 from leyden.evals.programs import expect, grade_program
-from leyden.evals.verdict import RIGHT, WRONG
+from leyden.evals.verdict import FORGEABLE, RIGHT, WRONG
 from leyden.sandbox.client import Limits, Sandbox
 
 pytestmark = needs_bubblewrap

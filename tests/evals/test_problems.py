@@ -17,7 +17,7 @@ from leyden.errors import ConfigError, EngineError
 from leyden.evals.boxes import last_boxed, last_boxes
 from leyden.evals.code_tests import PRELUDE, read_tests
 from leyden.evals.own_files import benchmark_values
-from leyden.evals.problems import read_problems
+from leyden.evals.problems import labels_of, read_problems
 from leyden.recipe.benchmarks import Benchmark, known_benchmarks
 from leyden.recipe.toml import validate
 from leyden.sandbox.inside.values import decode
@@ -295,3 +295,60 @@ def test_the_schema_knows_evaluate(capsys):
     assert run(["config", "--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert {"Benchmark", "Problems", "HubFiles", "SandboxLimits"} <= schema["$defs"].keys()
+
+
+CRUX = {
+    "id": "sample_0",
+    "code": "def f(xs):\n    return xs[::-1]",
+    "input": "[1, {}]",
+    "output": "[{}, 1]",
+}
+CONTEST = {
+    "name": "1575_A", "description": "Print the sum.", "difficulty": 7,
+    "public_tests": {"input": ["1 2\n"], "output": ["3\n"]},
+    "private_tests": {"input": [], "output": []},
+    "generated_tests": {"input": ["2 2\n"], "output": ["4\n"]},
+}  # fmt: skip
+OWN = [  # a row, the grader that fits, and words of the sentence that says why
+    (CRUX, "literal", "as CRUXEval"),
+    (CONTEST, "code", "by the tests in 'public_tests'"),
+    ({"question": "Capital of France?", "answer": "Paris"}, "exact", "such as 'Paris'"),
+    ({"prompt": "1 + 1", "answer": "2"}, "math", "1 of 1 answers are mathematics"),
+    ({"problem": "x?", "solution": "$\\boxed{x}$"}, "math", "are mathematics"),
+    ({"prompt": "f(1)", "answer": "(1, 'a')"}, "literal", "are Python values"),
+    ({"prompt": "Which?", "answer": "B"}, "math", "are mathematics"),
+    ({"prompt": "Is it?", "answer": "yes"}, "exact", "such as 'yes'"),
+]
+
+
+@pytest.mark.parametrize(("row", "grader", "why"), OWN)
+def test_a_file_alone_is_graded_by_what_fits_it_and_the_run_says_so(row, grader, why, tmp_path):
+    told: list[str] = []
+    path = write(tmp_path / "own.jsonl", [row])
+    benchmark = validate(Benchmark, benchmark_values(str(path), told.append), source="test")
+    assert benchmark.grader == grader and why in told[0]
+    (problem,) = read_problems(benchmark)
+    if row is CRUX:
+        assert problem.id == "sample_0" and problem.answer == "[{}, 1]"
+        assert "`f([1, {}])` return?" in problem.text and row["code"] in problem.text
+    if row is CONTEST:
+        assert problem.row["tests"]["cases"] == [["1 2\n", "3\n"], ["2 2\n", "4\n"]]
+        assert "standard input" in problem.text
+
+
+def test_greedy_decoding_takes_one_sample_unless_more_are_asked_for():
+    greedy = {"name": "aime24", "temperature": 0}
+    assert Benchmark.model_validate(greedy | {"temperature": 0.0}).samples_per_prompt == 1
+    asked = greedy | {"temperature": 0.0, "samples_per_prompt": 4}
+    assert Benchmark.model_validate(asked).samples_per_prompt == 4
+    assert Benchmark.model_validate({"name": "aime24"}).samples_per_prompt == 32
+
+
+def test_what_kind_a_problem_is_of_is_kept_beside_its_answer(tmp_path):
+    row = {"problem": "1+1", "answer": "2", "subject": "Algebra", "level": 3, "type": None}
+    (problem,) = read_problems(known("math-500", write(tmp_path / "m.jsonl", [row])))
+    assert labels_of(problem.row) == {"subject": "Algebra", "level": "3"}
+    (problem,) = read_problems(
+        known("math-500", write(tmp_path / "m.jsonl", [row | {"level": ""}]))
+    )
+    assert labels_of(problem.row) == {"subject": "Algebra"}

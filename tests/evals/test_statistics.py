@@ -14,11 +14,12 @@ from leyden.evals.statistics import (
     mean_interval,
     paired_difference,
     pass_at,
+    sampling_error,
     student,
     wilson_interval,
 )
 from leyden.evals.summary import sizes, summarise
-from leyden.evals.verdict import RIGHT, TRUNCATED, UNPARSED, WRONG, Verdict
+from leyden.evals.verdict import FORGEABLE, RIGHT, TRUNCATED, UNPARSED, WRONG, Verdict
 
 OUTCOME_LISTS = st.lists(st.booleans(), min_size=1, max_size=9)
 
@@ -156,3 +157,59 @@ def test_a_summary_counts_what_is_not_right_apart():
 def test_programs_have_no_majority():
     tally = summarise({"bench/1": [Verdict(RIGHT), Verdict(WRONG)]})
     assert tally.majority is None
+
+
+def test_the_sampling_error_is_the_spread_of_new_samples_of_the_same_problems():
+    """Against simulation: the standard deviation of avg@k when the same problems are answered
+    again."""
+    rng = np.random.default_rng(0)
+    rates, k = rng.beta(0.5, 0.5, 40), 8
+    again = [rng.random((len(rates), k)) < rates[:, None] for _ in range(4000)]
+    means = np.array([right.mean() for right in again])
+    estimated = [sampling_error(right.tolist()) or 0.0 for right in again[:400]]
+    assert np.sqrt(np.mean(np.square(estimated))) == pytest.approx(means.std(), rel=0.05)
+    assert sampling_error([[True], [False]]) is None
+    assert sampling_error([[True, True], [False, False]]) == 0
+
+
+@pytest.mark.parametrize("comparisons", [1, 8])
+def test_of_many_arms_that_are_no_better_few_look_better(comparisons):
+    """Corrected intervals exclude zero for any of eight equal arms in at most 1 of 20 cases."""
+    rng = np.random.default_rng(1)
+    cases, false = 60, 0
+    for case in range(cases):
+        rates = rng.beta(1, 1, 60)
+
+        def answered(rates=rates) -> dict[str, list[bool]]:
+            right = rng.random((len(rates), 4)) < rates[:, None]
+            return {str(i): row.tolist() for i, row in enumerate(right)}
+
+        base = answered()
+        intervals = [
+            paired_difference(answered(), base, seed=case, comparisons=comparisons)[1]
+            for _ in range(8)
+        ]
+        false += any(low > 0 or high < 0 for low, high in intervals)
+    assert false <= 6 if comparisons == 8 else false > 6, false
+
+
+def test_accuracies_are_told_by_what_rows_say_of_problems():
+    right, wrong = [Verdict(RIGHT), Verdict(RIGHT)], [Verdict(WRONG), Verdict(RIGHT)]
+    labels = {
+        "a": {"level": "Level 2", "name": "x"},
+        "b": {"level": "Level 10", "name": "y"},
+        "c": {"level": "Level 2", "name": "x"},
+    }
+    tally = summarise({"a": right, "b": wrong, "c": wrong}, labels)
+    level = tally.groups["level"]
+    assert list(level) == ["Level 2", "Level 10"]
+    assert (level["Level 2"].problems, level["Level 2"].accuracy.value) == (2, 0.75)
+    assert level["Level 10"].accuracy.value == 0.5
+    assert summarise({"a": right}, labels).groups == {}, "one value tells nothing apart"
+    many = {str(i): {"name": str(i)} for i in range(99)}
+    assert summarise({str(i): right for i in range(99)}, many).groups == {}, "names are no kinds"
+
+
+def test_programs_that_could_be_forged_are_counted():
+    tally = summarise({"a": [Verdict(RIGHT, why=FORGEABLE), Verdict(RIGHT)]})
+    assert tally.forgeable == 1

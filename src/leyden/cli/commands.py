@@ -144,7 +144,7 @@ class Evaluate:
     def _benchmark(self, text: str) -> dict[str, Any]:
         from leyden.evals.own_files import benchmark_values
 
-        values = benchmark_values(text)
+        values = benchmark_values(text, screen.print_line)
         given = {
             "samples_per_prompt": self.samples,
             "max_new_tokens": self.max_new_tokens,

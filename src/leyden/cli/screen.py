@@ -151,7 +151,7 @@ def print_status(status: RunStatus) -> None:
     for sentence in status.changed.values():
         print_line(f"warning: {sentence}")
     for model, benchmarks in status.results.items():
-        for sentence in _not_graded(model, {name: one.result for name, one in benchmarks.items()}):
+        for sentence in notes(model, {name: one.result for name, one in benchmarks.items()}):
             print_line(sentence)
     print_line(f"one teacher: {status.teacher_consistency}")
     for name, splits in status.overlap.items():
@@ -211,21 +211,40 @@ def _accuracy(result: BenchmarkResult) -> str:
 NOT_RIGHT = ("wrong", "unparsed", "truncated")
 
 
-def _not_graded(model: str, results: Mapping[str, BenchmarkResult]) -> list[str]:
-    """A sentence for each benchmark with samples that the machine kept from being judged."""
-    return [
-        f"warning: {model} on {name}: {result.not_graded:,} of {result.samples:,} samples were not "
-        "graded, for want of memory; they count as not right. The same command grades them again"
-        for name, result in results.items()
-        if result.not_graded
-    ]
+def notes(model: str, results: Mapping[str, BenchmarkResult]) -> list[str]:
+    """A sentence for each benchmark with samples that the machine kept from being judged, and for
+    each with programs that were judged where they could have forged it."""
+    sentences = []
+    for name, result in results.items():
+        if result.not_graded:
+            sentences.append(
+                f"warning: {model} on {name}: {result.not_graded:,} of {result.samples:,} samples "
+                "were not graded, for want of memory; they count as not right. The same command "
+                "grades them again"
+            )
+        if result.forgeable:
+            sentences.append(
+                f"note: {model} on {name}: {result.forgeable:,} of {result.right:,} right programs "
+                "were tested in their own process, as their tests need its objects; such a test "
+                "can be forged"
+            )
+    return sentences
 
 
 def print_results(results: Results) -> None:
     """One model's benchmarks, a row each."""
     table = Table(title="95% intervals over problems", title_justify="left")
     table.add_column("benchmark")
-    for name in ("problems", "k", "avg@k", "pass@k", "maj@k", " / ".join(NOT_RIGHT), "tokens"):
+    for name in (
+        "problems",
+        "k",
+        "avg@k",
+        "sampling",
+        "pass@k",
+        "maj@k",
+        " / ".join(NOT_RIGHT),
+        "tokens",
+    ):
         table.add_column(name, justify="right")
     for name, result in results.benchmarks.items():
         k = str(result.samples_per_problem)
@@ -234,6 +253,7 @@ def print_results(results: Results) -> None:
             f"{result.problems:,}",
             k,
             _accuracy(result),
+            "-" if result.sampling_error is None else f"\u00b1{196 * result.sampling_error:.1f}",
             _share(result.pass_at[k]),
             _share(result.majority) if result.majority else "-",
             " / ".join(f"{count:,}" for count in (result.wrong, result.unparsed, result.truncated)),
@@ -241,8 +261,26 @@ def print_results(results: Results) -> None:
         )
     console = Screen(highlight=False)
     console.print(table)
-    for sentence in _not_graded("this model", results.benchmarks):
+    for name, result in results.benchmarks.items():
+        for field in result.groups:
+            console.print(_groups(name, field, result))
+    for sentence in notes("this model", results.benchmarks):
         print_line(sentence)
+
+
+def _groups(benchmark: str, field: str, result: BenchmarkResult) -> Table:
+    table = Table(title=f"{benchmark} by {field}", title_justify="left")
+    table.add_column(field)
+    for column in ("problems", "avg@k"):
+        table.add_column(column, justify="right")
+    for value, group in result.groups[field].items():
+        table.add_row(visible(value), f"{group.problems:,}", _interval(group.accuracy))
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    value, low, high = (100 * x for x in estimate)
+    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
 
 
 def _share(estimate: Estimate) -> str:

@@ -16,7 +16,6 @@ from leyden.sandbox.client import Ended, Limits, Sandbox
 Tests = dict[str, Any]
 ROUNDS = 4  # of tests whose calls depend on earlier answers
 BRANCHES = (ast.If, ast.IfExp, ast.While, ast.Try, ast.BoolOp)
-FORGEABLE = "all its tests pass, in a process that the program could forge"
 
 
 def names_of_program(tests: Tests) -> list[str]:

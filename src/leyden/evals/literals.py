@@ -40,6 +40,11 @@ def _readings(place: str) -> list[str]:
     return [bare, bare.rstrip(".").strip("`* "), compared, compared.rstrip(".").strip("`* ")]
 
 
+def is_literal(text: str) -> bool:
+    """Whether a text is a Python value."""
+    return _read(text) is not None
+
+
 def same_literal(text: str, answer: str) -> bool:
     """Whether two texts are the same Python value; a text that is none is compared as text."""
     value, expected = _read(text), _read(answer)

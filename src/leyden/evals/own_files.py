@@ -1,24 +1,43 @@
 """Benchmarks that a command line names: known ones, and files of the user's."""
 
 import re
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from leyden.data.sources import ANSWER_NAMES, PROMPT_NAMES, find_field
 from leyden.data.tables import Row, read_rows
 from leyden.errors import ConfigError
+from leyden.evals.code_tests import READERS
+from leyden.evals.literals import is_literal
 from leyden.recipe.benchmarks import known_benchmarks
 
+LOOKED_AT = 200  # rows, to see what a file holds
+QUESTIONS = (*PROMPT_NAMES, "question_content", "description")
+IDS = ("id", "task_id", "question_id", "unique_id")
+MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^_<>]|^\W*[A-Za-z]\W*$")
+CRUXEVAL: Row = {  # predict the output. Source: Gu et al. 2024 (arXiv 2401.03065)
+    "prompt_field": "code",
+    "answer_field": "output",
+    "instruction": "Here is a Python function.\n\n```python\n{prompt}\n```\n\nWhich value does "
+    "`f({row.input})` return? Think first if you like, then write the value as a Python literal "
+    "between [ANSWER] and [/ANSWER].",
+}
+Tell = Callable[[str], None]
 
-def benchmark_values(text: str) -> Row:
+
+def benchmark_values(text: str, tell: Tell = lambda sentence: None) -> Row:
     """The fields of a benchmark that a command line calls ``NAME``, ``NAME=FILE`` or ``FILE``.
 
-    NAME is a known benchmark. FILE alone is JSON lines with ``prompt``, and ``answer`` or
-    ``tests``.
+    NAME is a known benchmark. FILE alone is read by the fields that its rows have; ``tell`` gets a
+    sentence with the grader that fits them, and why.
     """
     name, equals, file = text.rpartition("=")
     if equals and name in known_benchmarks():
         return {"name": name, "problems": {"file": file}}
     if equals and Path(file).is_file():
-        return {"name": name, **own_values(Path(file))}
+        return {"name": name, **own_values(Path(file), tell)}
     if text in known_benchmarks():
         return {"name": text}
     path = Path(text)
@@ -28,18 +47,44 @@ def benchmark_values(text: str) -> Row:
             hint=f"known are {', '.join(known_benchmarks())}; or give FILE, or NAME=FILE",
         )
     stem = re.sub(r"[^a-z0-9_-]+", "-", path.name.partition(".")[0].lower()).strip("-_")
-    return {"name": stem or "own", **own_values(path)}
+    return {"name": stem or "own", **own_values(path, tell)}
 
 
-def own_values(path: Path) -> Row:
-    """The fields of a benchmark for a user's own file, by those of its first row."""
-    _, row = next(iter(read_rows(path)), (0, {}))
-    problems: Row = {
-        "file": str(path),
-        "prompt_field": ("prompt", "question", "problem"),
-    }
-    if "id" in row:
-        problems["id_field"] = "id"
-    if "answer" in row:
-        return {"problems": problems | {"answer_field": "answer"}}
-    return {"grader": "code", "problems": problems}
+def own_values(path: Path, tell: Tell) -> Row:
+    """The fields of a benchmark for a user's own file, by those of its first rows."""
+    rows = [row for _, row in islice(read_rows(path), LOOKED_AT)]
+    row = rows[0] if rows else {}
+    place: Row = {"file": str(path), **_id_field(row)}
+    if row.keys() >= {"code", "input", "output"}:
+        tell(f"{path}: has code, input and output, as CRUXEval: graded as a Python value")
+        return {"grader": "literal", "problems": CRUXEVAL | place}
+    questions = tuple(name for name in QUESTIONS if find_field(row, name) is not None)
+    place["prompt_field"] = questions or "prompt"
+    answers = tuple(name for name in ANSWER_NAMES if find_field(row, name) is not None)
+    tests = next((name for name in READERS if row.get(name) not in (None, "")), None)
+    if tests or not answers:  # without either, the reader says what is missing
+        if tests:
+            tell(f"{path}: graded by running programs, by the tests in {tests!r}")
+        if "prompt" not in row:  # a prompt of the user's says itself how to answer
+            place["instruction"] = known_benchmarks()["livecodebench-v6"]["problems"]["instruction"]
+        return {"grader": "code", "problems": place}
+    grader, why = fitting_grader([find_field(one, answers[0]) for one in rows])
+    tell(f"{path}: graded by {grader}, as {why}")
+    return {"grader": grader, "problems": place | {"answer_field": answers}}
+
+
+def _id_field(row: Row) -> Row:
+    return next(({"id_field": name} for name in IDS if name in row), {})
+
+
+def fitting_grader(answers: list[Any]) -> tuple[str, str]:
+    """The grader that fits the answers of a benchmark, and why, for people."""
+    texts = [str(answer).strip() for answer in answers if answer is not None]
+    words = [text for text in texts if not MATHEMATICS.search(text)]
+    values = [text for text in texts if is_literal(text) and text[:1] in "[({'\""]
+    first = f"such as {(words or values or [''])[0][:40]!r}"
+    if values and all(map(is_literal, texts)):
+        return "literal", f"all {len(texts):,} answers are Python values, {first}"
+    if words and 2 * len(words) > len(texts):
+        return "exact", f"{len(words):,} of {len(texts):,} answers are no mathematics, {first}"
+    return "math", f"{len(texts) - len(words):,} of {len(texts):,} answers are mathematics"

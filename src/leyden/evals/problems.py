@@ -1,6 +1,7 @@
 """Read a benchmark's problems, with their answers or tests, from a file or the Hub."""
 
 import datetime
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from leyden.evals.code_tests import read_tests
 from leyden.models.hub import hub_files
 from leyden.recipe.benchmarks import Benchmark, Fields, Problems
 
+OF_ROW = re.compile(r"\{row\.([\w.]+)\}")
+LABELS = "labels"  # of a problem whose row is not kept
+KINDS = ("subject", "level", "difficulty", "category", "type", "topic", "domain", "platform")
 NUM_EXAMPLES = 3  # asserts that a prompt shows; MBPP's own prompt shows as many
 
 
@@ -67,15 +71,21 @@ def _problem(row: Row, benchmark: Benchmark, where: str) -> Problem:
     name = text_id(question)
     if source.id_field:
         name = scalar(row, _field(row, source.id_field, where), where)
-    kept = {
-        "code": lambda: {"tests": read_tests(row, where)},
-        "math": dict,
-        "exact": dict,
-        "literal": dict,
-    }
-    content = kept.get(benchmark.grader, lambda: row)()
-    text = _asked(question, row, source.instruction)
+    content: Row = {} if benchmark.grader in ("math", "exact", "literal") else row
+    if benchmark.grader == "code":
+        content = {"tests": read_tests(row, where)}
+    if content is not row and (labels := labels_of(row)):
+        content[LABELS] = labels
+    text = _asked(question, row, source.instruction, where)
     return Problem(name, text, answer, content, question=question)
+
+
+def labels_of(row: Row) -> dict[str, str]:
+    """The fields of a row that say of which kind a problem is, as texts."""
+    kept = row.get(LABELS)
+    fields = kept if isinstance(kept, dict) else {name: row.get(name) for name in KINDS}
+    scalars = {k: v for k, v in fields.items() if isinstance(v, str | int | float) and v != ""}
+    return {name: str(value) for name, value in scalars.items()}
 
 
 def _field(row: Row, names: Fields, where: str) -> str:
@@ -109,8 +119,10 @@ def _answer(row: Row, source: Problems, where: str) -> str:
     return text
 
 
-def _asked(question: str, row: Row, instruction: str) -> str:
+def _asked(question: str, row: Row, instruction: str, where: str) -> str:
     """The instruction around the question, unless the question already holds it."""
+    for name in dict.fromkeys(OF_ROW.findall(instruction)):
+        instruction = instruction.replace(f"{{row.{name}}}", scalar(row, name, where))
     before, _, after = instruction.partition("{prompt}")
     if after.strip() and "{" not in after.replace("{}", "") and after.strip() in question:
         return question

@@ -6,11 +6,11 @@ import signal
 from dataclasses import replace
 from typing import Any
 
-from leyden.evals.asserts import FORGEABLE, judge_apart, recorded_calls
+from leyden.evals.asserts import judge_apart, recorded_calls
 from leyden.evals.evalplus import same_result
 from leyden.evals.extract import extract_program
 from leyden.evals.judge import EXACT, Judge
-from leyden.evals.verdict import NOT_GRADED, RIGHT, UNPARSED, WRONG, Verdict
+from leyden.evals.verdict import FORGEABLE, NOT_GRADED, RIGHT, UNPARSED, WRONG, Verdict
 from leyden.sandbox.client import Ended, Limits, Sandbox
 from leyden.sandbox.inside.values import decode, encode
 from leyden.sandbox.memory import wait_for_memory

@@ -29,6 +29,13 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Group(NamedTuple):
+    """The accuracy on some of a benchmark's problems, with its 95% interval."""
+
+    problems: int
+    accuracy: Estimate
+
+
 @dataclass(frozen=True)
 class Tally:
     """A benchmark's verdicts summed up. Shares are in [0, 1]."""
@@ -54,6 +61,13 @@ class Tally:
     not_graded: int = field(default=0, kw_only=True)
     """Samples that the machine kept from being judged; none of the accuracies counts them as
     right."""
+
+    forgeable: int = field(default=0, kw_only=True)
+    """Right programs whose tests ran in their own process, where they could have been forged."""
+    sampling_error: float | None = field(default=None, kw_only=True)
+    """The standard error of the accuracy from sampling alone; None with one sample each."""
+    groups: dict[str, dict[str, Group]] = field(default_factory=dict, kw_only=True)
+    """Field, such as subject or level -> value -> the accuracy on its problems."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +148,17 @@ def read_results(folder: Path) -> Results:
     return results
 
 
-def difference(first: BenchmarkResult, second: BenchmarkResult) -> Estimate | None:
+def difference(
+    first: BenchmarkResult, second: BenchmarkResult, *, comparisons: int = 1
+) -> Estimate | None:
     """Accuracy of ``first`` minus ``second``, paired over the problems that both answered, the same
-    question under the same name; None where they share none."""
+    question under the same name; None where they share none. Of several ``comparisons``, all
+    intervals hold together."""
     shared = [p for p, asked in first.questions.items() if second.questions.get(p) == asked]
     try:
-        value, (low, high) = paired_difference(_right(first, shared), _right(second, shared))
+        value, (low, high) = paired_difference(
+            _right(first, shared), _right(second, shared), comparisons=comparisons
+        )
     except ValueError:
         return None
     return Estimate(value, low, high)

@@ -9,6 +9,10 @@ OUTCOMES = (RIGHT, WRONG, UNPARSED, TRUNCATED, NOT_GRADED)
 LETTERS = {outcome: outcome[0] for outcome in OUTCOMES}  # how results keep every sample's
 
 
+# Tests that need a program's own objects run in its process.
+FORGEABLE = "all its tests pass, in a process that the program could forge"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """An ``outcome`` of OUTCOMES. Only ``right`` counts; the others are told apart.

@@ -43,15 +43,21 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """A model on a benchmark. ``difference`` is to the reference policy, paired over problems."""
+    """A model on a benchmark. ``difference`` is to the reference policy, paired over problems.
+
+    Where several arms are compared with it, the intervals of all ``corrected`` differences hold
+    together in 95% of cases.
+    """
 
     result: BenchmarkResult
     difference: Estimate | None = None
+    corrected: Estimate | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, without the outcome of every problem."""
         values = {k: v for k, v in asdict(self.result).items() if k not in PER_PROBLEM}
-        return values if self.difference is None else values | {"difference": self.difference}
+        compared = {"difference": self.difference, "corrected": self.corrected}
+        return values | {name: one for name, one in compared.items() if one is not None}
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def run_status(graph: Graph) -> RunStatus:
             if graph.of_stage(name)
         ],
         jobs=list(jobs.values()),
-        results=_model_results(evaluations),
+        results=_model_results(evaluations, graph.run.arms()),
         divergence=_divergences(evaluations),
         overlap=_overlaps(graph),
         costs=arm_costs(graph),
@@ -164,7 +170,7 @@ def _together(name: str, jobs: Sequence[JobStatus]) -> JobStatus:
 
 def model_results(graph: Graph) -> dict[str, dict[str, ModelResult]]:
     """Model -> benchmark -> result, of every finished evaluation."""
-    return _model_results(_evaluations(graph, changed_jobs(graph)))
+    return _model_results(_evaluations(graph, changed_jobs(graph)), graph.run.arms())
 
 
 def divergences(graph: Graph) -> dict[str, Divergence]:
@@ -198,20 +204,25 @@ def _divergences(evaluations: dict[str, Results]) -> dict[str, Divergence]:
     return {model: r.divergence for model, r in evaluations.items() if r.divergence is not None}
 
 
-def _model_results(evaluations: dict[str, Results]) -> dict[str, dict[str, ModelResult]]:
-    base = evaluations.get(REFERENCE)
-    return {
-        model: {
-            name: ModelResult(
-                result,
-                difference(result, base.benchmarks[name])
-                if base is not None and model != REFERENCE
-                else None,
-            )
-            for name, result in results.benchmarks.items()
+def _model_results(
+    evaluations: dict[str, Results], arms: Collection[str]
+) -> dict[str, dict[str, ModelResult]]:
+    base, compared = evaluations.get(REFERENCE), len([m for m in evaluations if m in arms])
+    results: dict[str, dict[str, ModelResult]] = {}
+    for model, measured in evaluations.items():
+        many = compared if model in arms else 1
+        results[model] = {
+            name: _compared(result, base.benchmarks[name], many)
+            if base is not None and model != REFERENCE
+            else ModelResult(result)
+            for name, result in measured.benchmarks.items()
         }
-        for model, results in evaluations.items()
-    }
+    return results
+
+
+def _compared(result: BenchmarkResult, base: BenchmarkResult, comparisons: int) -> ModelResult:
+    corrected = difference(result, base, comparisons=comparisons) if comparisons > 1 else None
+    return ModelResult(result, difference(result, base), corrected)
 
 
 def _overlaps(graph: Graph) -> dict[str, dict[str, int]]:

@@ -9,7 +9,12 @@ from leyden.pipeline.forecast import Forecast, Sizes, forecast, sizes_of
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import Graph
 from leyden.run.stage import PROBLEMS, PROMPTS, Job
-from leyden.stages.prompts import remarks, render_problems, render_prompts
+from leyden.stages.prompts import (
+    grader_remarks,
+    remarks,
+    render_problems,
+    render_prompts,
+)
 
 
 class Foresight(NamedTuple):
@@ -47,6 +52,7 @@ def read_inputs(graph: Graph, jobs: Collection[Job], sizes: Sizes) -> Iterator[s
         sizes |= sizes_of(problems)
         if problems:
             yield f"problems: {_described(problems)}"
+            yield from grader_remarks(recipe, problems)
         for benchmark in recipe.evaluate.benchmarks:
             if benchmark.name not in here and benchmark.problems.hub is not None:
                 place = benchmark.problems.hub.repo

@@ -57,8 +57,8 @@ class Problems(Section):
     instruction: str = "{prompt}"
     """The text for the model, around ``{prompt}``. For code also ``{examples}``, the asserts of a
     row that its prompt does not show, and ``{starter}``, the row's starter code or a sentence about
-    standard input and output. A prompt that already holds the words after ``{prompt}`` stays as it
-    is."""
+    standard input and output; for all, ``{row.NAME}``, another field of the row. A prompt that
+    already holds the words after ``{prompt}`` stays as it is."""
     date_field: str | None = None
     """The field that holds a problem's date, as ``2025-02-01...``."""
     first_date: str | None = None
@@ -94,7 +94,7 @@ class Benchmark(Sampling):
     """``math`` (math-verify), ``code`` (tests in the sandbox), ``exact`` (the same text),
     ``literal`` (the same Python value), or ``path/file.py:function`` taking (row, completion)."""
     temperature: NonNegative = 0.6
-    """Softmax temperature of the sampler; 0 = greedy."""
+    """Softmax temperature of the sampler; 0 = greedy, with one sample unless more are asked for."""
     top_p: Fraction = 0.95
     """Nucleus: sample from the smallest set of likeliest tokens whose mass reaches this."""
 
@@ -123,7 +123,11 @@ class Benchmark(Sampling):
     @model_validator(mode="before")
     @classmethod
     def _known_fields(cls, values: Any) -> Any:
-        return _with_tuples(_with_known(values)) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        greedy = values.get("temperature") in (0, 0.0) and "samples_per_prompt" not in values
+        once = {"samples_per_prompt": 1} if greedy else {}  # all samples would be the same
+        return _with_tuples(_with_known(values | once))
 
     @model_validator(mode="after")
     def _rules_are_of_programs(self):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
 from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import digest, grade_completions
+from leyden.evals.problems import LABELS, labels_of
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
 from leyden.evals.verdict import NOT_GRADED, Grade, Verdict
@@ -25,7 +26,7 @@ from leyden.models.load import load_model
 from leyden.models.vocabulary import continuation_text, load_tokenizer
 from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
-from leyden.recipe.benchmarks import Benchmark, Evaluate
+from leyden.recipe.benchmarks import Evaluate
 from leyden.recipe.sampling import Sampling
 from leyden.run.artifacts import open_prompts, prompt_facts, tokenizer_folder
 from leyden.run.fits import check_limits, check_vocabulary
@@ -97,7 +98,10 @@ def evaluate_benchmarks(
         requests = _requests(store, problems, tokenizer)
         path = grades_file(folder, benchmark.name)
         with sampler.progress(f"{sampler.title}, grading", len(store), "completions") as advance:
-            results[benchmark.name] = _grade(store, requests, benchmark, settings, path, advance)
+            verdicts = grade_completions(requests, benchmark, settings, advance=advance)
+        _write_grades(path, store, requests, verdicts)
+        labels = {prompt.id: labels_of(prompt.row) for prompt in asked}
+        results[benchmark.name] = _result(store, requests, verdicts, labels, path)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
     return Measured(results, rows, tokens, seconds)
 
@@ -116,38 +120,41 @@ def _requests(
     ]
 
 
-def _grade(
-    store: Store,
-    requests: list[GradeRequest],
-    benchmark: Benchmark,
-    settings: Evaluate,
-    path: Path,
-    advance: Callable[[int, str], None],
-) -> BenchmarkResult:
-    """Grade every sample, keep the verdicts in ``path``, and sum them up."""
-    verdicts = grade_completions(requests, benchmark, settings, advance=advance)
+def _write_grades(
+    path: Path, store: Store, requests: list[GradeRequest], verdicts: list[Verdict]
+) -> None:
     grades = (
         Grade.of(r.prompt_id, sample, verdict, r.text)
         for r, sample, verdict in zip(requests, store.values("sample"), verdicts, strict=True)
     )
     write_atomic(path, "".join(json.dumps(asdict(grade)) + "\n" for grade in grades).encode())
+
+
+def _result(
+    store: Store,
+    requests: list[GradeRequest],
+    verdicts: list[Verdict],
+    labels: Mapping[str, Mapping[str, str]],
+    grades: Path,
+) -> BenchmarkResult:
     by_problem: dict[str, list[Verdict]] = {}
     for request, verdict in zip(requests, verdicts, strict=True):
         by_problem.setdefault(request.prompt_id, []).append(verdict)
     asked = {request.prompt_id: request.problem for request in requests}
     return BenchmarkResult(
-        **vars(summarise(by_problem)),
+        **vars(summarise(by_problem, labels)),
         questions={name: digest(problem)[:8] for name, problem in asked.items()},
         mean_tokens=store.num_tokens / len(store),
         store=store.fingerprint,
-        grades=hash_file(path),
+        grades=hash_file(grades),
     )
 
 
 def _problem(prompt: RenderedPrompt) -> dict[str, Any]:
     """The problem as a grader gets it: the file's row with ``prompt`` and perhaps ``answer``."""
     answer = {} if prompt.answer is None else {"answer": prompt.answer}
-    return {**prompt.row, "prompt": prompt.text, **answer}
+    row = {name: value for name, value in prompt.row.items() if name != LABELS}
+    return {**row, "prompt": prompt.text, **answer}
 
 
 def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:

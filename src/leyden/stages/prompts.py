@@ -22,6 +22,7 @@ from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
 from leyden.evals.grading import check_graders
 from leyden.evals.overlap import warn_of_overlap
+from leyden.evals.own_files import fitting_grader
 from leyden.evals.problems import read_problems
 from leyden.models.vocabulary import (
     check_same_vocabulary,
@@ -89,8 +90,7 @@ def run_prompts(graph: Graph, intent: Intent) -> Record:
         template=(renderer.before, renderer.after),
     )
     record = _write(run, intent, rendering.prompts, tokenizer)
-    for sentence in remarks(run.recipe, rendering):
-        logging.getLogger(__name__).warning("%s", sentence)
+    _warn(remarks(run.recipe, rendering))
     return replace(record, facts=asdict(facts))
 
 
@@ -105,6 +105,7 @@ def run_problems(graph: Graph, intent: Intent) -> Record:
     check_graders(settings)
     rendered = list(render_problems(run, [b.name for b in settings.benchmarks]))
     record = _write(run, intent, rendered, load_tokenizer(run.place(SFT_TEACHER)))
+    _warn(grader_remarks(run.recipe, rendered))
     prompts = open_prompts(graph).values()
     trained = {
         split: [(p.id, p.text) for p in prompts if p.split == split]
@@ -114,6 +115,11 @@ def run_problems(graph: Graph, intent: Intent) -> Record:
         b.name: warn_of_overlap(b.name, read_problems(b), trained) for b in settings.benchmarks
     }
     return replace(record, counts=record.counts | {"overlap": overlap})
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        logging.getLogger(__name__).warning("%s", sentence)
 
 
 def _write(
@@ -186,6 +192,20 @@ def remarks(recipe: Recipe, rendering: Rendering) -> list[str]:
             sentences.append(
                 f"{section}.batch_size = {settings.batch_size:,} is over its {available:,} rows: "
                 f"each step learns every row {settings.batch_size / available:.1f} times"
+            )
+    return sentences
+
+
+def grader_remarks(recipe: Recipe, problems: Collection[RenderedPrompt]) -> list[str]:
+    """Sentences about benchmarks whose answers are not what their grader is for."""
+    sentences = []
+    for benchmark in recipe.evaluate.benchmarks:
+        answers = [p.answer for p in problems if p.split == BENCHMARK + benchmark.name]
+        grader, why = fitting_grader(answers) if answers else ("math", "")
+        if benchmark.grader == "math" != grader:
+            sentences.append(
+                f"benchmark {benchmark.name} is graded as mathematics, and {why}; grader = "
+                f'"{grader}" compares them as what they are'
             )
     return sentences
 
