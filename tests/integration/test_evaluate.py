@@ -287,7 +287,7 @@ def test_long_answers_are_cut_in_the_middle_and_the_page_says_where_the_whole_is
     monkeypatch.setattr(benchmarks, "SHORTEST", 4)
     folder = finished / "run" / "evaluate" / "base"
     (section,) = collect_benchmarks([benchmarks.Evaluated("base", folder)], {}, against="x")
-    completions = [made for p in section.problems["base"] for made in p.completions]
+    completions = [made for one in section.questions for made in one.answers["base"]]
     assert [made.line for made in completions] == list(range(1, 9))
     assert all("characters ..." in made.text for made in completions if not made.whole)
     assert not all(made.whole for made in completions)

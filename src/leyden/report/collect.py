@@ -1,11 +1,12 @@
 """Gather the content of the page from records, metrics and stores; no model is loaded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from leyden.models.vocabulary import load_tokenizer
 from leyden.monitor.diagnosis import best_step
-from leyden.monitor.show import describe
+from leyden.monitor.show import ShownRow, ShownToken, describe
 from leyden.monitor.status import RunStatus, run_status
 from leyden.report.benchmarks import Evaluated, Section, collect_benchmarks
 from leyden.report.charts import histogram, interval_chart
@@ -20,6 +21,7 @@ from leyden.report.parts import (
     ShownCompletion,
     Tail,
 )
+from leyden.report.what_ran import what_ran
 from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.run.graph import Graph
 from leyden.run.layout import SAMPLES
@@ -30,6 +32,7 @@ from leyden.store.reader import is_sealed, open_store
 from leyden.telemetry.metrics import criterion
 
 NUM_COMPLETIONS = 12
+TOKEN_BUDGET = 6000  # tokens with their numbers on a page, about 250 bytes each
 
 
 def collect_run(graph: Graph) -> RunPage:
@@ -39,6 +42,7 @@ def collect_run(graph: Graph) -> RunPage:
     return RunPage(
         name=run.recipe.name,
         root=str(run.root),
+        what=what_ran(graph),
         status=status,
         stages=[s for s in status.stages if STAGES[s.name].artifact != Artifact.PROMPTS],
         total_seconds=sum(job.device_seconds for job in status.jobs),
@@ -78,7 +82,8 @@ def _benchmarks(graph: Graph, status: RunStatus) -> list[Section]:
     models = [Evaluated(model, graph.folder(evaluate(model))) for model in status.results]
     if not models or not run.recipe.evaluate.benchmarks:
         return []
-    return collect_benchmarks(models, open_prompts(graph, PROBLEMS), against=REFERENCE)
+    problems = open_prompts(graph, PROBLEMS)
+    return collect_benchmarks(models, problems, against=REFERENCE, arms=run.arms())
 
 
 def _accuracy(status: RunStatus, colours: dict[str, int]) -> dict[str, str]:
@@ -157,9 +162,19 @@ def _completions(graph: Graph) -> list[ShownCompletion]:
     count = min(NUM_COMPLETIONS, len(ranked))
     picked = [ranked[round(i * (len(ranked) - 1) / max(1, count - 1))] for i in range(count)]
     tokenizer = load_tokenizer(tokenizer_folder(graph))
-    return [
-        ShownCompletion(i, means[i], describe(rollouts[i], scores[i], tokenizer)) for i in picked
-    ]
+    most = max(2, TOKEN_BUDGET // max(1, count))
+    return [_shown(i, means[i], describe(rollouts[i], scores[i], tokenizer), most) for i in picked]
+
+
+def _shown(row: int, mean: float, shown: ShownRow, most: int) -> ShownCompletion:
+    """With at most ``most`` tokens: of a longer one its beginning and its end."""
+    over = len(shown.tokens) - most
+    if over <= 0:
+        return ShownCompletion(row, mean, shown)
+    gap = ShownToken(f" [... {over:,} tokens ...] ", -1, 0.0)
+    half = most // 2
+    tokens = [*shown.tokens[:half], gap, *shown.tokens[half + over :]]
+    return ShownCompletion(row, mean, replace(shown, tokens=tokens), left_out=over)
 
 
 def _tail(graph: Graph) -> Tail | None:

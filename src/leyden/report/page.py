@@ -1,9 +1,13 @@
 """Write the page: one HTML file with everything inline. Text of models is always escaped."""
 
+import hashlib
+from base64 import b64encode
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from leyden.data.prompt_set import RenderedPrompt, read_prompt_set
 from leyden.errors import StoreError
@@ -18,6 +22,7 @@ from leyden.run.run import Run
 from leyden.run.stage import EVALUATE, PROBLEMS, PROMPTS, SFT, Job, distill
 
 CLIP = 5.0  # nats; the advantage at which a token's colour is full
+FULL = 50  # percent of the colour, under which text stays readable
 
 
 def write_report_of(folders: list[Path], out: Path | None) -> Path:
@@ -112,7 +117,11 @@ def _write(template: str, path: Path, **shown: Any) -> Path:
     loader = PackageLoader("leyden", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["colour"] = token_colour
-    page = environment.get_template(template).render(**shown)
+    script = files("leyden.report").joinpath("page.js").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The page may run this script and no other, whatever a model wrote.
+    allowed = {"script": Markup(script), "script_hash": f"sha256-{digest}"}
+    page = environment.get_template(template).render(**allowed, **shown)
     write_atomic(path, page.encode("utf-8", "replace"))  # a model may write half a character
     return path
 
@@ -121,4 +130,4 @@ def token_colour(advantage: float) -> str:
     """CSS background of a token: red where the teacher disagrees, green where it goes further."""
     strength = min(1.0, abs(advantage) / CLIP) ** 0.6
     hue = "var(--bad)" if advantage < 0 else "var(--good)"
-    return f"color-mix(in srgb, {hue} {100 * strength:.0f}%, transparent)"
+    return f"color-mix(in srgb, {hue} {FULL * strength:.0f}%, transparent)"

@@ -49,11 +49,47 @@ class Lengths:
 
 @dataclass(frozen=True)
 class ShownCompletion:
-    """A scored rollout to be shown: its ``row`` and the mean advantage of its tokens."""
+    """A scored rollout to be shown: its ``row``, the mean advantage of its tokens, and how many
+    tokens in its middle are ``left_out``."""
 
     row: int
     mean: float
     shown: ShownRow
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class UsedModel:
+    """A model of the run: its role, the place that the recipe names, and its identity."""
+
+    role: str
+    place: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """What an arm was trained with. Where a stage has begun, the settings are the record's."""
+
+    name: str
+    objective: str
+    learning_rate: float
+    steps: int
+    batch_size: int
+    refresh_every: int
+    kept_step: int | None
+
+
+@dataclass(frozen=True)
+class WhatRan:
+    """What a run is of: models, training, recipe and dates."""
+
+    models: list[UsedModel]
+    arms: list[TrainedArm]
+    seed: int
+    recipe: str
+    finished: list[str]
+    """The times at which its first and last job finished, as ISO texts; empty for old runs."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +115,7 @@ class RunPage:
 
     name: str
     root: str
+    what: WhatRan
     status: RunStatus
     stages: list[JobStatus]
     total_seconds: float

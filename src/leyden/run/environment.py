@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 
 from leyden.provenance.records import package_versions
 from leyden.recipe.schema import Execution
@@ -11,7 +12,7 @@ PACKAGES = ("leyden", "torch", "transformers", "pyarrow", "numpy")
 
 
 def environment_of(execution: Execution) -> dict[str, object]:
-    """Versions, device and threads, for people; never compared. Imports torch."""
+    """Versions, device, threads and the time of day, for people; never compared. Imports torch."""
     import torch
 
     from leyden.models.load import pick_device
@@ -24,6 +25,7 @@ def environment_of(execution: Execution) -> dict[str, object]:
         "dtype": execution.dtype,
         "threads": torch.get_num_threads(),
         "ranks": execution.ranks,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

@@ -1,0 +1,48 @@
+"""What a run is of: its models, how each arm was trained, its recipe, and when it was made."""
+
+from leyden.report.parts import TrainedArm, UsedModel, WhatRan
+from leyden.run.graph import Graph
+from leyden.run.layout import RECIPE
+from leyden.run.run import REFERENCE
+from leyden.run.stage import SFT, distill
+
+
+def what_ran(graph: Graph) -> WhatRan:
+    """From records and the recipe alone."""
+    records = [record for job in graph.jobs if (record := graph.record(job)) is not None]
+    times = sorted(str(r.environment["finished"]) for r in records if "finished" in r.environment)
+    return WhatRan(
+        models=_models(graph),
+        arms=[_arm(graph, name) for name in graph.run.arms()],
+        seed=graph.run.recipe.seed,
+        recipe=(graph.run.root / RECIPE).read_text(encoding="utf-8"),
+        finished=list(dict.fromkeys([*times[:1], *times[-1:]])),
+    )
+
+
+def _models(graph: Graph) -> list[UsedModel]:
+    """Models from outside, each with the identity that records give it; then those made here."""
+    known: dict[str, str] = {}
+    for job in graph.jobs:
+        if (record := graph.record(job)) is not None:
+            known |= {role: identity.digest for role, identity in record.intent.models.items()}
+    used = [UsedModel(role, graph.run.address(role), digest) for role, digest in known.items()]
+    made = {SFT: f"{REFERENCE} (after SFT)"}
+    made |= {distill(name): f"student, arm {name}" for name in graph.run.arms()}
+    for job, role in made.items():
+        if job in graph.jobs and (record := graph.record(job)) is not None:
+            used.append(UsedModel(role, str(job), record.fingerprint))
+    return used
+
+
+def _arm(graph: Graph, name: str) -> TrainedArm:
+    settings, record = graph.run.arms()[name], graph.record(distill(name))
+    return TrainedArm(
+        name,
+        settings.objective,
+        settings.learning_rate,
+        settings.steps,
+        settings.batch_size,
+        settings.refresh_every,
+        None if record is None else record.counts.get("kept_step"),
+    )
