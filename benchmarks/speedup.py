@@ -105,7 +105,7 @@ def trl(run: Run, threads: int, *, steps: int | None = None) -> Seconds:
 
     torch.set_num_threads(threads)
     settings = run.recipe.distill
-    prompts = read_prompts(run.recipe.prompts.opd.file)
+    prompts = read_prompts(run.recipe.prompts.opd.places[0])
     prompts = prompts[: len(prompts) - run.recipe.prompts.heldout]
     reference = run.place(REFERENCE)
     arguments = DistillationConfig(

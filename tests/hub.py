@@ -1,4 +1,4 @@
-"""A Hub on this machine: one model folder, served as the Hub's client asks for it."""
+"""A Hub on this machine: folders of models and data sets, served as the Hub's client asks."""
 
 import hashlib
 import json
@@ -11,15 +11,26 @@ from threading import Thread
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def _listed(file: Path) -> dict[str, object]:
-    content = file.read_bytes()
+def _names(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _listed(folder: Path, name: str) -> dict[str, object]:
+    content = (folder / name).read_bytes()
     oid = hashlib.sha1(content).hexdigest()
-    return {"type": "file", "path": file.name, "oid": oid, "size": len(content)}
+    return {"type": "file", "path": name, "oid": oid, "size": len(content)}
 
 
 @contextmanager
-def local_hub(repos: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``repos`` (id -> folder); gives the address, and the files that were fetched so far."""
+def local_hub(
+    models: dict[str, Path], datasets: dict[str, Path] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve folders by id; gives the address, and the files that were fetched so far."""
+    repos = {f"models/{name}": (name, folder) for name, folder in models.items()}
+    repos |= {
+        f"datasets/{name}": (f"datasets/{name}", folder)
+        for name, folder in (datasets or {}).items()
+    }
     fetched: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,13 +42,13 @@ def local_hub(repos: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
 
         def _answer(self, *, with_body: bool) -> None:
             path = self.path.partition("?")[0]
-            for repo, folder in repos.items():
-                if path.startswith(f"/api/models/{repo}/revision/"):
-                    files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+            for api, (repo, folder) in repos.items():
+                if path.startswith(f"/api/{api}/revision/"):
+                    files = [{"rfilename": name} for name in _names(folder)]
                     about = {"id": repo, "sha": COMMIT, "siblings": files}
                     return self._send(json.dumps(about).encode(), with_body)
-                if path.startswith(f"/api/models/{repo}/tree/"):
-                    listed = [_listed(file) for file in sorted(folder.iterdir())]
+                if path.startswith(f"/api/{api}/tree/"):
+                    listed = [_listed(folder, name) for name in _names(folder)]
                     return self._send(json.dumps(listed).encode(), with_body)
                 name = path.removeprefix(f"/{repo}/resolve/{COMMIT}/")
                 if name != path and (folder / name).is_file():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import MODELS, write_small_recipe
-from hub import local_hub
+from hub import COMMIT, local_hub
 from leyden.cli.main import run
 from leyden.data.render import Renderer
 from leyden.errors import EngineError
@@ -188,10 +188,18 @@ def test_a_dry_run_fetches_no_weights_from_the_hub(tmp_path):
     text = recipe.read_text()
     for name, folder in served.items():
         text = text.replace(str(folder), name)
-    recipe.write_text(text)
+    prompts = tmp_path / "prompts" / "plain"
+    prompts.mkdir(parents=True)
+    for split in ("train", "test"):  # the SFT prompts come from a data set with configurations
+        shutil.copy(MODELS.parent / "prompts/sft.jsonl", prompts / f"{split}-0-of-1.jsonl")
+    local = f'file = "{MODELS.parent / "prompts/sft.jsonl"}"'
+    split = f'revision = "{COMMIT}", config = "plain", split = "train"'
+    place = f'hub = {{ repo = "org/prompts", {split} }}'
+    assert local in text
+    recipe.write_text(text.replace(local, place))
     command = [sys.executable, "-m", "leyden.cli.main", "run", str(recipe)]
     command += ["--out", str(tmp_path / "r")]
-    with local_hub(served) as (address, fetched):
+    with local_hub(served, {"org/prompts": tmp_path / "prompts"}) as (address, fetched):
         places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
         environment = os.environ | places | {"HF_HUB_DISABLE_XET": "1"}
         dry = subprocess.run(
@@ -200,6 +208,7 @@ def test_a_dry_run_fetches_no_weights_from_the_hub(tmp_path):
         assert dry.returncode == 0, dry.stderr
         assert "teacher: weights of org/teacher, fetched when the run begins" in dry.stdout
         assert "prompts: 24 sft" in dry.stdout and "config.json" in fetched
+        assert "plain/train-0-of-1.jsonl" in fetched and "plain/test-0-of-1.jsonl" not in fetched
         assert not any(name.endswith(".safetensors") for name in fetched)
         until = subprocess.run(
             [*command, "--until", "teach"], env=environment, capture_output=True, text=True

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import gzip
 import json
+import re
 
 import pyarrow as pa
 import pytest
@@ -13,8 +14,9 @@ from pyarrow import parquet
 from leyden.data.messages import Message
 from leyden.data.sources import hash_data, read_prompts
 from leyden.data.tables import files_of, plain_value, read_rows
-from leyden.errors import ConfigError
-from leyden.recipe.sampling import PromptFile
+from leyden.errors import ConfigError, EngineError
+from leyden.models.hub import files_of_split
+from leyden.recipe.sampling import HubFiles, PromptFile
 
 ROWS = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "1+2=\n?", "answer": "3"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -224,3 +226,62 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data, problem):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError, match=f"{name}.*{problem}"):
         read_prompts(PromptFile(file=str(tmp_path / name)))
+
+
+NAMES = [
+    "README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet",
+    "data/test-00000-of-00001.parquet",
+]  # fmt: skip
+CONFIGS = ["main/train-0.parquet", "main/test-0.parquet", "socratic/train-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "split", "found"),
+    [
+        (NAMES, None, "train", NAMES[1:3]),
+        (NAMES, None, "test", NAMES[3:]),
+        (CONFIGS, "main", "train", CONFIGS[:1]),
+        (["train.jsonl", "trainer_state.json"], None, "train", ["train.jsonl"]),
+        (["validation.jsonl.gz"], None, "validation", ["validation.jsonl.gz"]),
+        (CONFIGS, None, "train", "has several configurations: main, socratic"),
+        (NAMES, None, "validation", "holds no file of the split 'validation'; it holds data/test-"),
+        (CONFIGS, "other", "train", "holds no file of the split 'train'"),
+    ],
+)
+def test_the_files_of_a_split_are_found_by_their_names(names, config, split, found):
+    hub = HubFiles(repo="org/x", revision="main", config=config, split=split)
+    if isinstance(found, list):
+        assert files_of_split(names, hub, "org/x") == found
+    else:
+        with pytest.raises(EngineError, match=re.escape(found)):
+            files_of_split(names, hub, "org/x")
+
+
+def test_a_place_is_a_file_or_a_data_set(tmp_path):
+    hub = HubFiles(repo="org/x", revision="main", files="*.jsonl")
+    with pytest.raises(ValueError, match="set either file or hub"):
+        PromptFile()
+    with pytest.raises(ValueError, match="set either file or hub"):
+        PromptFile(file="x.jsonl", hub=hub)
+    with pytest.raises(ValueError, match="give either files, a glob, or split"):
+        HubFiles(repo="org/x", revision="main")
+    with pytest.raises(ValueError, match="config goes with split"):
+        HubFiles(repo="org/x", revision="main", config="a", files="*")
+
+
+def test_several_files_are_read_in_their_order(tmp_path):
+    for name in "ba":
+        (tmp_path / f"{name}.txt").write_text(f"prompt {name}\n")
+    places = tuple(str(tmp_path / f"{name}.txt") for name in "ba")
+    assert [p.text for p in read_prompts(PromptFile(file=places))] == ["prompt b", "prompt a"]
+    before = hash_data(*places)
+    (tmp_path / "a.txt").write_text("another\n")
+    assert hash_data(*places) != before
+    assert hash_data(*places, str(tmp_path / "none.txt")) is None
+
+
+def test_long_fields_beside_a_prompt_are_not_kept(tmp_path):
+    row = {"prompt": "p", "solution": "x" * 5000, "level": 3}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    (prompt,) = read_prompts(PromptFile(file=str(tmp_path / "p.jsonl")))
+    assert prompt.row == {"prompt": "p", "level": 3}

@@ -1,7 +1,7 @@
 """Prompts in files of rows: a text or messages, with an id and perhaps an answer."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from leyden.provenance.identity import fingerprint, hash_file
 from leyden.recipe.sampling import PromptFile
 
 MOST_CHARACTERS = 2**20  # of a prompt; tokenizing ten times as many takes gigabytes
+MOST_KEPT = 2000  # characters of a field of a row that is kept beside its prompt
 PROMPT_NAMES = (  # of published data sets, the likeliest first
     "prompt", "question", "problem", "messages", "conversations", "instruction", "query", "text",
     "input",
@@ -21,8 +22,12 @@ PROMPT_NAMES = (  # of published data sets, the likeliest first
 ANSWER_NAMES = ("answer", "reward_model.ground_truth", "ground_truth", "solution", "target")
 
 
-def hash_data(place: str | Path) -> str | None:
-    """A hash of the data files of a place; None where there are none yet."""
+def hash_data(*places: str | Path) -> str | None:
+    """A hash of the data files of places; None where there are none yet."""
+    if len(places) != 1:
+        hashes = [hash_data(place) for place in places]
+        return fingerprint(hashes) if hashes and None not in hashes else None
+    place = places[0]
     path = Path(place)
     if path.is_file():
         return hash_file(path)
@@ -37,7 +42,7 @@ def hash_data(place: str | Path) -> str | None:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row of a prompt file. ``row`` keeps every field, for graders.
+    """One row of a prompt file. ``row`` keeps its fields, long ones only for graders.
 
     ``messages`` are there where the prompt is more than one message of a user; ``text`` then shows
     all of them.
@@ -63,15 +68,17 @@ class Window(Protocol):
     def limit(self) -> int | None: ...
 
 
-def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
+def read_prompts(
+    source: PromptFile, *, unique: bool = True, files: Sequence[Path] | None = None
+) -> list[Prompt]:
     """All prompts of a place, in order. Repeated ones are left out, and counted, if it says so.
 
-    Raises ConfigError with the line of the first bad row, or of the second row with one id, unless
-    ids need not be ``unique``.
+    ``files`` are those of a Hub data set, which the caller has fetched. Raises ConfigError with the
+    line of the first bad row, or of the second row with one id, unless ids need not be ``unique``.
     """
     rows = (
         (f"{path}:{number}", row)
-        for path in files_of(source.file)
+        for path in (files or [path for place in source.places for path in files_of(place)])
         for number, row in read_rows(path)
     )
     repeated: list[str] = []
@@ -85,15 +92,15 @@ def read_prompts(source: PromptFile, *, unique: bool = True) -> list[Prompt]:
     if repeated:
         logging.getLogger(__name__).warning(
             "%s: %d rows repeat the prompt of an earlier one and are left out, first %s",
-            source.file,
+            source.title,
             len(repeated),
             repeated[0],
         )
     if not prompts:
         raise ConfigError(
-            f"{source.file}: no prompts are left after skip = {source.skip}"
+            f"{source.title}: no prompts are left after skip = {source.skip}"
             if source.skip
-            else f"{source.file}: is empty: it holds no prompt",
+            else f"{source.title}: is empty: it holds no prompt",
             hint="add rows, or lower skip" if source.skip else "give a file with a prompt per row",
         )
     return prompts
@@ -146,7 +153,13 @@ def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
     text, messages = read_prompt(row, source.prompt_field, where)
     answer = scalar(row, source.answer_field, where) if source.answer_field else None
     name = scalar(row, source.id_field, where) if source.id_field else text_id(text)
-    return Prompt(name, text, answer, row, messages)
+    return Prompt(name, text, answer, _small(row), messages)
+
+
+def _small(row: Row) -> Row:
+    """Without long values: a data set may hold whole solutions beside its prompts, which nothing
+    reads."""
+    return {k: v for k, v in row.items() if len(str(v)) <= MOST_KEPT}
 
 
 def read_prompt(row: Row, name: str, where: str) -> tuple[str, tuple[Message, ...] | None]:

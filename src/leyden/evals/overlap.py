@@ -16,6 +16,7 @@ from leyden.data.tables import read_rows
 from leyden.errors import ConfigError
 from leyden.evals.own_files import benchmark_values
 from leyden.evals.problems import Problem, read_problems
+from leyden.models.hub import fetched
 from leyden.recipe.benchmarks import Benchmark
 from leyden.recipe.sampling import PromptFile
 from leyden.recipe.toml import load_recipe, validate
@@ -139,7 +140,9 @@ def _sources(places: Sequence[str], field: str) -> tuple[dict[str, list[Prompt]]
     if len(places) == 1 and places[0].endswith(".toml"):
         recipe = load_recipe(Path(places[0]))
         of_recipe = {"prompts.sft": recipe.prompts.sft, "prompts.opd": recipe.prompts.opd}
-        prompts = {name: read_prompts(file) for name, file in of_recipe.items()}
+        prompts = {
+            name: read_prompts(file, files=fetched(file)) for name, file in of_recipe.items()
+        }
         return prompts, list(recipe.evaluate.benchmarks)
     files = {place: _prompt_file(place, field) for place in places}
     return {place: read_prompts(file, unique=False) for place, file in files.items()}, []

@@ -10,7 +10,7 @@ from leyden.data.tables import Row, files_of, read_rows
 from leyden.errors import ConfigError
 from leyden.evals.boxes import last_boxed
 from leyden.evals.code_tests import read_tests
-from leyden.models.hub import hub_files
+from leyden.models.hub import data_files
 from leyden.recipe.benchmarks import Benchmark, Fields, Problems
 
 OF_ROW = re.compile(r"\{row\.([\w.]+)\}")
@@ -36,8 +36,7 @@ def problem_files(problems: Problems) -> list[Path]:
     if problems.file is not None:
         return files_of(problems.file)
     assert problems.hub is not None
-    hub = problems.hub
-    return hub_files(hub.repo, revision=hub.revision, pattern=hub.files)
+    return data_files(problems.hub)
 
 
 def read_problems(benchmark: Benchmark) -> list[Problem]:

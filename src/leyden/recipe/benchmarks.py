@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from leyden.recipe.sampling import Sampling
+from leyden.recipe.sampling import HubFiles, Sampling
 from leyden.recipe.section import (
     ADDED,
     WHERE,
@@ -26,17 +26,6 @@ from leyden.recipe.section import (
 
 BUILT_IN_GRADERS = ("math", "code", "exact", "literal")
 Fields = str | tuple[str, ...]
-
-
-class HubFiles(Section):
-    """Data files of a Hugging Face data set at one revision."""
-
-    repo: str
-    """The data set's id, ``org/name``."""
-    revision: str
-    """A commit, so that the problems cannot change."""
-    files: str
-    """A glob of files: JSON lines, JSON or Parquet, read in the order of their names."""
 
 
 class Problems(Section):

@@ -1,17 +1,42 @@
 """Parts that several sections share: a file of prompts, and how completions are sampled."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from leyden.recipe.section import ADDED, WHERE, Count, Fraction, NonNegative, Section, Size
+
+
+class HubFiles(Section):
+    """Data files of a Hugging Face data set at one revision."""
+
+    repo: str
+    """The data set's id, ``org/name``."""
+    revision: str
+    """A commit, so that the rows cannot change."""
+    files: str | None = None
+    """A glob of files: JSON lines, JSON, Parquet and so on, read in the order of their names."""
+    config: str | None = Field(default=None, json_schema_extra=ADDED)
+    """The data set's configuration, where it has several."""
+    split: str | None = Field(default=None, json_schema_extra=ADDED)
+    """In place of ``files``: the split, such as ``train``, whose files are found by their names."""
+
+    @model_validator(mode="after")
+    def _says_which(self):
+        if (self.files is None) == (self.split is None):
+            raise ValueError("hub: give either files, a glob, or split")
+        if self.config and self.files:
+            raise ValueError("hub: config goes with split; files names the files themselves")
+        return self
 
 
 class PromptFile(Section):
     """Files of prompts: JSON lines, JSON, Parquet, Arrow, CSV, TSV, or text with a prompt a line;
     ``.gz`` and ``.zst`` are unpacked."""
 
-    file: str = Field(json_schema_extra=WHERE)
-    """A file, a glob of files, or the folder of a saved data set, relative to the recipe; as a
-    flag, to the working directory."""
+    file: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=WHERE)
+    """A file, a glob of files, the folder of a saved data set, or a list of such places, relative
+    to the recipe; as a flag, to the working directory."""
+    hub: HubFiles | None = Field(default=None, json_schema_extra=ADDED)
+    """In place of ``file``: a data set of the Hub."""
     prompt_field: str = "prompt"
     """The field that holds the prompt: its text, or a list of messages. A dot leads into an object.
     To ``instruction`` the field ``input`` is added, as Alpaca's layout has it."""
@@ -25,6 +50,22 @@ class PromptFile(Section):
     """Use at most this many rows."""
     deduplicate: bool = Field(default=False, json_schema_extra=ADDED)
     """Keep the first of rows with the same prompt, and count the others."""
+
+    @model_validator(mode="after")
+    def _has_a_place(self):
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("prompts have no place to read them from; set either file or hub")
+        return self
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The local places; none where the prompts are on the Hub."""
+        return (self.file,) if isinstance(self.file, str) else self.file or ()
+
+    @property
+    def title(self) -> str:
+        """The places or the data set, for people."""
+        return self.hub.repo if self.hub else ", ".join(self.places)
 
 
 class Sampling(Section):

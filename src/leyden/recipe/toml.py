@@ -178,4 +178,13 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
                     benchmark[name] = str((folder / Path(function).expanduser()).resolve())
     for entry in files:
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
-            entry["file"] = str((folder / Path(entry["file"]).expanduser()).resolve())
+            entry["file"] = _absolute(folder, entry["file"])
+        elif isinstance(entry, dict) and isinstance(entry.get("file"), list):
+            entry["file"] = [
+                _absolute(folder, place) if isinstance(place, str) else place
+                for place in entry["file"]
+            ]
+
+
+def _absolute(folder: Path, place: str) -> str:
+    return str((folder / Path(place).expanduser()).resolve())

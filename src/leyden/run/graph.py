@@ -157,7 +157,7 @@ class Graph:
         """
         stage, recipe = self.stage(job), self.run.recipe
         inputs = {str(p): self.fingerprint(p, reader=job) for p in self.parents(job)}
-        files = {name: hash_data(file) for name, file in stage.files(recipe).items()}
+        files = {name: hash_data(*places) for name, places in stage.files(recipe).items()}
         # A missing file is reported by the stage that reads it.
         inputs |= {name: digest for name, digest in files.items() if digest}
         models = {

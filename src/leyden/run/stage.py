@@ -80,8 +80,8 @@ class Stage:
     """Roles of the models that it uses and the run did not make."""
     engines: Callable[[Recipe, str], Sequence[Role]] = lambda recipe, name: ()
     """Roles of the engines that it opens."""
-    files: Callable[[Recipe], Mapping[str, str]] = lambda recipe: {}
-    """Files outside the run whose content it depends on: what each is -> its path."""
+    files: Callable[[Recipe], Mapping[str, Sequence[str]]] = lambda recipe: {}
+    """Files outside the run whose content it depends on: what they are -> their places."""
     splits: Callable[[Recipe, Record | None], Sequence[str]] = lambda recipe, record: ()
     """The prompts that it samples completions for."""
     trains: bool = False

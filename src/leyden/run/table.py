@@ -53,8 +53,13 @@ def _prompt_settings(recipe: Recipe, name: str, record: Record | None) -> dict[s
     return {"prompts": recipe.prompts.identity(), "template": recipe.template.identity()}
 
 
-def _prompt_files(recipe: Recipe) -> dict[str, str]:
-    return {"prompts.sft": recipe.prompts.sft.file, "prompts.opd": recipe.prompts.opd.file}
+def _prompt_files(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    sources = {"prompts.sft": recipe.prompts.sft, "prompts.opd": recipe.prompts.opd}
+    return {name: source.places for name, source in sources.items() if source.places}
+
+
+def _alone(files: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    return {name: (file,) for name, file in files.items()}
 
 
 def _problem_settings(recipe: Recipe, name: str, record: Record | None) -> dict[str, Any]:
@@ -143,7 +148,7 @@ _ROWS: Sequence[Stage] = (
         names=lambda recipe: _when(recipe.evaluate.benchmarks),
         parents=lambda recipe, name: [PROMPTS],
         settings=_problem_settings,
-        files=lambda recipe: problem_files(recipe.evaluate),
+        files=lambda recipe: _alone(problem_files(recipe.evaluate)),
     ),
     Stage(
         "teach",
@@ -215,7 +220,7 @@ _ROWS: Sequence[Stage] = (
         models=_evaluate_models,
         engines=_evaluate_engines,
         settings=lambda recipe, model, record: _own_settings(recipe, "evaluate"),
-        files=lambda recipe: grader_files(recipe.evaluate),
+        files=lambda recipe: _alone(grader_files(recipe.evaluate)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

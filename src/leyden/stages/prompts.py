@@ -24,6 +24,7 @@ from leyden.evals.grading import check_graders
 from leyden.evals.overlap import warn_of_overlap
 from leyden.evals.own_files import fitting_grader
 from leyden.evals.problems import read_problems
+from leyden.models.hub import fetched
 from leyden.models.vocabulary import (
     check_same_vocabulary,
     load_sizes,
@@ -169,7 +170,8 @@ def _render_prompts(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
 
 
 def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
-    return render_all(renderer, read_prompts(source), split, run.progress)
+    prompts = read_prompts(source, files=fetched(source))
+    return render_all(renderer, prompts, split, run.progress)
 
 
 def remarks(recipe: Recipe, rendering: Rendering) -> list[str]:
