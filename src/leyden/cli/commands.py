@@ -58,6 +58,27 @@ class RunRecipe:
 
 
 @dataclass(frozen=True)
+class Init:
+    """Write a first recipe, with comments: fields, lengths and batch sizes come from the models'
+    configs and the prompts."""
+
+    teacher: str
+    """The teacher: a folder or a Hub id."""
+    student: str
+    """The student before any training, of the same family."""
+    prompts: tuple[Path, ...]
+    """A file of prompts, which is cut in two; or one for SFT and one for distillation."""
+    out: Path = Path("recipe.toml")
+    """The recipe to write."""
+
+    def run(self) -> None:
+        from leyden.pipeline.new_recipe import write_first_recipe
+
+        write_first_recipe(self.teacher, self.student, self.prompts, self.out)
+        screen.print_line(f"recipe: {self.out}\nnext: leyden run {self.out} --dry-run")
+
+
+@dataclass(frozen=True)
 class _StageOfRun:
     """One stage of a run folder."""
 

@@ -27,6 +27,7 @@ OF_STAGES = {
     if stage.artifact != Artifact.PROMPTS  # rendered when a stage needs them
 }
 COMMANDS: dict[str, type] = {
+    "init": c.Init,
     "run": c.RunRecipe,
     **OF_STAGES,
     "compare": c.Compare,
