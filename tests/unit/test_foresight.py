@@ -92,13 +92,42 @@ def test_a_dry_run_reads_files_and_weights_and_samples_nothing(tmp_path, capsys)
         (
             ["run", "RECIPE", "--models.teacher", "FILE"],
             "is a file, not a model folder",
-            "give the",
+            "give its folder, ",
         ),
+        (["run", "RECIPE", "--models.base", "GGUF"], "is a file", "GGUF files are not read"),
+        (
+            ["run", "RECIPE", "--models.base", "ADAPTER"],
+            "is a PEFT adapter of org/base, not a model",
+            "merge_and_unload",
+        ),
+        (["evaluate", "ADAPTER", "--benchmarks", "EMPTY"], "is a PEFT adapter", "merge"),
+        (
+            ["evaluate", "ARM", "--benchmarks", "EMPTY"],
+            "holds a model, and is none",
+            "distill/a/model",
+        ),
+        (["evaluate", "FILE", "--benchmarks", "EMPTY"], "is a file", "give its folder"),
+        (["compare", "NOTHING", "NOTHING"], "no such folder", "check the path"),
+        (["run", "RECIPE", "--prompts.opd.file", "EMPTY"], "is empty", "a prompt per row"),
+        (
+            ["run", "RECIPE", "--prompts.opd.id_field", "x"],
+            "has no field 'x'",
+            "leave id_field out",
+        ),
+        (["rnu", "RECIPE"], "has no command 'rnu'", "did you mean `leyden run`?"),
     ],
 )
 def test_what_was_meant_is_said(tmp_path, capsys, arguments, problem, hint):
-    file = str(tmp_path / "models/base/model.safetensors")
-    places = {"RECIPE": str(write_small_recipe(tmp_path)), "FILE": file}
+    places = {"RECIPE": str(write_small_recipe(tmp_path)), "ARM": str(tmp_path / "distill/a")}
+    places["FILE"] = str(tmp_path / "models/base/model.safetensors")
+    for name in ("ADAPTER", "GGUF", "EMPTY", "NOTHING"):
+        places[name] = str(tmp_path / name.lower())
+    (tmp_path / "adapter").mkdir()
+    adapter = {"base_model_name_or_path": "org/base"}
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "gguf").write_text("x")
+    (tmp_path / "empty").write_text("")
+    shutil.copytree(tmp_path / "models/base", tmp_path / "distill/a/model")
     assert run([places.get(a, a) for a in arguments]) in (1, 2)
     error = capsys.readouterr().err
     assert problem in error and hint in error

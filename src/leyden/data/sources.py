@@ -152,7 +152,15 @@ def text_id(text: str) -> str:
 def _prompt(row: dict[str, Any], source: PromptFile, where: str) -> Prompt:
     text, messages = read_prompt(row, source.prompt_field, where)
     answer = scalar(row, source.answer_field, where) if source.answer_field else None
-    name = scalar(row, source.id_field, where) if source.id_field else text_id(text)
+    name = text_id(text)
+    if source.id_field:
+        if find_field(row, source.id_field) is None:
+            raise ConfigError(
+                f"{where}: has no field {source.id_field!r}; it has "
+                f"{', '.join(map(repr, sorted(row)))}",
+                hint="leave id_field out, or name the right field; without it a hash is the id",
+            )
+        name = scalar(row, source.id_field, where)
     return Prompt(name, text, answer, _small(row), messages)
 
 

@@ -58,7 +58,9 @@ def read_problems(benchmark: Benchmark) -> list[Problem]:
         )
         raise ConfigError(
             f"benchmark {benchmark.name}: {files}: {reason}",
-            hint="check the file, problems.skip, first_date and last_date",
+            hint="check problems.skip, first_date and last_date"
+            if rows or source.date_field
+            else "give a file with a problem per row",
         )
     return problems
 

@@ -127,7 +127,7 @@ def read_results(folder: Path) -> Results:
     if job.stage != EVALUATE and not path.exists():
         raise StoreError(
             f"{folder}: holds what {job.stage} made, not an evaluation",
-            hint=f"give the evaluation of that model, in {EVALUATE}/ of its run",
+            hint=f"give the evaluation of that model, {EVALUATE}/{job.name or 'MODEL'} of its run",
         )
     values = read_object(path, "benchmarks")
     require_same(path, fingerprint(values), record.fingerprint)

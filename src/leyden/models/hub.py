@@ -23,9 +23,11 @@ def model_folder(place: str, *, weights: bool = True) -> Path:
     if path.is_dir():
         return path.resolve()
     if path.is_file():
+        beside = path.resolve().parent
+        whole = (beside / "config.json").is_file() and path.suffix == ".safetensors"
         raise EngineError(
             f"{place}: is a file, not a model folder",
-            hint=f"give the folder that holds it and its config.json, such as {path.parent}",
+            hint=f"give its folder, {beside}" if whole else HINT + "; GGUF files are not read",
         )
     if path.is_absolute() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", place):
         raise EngineError(f"{place}: no such model folder", hint=HINT)

@@ -153,6 +153,11 @@ def _hash_bytes_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+MERGE = (
+    "merge it into its base model with PEFT's merge_and_unload(), save that, and give its folder"
+)
+
+
 def identify_model(folder: Path) -> ModelIdentity:
     """The identity of a model folder in the Hugging Face format.
 
@@ -179,11 +184,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise EngineError(
             f"{folder}: no such model folder", hint="give a folder in the Hugging Face format"
         )
-    if not (folder / "config.json").is_file():
-        raise EngineError(
-            f"{folder}: has no config.json", hint="give a folder in the Hugging Face format"
-        )
-    return read_object(folder / "config.json")
+    if (folder / "config.json").is_file():
+        return read_object(folder / "config.json")
+    what, hint = "has no config.json", "give a folder in the Hugging Face format"
+    if (folder / "adapter_config.json").is_file():
+        base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
+        what, hint = f"is a PEFT adapter of {base}, not a model", MERGE
+    elif (folder / "model" / "config.json").is_file():
+        what, hint = "holds a model, and is none", f"give {folder / 'model'}"
+    elif files := sorted(folder.glob("*.gguf")):
+        what, hint = f"holds {files[0].name}, and GGUF files are not read", "give the safetensors"
+    raise EngineError(f"{folder}: {what}", hint=hint)
 
 
 def _weights_part(folder: Path) -> str:

@@ -182,6 +182,8 @@ def require_record(folder: Path, *, reader: str) -> Record:
 
 def unfinished(folder: Path, reader: object) -> StoreError:
     """The error for a ``folder`` without a record, which ``reader`` needs."""
+    if not folder.exists():
+        return StoreError(f"{folder}: no such folder", hint="check the path")
     return StoreError(
         f"{folder}: {reader} needs this stage finished, and it is not",
         hint="run the stages before it first, or `leyden run RECIPE` for all of them",
