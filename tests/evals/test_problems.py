@@ -288,7 +288,7 @@ def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(EngineError, match="the Hub does not give this data set") as raised:
         read_problems(validate(Benchmark, {"name": "gsm8k"}, source="test"))
-    assert "problems.file" in raised.value.hint
+    assert "file to a local copy" in raised.value.hint
 
 
 def test_the_schema_knows_evaluate(capsys):

@@ -58,7 +58,8 @@ def main() -> None:
     filters = seccomp.program() if seccomp.supported() else b""
     nursery = Nursery(uid, own_pids, filters)
     while (job := read_message(requests)) is not None:
-        if "numpy" in job["program"] + job.get("tests", "") and os.path.isdir(PACKAGES):
+        code = job["program"] + job.get("tests", "") + job.get("setup", "")
+        if "numpy" in code and os.path.isdir(PACKAGES):
             preload_numpy()
         reply = nursery.run(job)
         reply["clean"] = nursery.clean_up() and reply["ended"] != "setup"
