@@ -80,7 +80,7 @@ def test_an_arrow_that_points_elsewhere_is_noticed(mine, code):
 
 HOMES = {
     "torch.distributed": {"distributed"},
-    "rich": {"cli/screen.py"},
+    "rich": {"cli/screen.py", "cli/tables.py"},
     "tyro": {"cli/main.py", "cli/commands.py"},
     "jinja2": {"report/page.py"},
     "pyarrow": {"store", "data/tables.py"},

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from leyden.cli import screen
+from leyden.cli import screen, visible
 from leyden.evals.overlap import Overlap, SourceOverlap
 from leyden.monitor.show import ShownRow, ShownToken
 from leyden.monitor.status import RunStatus
@@ -39,7 +39,7 @@ def test_nothing_that_a_terminal_obeys_reaches_it(capsys):
     screen.print_error(EVIL, EVIL)
     shown = capsys.readouterr()
     text = shown.out + shown.err
-    assert not screen.OBEYED.search(text)
+    assert not visible.OBEYED.search(text)
     assert "a\\x1b]0;owned\\x07\\x1b[2J\\u202eb" in text
 
 

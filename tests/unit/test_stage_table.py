@@ -13,7 +13,8 @@ from leyden.cli.main import run
 from leyden.data.prompt_set import write_prompt_set
 from leyden.errors import ConfigError, ConsistencyError
 from leyden.monitor.status import run_status
-from leyden.pipeline.pipeline import planned, run_jobs, run_recipe
+from leyden.pipeline.pipeline import run_jobs, run_recipe
+from leyden.pipeline.plan import planned
 from leyden.pipeline.verify import verify_run
 from leyden.provenance import records
 from leyden.provenance.changes import check_dtype, warn_of_numerics

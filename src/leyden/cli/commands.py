@@ -44,11 +44,13 @@ class RunRecipe:
 
     def run(self, fields: list[str]) -> None:
         from leyden.monitor.status import run_status
-        from leyden.pipeline.pipeline import planned, run_recipe
+        from leyden.pipeline.pipeline import run_recipe
 
         recipe = load_recipe(self.recipe, parse_overrides(fields))
         run = Run(self.out or RUNS / recipe.name, recipe, screen.progress)
         if self.dry_run:
+            from leyden.pipeline.plan import planned
+
             screen.print_plan(planned(run, redo=self.redo, until=self.until))
             return
         run_recipe(run, redo=self.redo, until=self.until, announce=screen.announce)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, TextIO
 import tyro
 
 from leyden.cli import commands as c
-from leyden.cli.screen import VisibleFormatter, print_error
+from leyden.cli.screen import print_error
+from leyden.cli.visible import VisibleFormatter
 from leyden.errors import LeydenError
 from leyden.provenance.records import package_versions
 from leyden.run.stage import EVALUATE, Artifact

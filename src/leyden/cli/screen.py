@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,32 +23,17 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from leyden.cli import tables
+from leyden.cli.visible import visible
 from leyden.telemetry.progress import Advance
 
 if TYPE_CHECKING:  # names of types alone; `leyden --help` loads none of these
     from leyden.evals.overlap import SourceOverlap
-    from leyden.evals.results import BenchmarkResult, Comparison, Divergence, Estimate, Results
-    from leyden.monitor.costs import ArmCost
+    from leyden.evals.results import BenchmarkResult, Comparison, Results
     from leyden.monitor.show import ShownRow
     from leyden.monitor.status import RunStatus
-    from leyden.pipeline.pipeline import Plan
+    from leyden.pipeline.plan import Plan
     from leyden.run.stage import Job
-
-
-# Characters that a terminal obeys instead of showing: control codes, and changes of direction.
-OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """The text with such characters written out, as in Python: models and files may hold any."""
-    return OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
-
-
-class VisibleFormatter(logging.Formatter):
-    """Warnings may quote prompts and names of files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
 
 
 class Screen(Console):
@@ -137,15 +120,15 @@ def print_plan(plan: Plan) -> None:
 def print_status(status: RunStatus) -> None:
     """Jobs, costs, results, then warnings."""
     console = Screen(highlight=False)
-    console.print(_jobs(status))
+    console.print(tables.jobs_table(status))
     if status.live is not None:
         print_line(status.live.sentence)
     if status.costs:
-        console.print(_costs(status.costs))
+        console.print(tables.costs_table(status.costs))
     for sentence in status.crowded:
         print_line(f"caution: {sentence}")
     if any(status.results.values()) or status.divergence:
-        console.print(_results(status))
+        console.print(tables.results_table(status))
     elif status.results:
         console.print("no accuracies: the recipe names no benchmarks")
     for sentence in status.changed.values():
@@ -162,50 +145,6 @@ def print_status(status: RunStatus) -> None:
         for finding in findings:
             where = f"warning: {arm}, step {finding.step}"
             print_line(f"{where}: {finding.sentence}; {finding.advice}")
-
-
-def _jobs(status: RunStatus) -> Table:
-    table = Table(title=f"run {status.name}", title_justify="left")
-    table.add_column("stage")
-    table.add_column("state")
-    for name in ("rows", "tokens", "device-seconds"):
-        table.add_column(name, justify="right")
-    for job in status.jobs:
-        numbers = (f"{job.rows:,}", f"{job.tokens:,}", f"{job.device_seconds:.1f}")
-        table.add_row(job.name, job.state, *numbers)
-    return table
-
-
-def _costs(costs: Mapping[str, ArmCost]) -> Table:
-    table = Table(title="device-seconds of each arm", title_justify="left")
-    table.add_column("arm", min_width=max(map(len, costs)))
-    for name in (*next(iter(costs.values())).phases, "total", "shared"):
-        table.add_column(name, justify="right")
-    for arm, cost in costs.items():
-        cells = (f"{value:.1f}" for value in (*cost.phases.values(), cost.total))
-        table.add_row(arm, *cells, str(cost.shared_by))
-    return table
-
-
-def _results(status: RunStatus) -> Table:
-    benchmarks = list(next(iter(status.results.values())))
-    table = Table(title="accuracy, 95% interval", title_justify="left")
-    table.add_column("model")
-    for name in benchmarks:
-        table.add_column(name, justify="right")
-    if status.divergence:
-        table.add_column("reverse KL to teacher, nats/token", justify="right")
-    for model, results in status.results.items():
-        cells = [_accuracy(results[name].result) for name in benchmarks]
-        if status.divergence:
-            cells.append(_divergence(status.divergence.get(model)))
-        table.add_row(model, *cells)
-    return table
-
-
-def _accuracy(result: BenchmarkResult) -> str:
-    low, high = result.interval
-    return f"{100 * result.accuracy:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 NOT_RIGHT = ("wrong", "unparsed", "truncated")
@@ -252,10 +191,10 @@ def print_results(results: Results) -> None:
             name,
             f"{result.problems:,}",
             k,
-            _accuracy(result),
+            tables.accuracy(result),
             "-" if result.sampling_error is None else f"\u00b1{196 * result.sampling_error:.1f}",
-            _share(result.pass_at[k]),
-            _share(result.majority) if result.majority else "-",
+            tables.share(result.pass_at[k]),
+            tables.share(result.majority) if result.majority else "-",
             " / ".join(f"{count:,}" for count in (result.wrong, result.unparsed, result.truncated)),
             f"{result.mean_tokens:.0f}",
         )
@@ -263,28 +202,9 @@ def print_results(results: Results) -> None:
     console.print(table)
     for name, result in results.benchmarks.items():
         for field in result.groups:
-            console.print(_groups(name, field, result))
+            console.print(tables.groups_table(name, field, result))
     for sentence in notes("this model", results.benchmarks):
         print_line(sentence)
-
-
-def _groups(benchmark: str, field: str, result: BenchmarkResult) -> Table:
-    table = Table(title=f"{benchmark} by {field}", title_justify="left")
-    table.add_column(field)
-    for column in ("problems", "avg@k"):
-        table.add_column(column, justify="right")
-    for value, group in result.groups[field].items():
-        table.add_row(visible(value), f"{group.problems:,}", _interval(group.accuracy))
-    return table
-
-
-def _interval(estimate: Estimate) -> str:
-    value, low, high = (100 * x for x in estimate)
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"
-
-
-def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f}%"
 
 
 def print_comparison(comparisons: Mapping[str, Comparison], first: str, second: str) -> None:
@@ -317,13 +237,6 @@ def print_overlaps(sources: Sequence[SourceOverlap]) -> None:
         for overlap in source.overlaps[:MOST_SHOWN]:
             shared = overlap.shared[:80]
             print_line(f"  {overlap.prompt} holds {overlap.problem} ({overlap.kind}): {shared}")
-
-
-def _divergence(measured: Divergence | None) -> str:
-    if measured is None:
-        return "-"
-    low, high = measured.interval
-    return f"{measured.reverse_kl:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def print_row(row: ShownRow) -> None:

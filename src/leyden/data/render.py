@@ -14,13 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from leyden.data.messages import Message
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.sources import Prompt
-from leyden.errors import ConfigError, first_line
+from leyden.data.templates import SENTINEL, chat_text, plain_text, wants_blocks
+from leyden.errors import ConfigError
 from leyden.files import read_object
 from leyden.recipe.schema import Template
 from leyden.telemetry.progress import Progress
 
 SYSTEM_MARK = "\x02leyden-system\x03"
-SENTINEL = "\x02leyden-prompt\x03"  # control characters, which no prompt or template holds
 
 
 class Renderer:
@@ -30,7 +30,7 @@ class Renderer:
         self, tokenizer: PreTrainedTokenizerBase, template: Template, folder: Path
     ) -> None:
         self.tokenizer, self._template, self._folder = tokenizer, template, folder
-        self._blocks = _wants_blocks(tokenizer, template, folder)
+        self._blocks = wants_blocks(tokenizer, template, folder)
         text = self._fill(SENTINEL)
         before, _, after = text.partition(SENTINEL)
         if text.count(SENTINEL) != 1:
@@ -71,7 +71,7 @@ class Renderer:
         template = self._template.model_copy(update={"system": system})
         asked = [Message("user", SENTINEL)]
         try:
-            return _chat_text(self.tokenizer, template, self._folder, asked, self._blocks)
+            return chat_text(self.tokenizer, template, self._folder, asked, self._blocks)
         except ConfigError:  # a template that takes no system message adds none
             return ""
 
@@ -111,7 +111,7 @@ class Renderer:
         return [*self._encode(part), *(self._encode_as_text(text) if text else [])]
 
     def _chat(self, messages: Sequence[Message]) -> str:
-        return _chat_text(self.tokenizer, self._template, self._folder, messages, self._blocks)
+        return chat_text(self.tokenizer, self._template, self._folder, messages, self._blocks)
 
     def _changes(self, text: str) -> ConfigError:
         return ConfigError(
@@ -129,7 +129,7 @@ class Renderer:
         """The template around ``text`` as the user's message, which the template may trim or
         change."""
         if self._template.kind == "plain":
-            return _plain_text(self._template, text)
+            return plain_text(self._template, text)
         return self._chat([Message("user", text)])
 
     def _encode(self, text: str) -> list[int]:
@@ -183,67 +183,6 @@ def _control_tokens(tokenizer: Any) -> dict[str, int]:
         for index, token in tokenizer.added_tokens_decoder.items()
         if token.special or re.fullmatch(r"<.+>|\[.+\]", token.content)
     }
-
-
-def _plain_text(template: Template, prompt: str) -> str:
-    if template.plain.count("{prompt}") != 1:
-        raise ConfigError(
-            f"template.plain = {template.plain!r} must hold {{prompt}} exactly once",
-            hint="write, for example, template.plain = 'Question: {prompt}\\nAnswer:'",
-        )
-    return template.plain.replace("{prompt}", prompt)
-
-
-def _wants_blocks(tokenizer: Any, template: Template, folder: Path) -> bool:
-    """Whether the chat template takes the content of a message as blocks, and not as text."""
-    if template.kind == "plain" or not tokenizer.chat_template:
-        return False
-    asked = [Message("user", SENTINEL)]
-    try:
-        return SENTINEL not in _chat_text(tokenizer, template, folder, asked, False)
-    except ConfigError:
-        return _takes_blocks(tokenizer, template, folder, asked)
-
-
-def _takes_blocks(
-    tokenizer: Any, template: Template, folder: Path, asked: Sequence[Message]
-) -> bool:
-    try:
-        return SENTINEL in _chat_text(tokenizer, template, folder, asked, True)
-    except ConfigError:
-        return False
-
-
-def _chat_text(
-    tokenizer: Any, template: Template, folder: Path, messages: Sequence[Message], blocks: bool
-) -> str:
-    """The rendered chat template, with the recipe's system prompt unless the messages bring one."""
-    if template.kind == "plain":
-        raise ConfigError(
-            "a prompt has several messages, and template.kind = 'plain' has no turns",
-            hint="use the model's chat template, or give prompts of one message",
-        )
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"{folder}: the tokenizer has no chat template",
-            hint="set template.kind = 'plain' and template.plain",
-        )
-    whole = list(messages)
-    if template.system is not None and messages[0].role != "system":
-        whole.insert(0, Message("system", template.system))  # "" keeps the template's own away
-    asked = {**template.arguments, "tokenize": False, "add_generation_prompt": True}
-    try:
-        return tokenizer.apply_chat_template([_turn(m, blocks) for m in whole], **asked)
-    except Exception as error:  # a template is a program: it raises what it likes
-        raise ConfigError(
-            f"{folder}: the chat template failed: {first_line(error)}",
-            hint="check template.system and template.arguments, or set template.kind = 'plain'",
-        ) from error
-
-
-def _turn(message: Message, blocks: bool) -> dict[str, Any]:
-    content = [{"type": "text", "text": message.content}] if blocks else message.content
-    return {"role": message.role, "content": content}
 
 
 def _first_ids(tokenizer: Any) -> list[int]:

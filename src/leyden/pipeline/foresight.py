@@ -5,16 +5,12 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from leyden.data.prompt_set import BENCHMARK, RenderedPrompt
+from leyden.evals.remarks import grader_remarks, prompt_remarks
 from leyden.pipeline.forecast import Forecast, Sizes, forecast, sizes_of
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import Graph
 from leyden.run.stage import PROBLEMS, PROMPTS, Job
-from leyden.stages.prompts import (
-    grader_remarks,
-    remarks,
-    render_problems,
-    render_prompts,
-)
+from leyden.stages.prompts import render_problems, render_prompts
 
 
 class Foresight(NamedTuple):
@@ -43,7 +39,7 @@ def read_inputs(graph: Graph, jobs: Collection[Job], sizes: Sizes) -> Iterator[s
         rendering = render_prompts(graph.run)
         sizes |= sizes_of(rendering.prompts)
         yield f"prompts: {_described(rendering.prompts)}"
-        yield from remarks(recipe, rendering)
+        yield from prompt_remarks(recipe, rendering.prompts, rendering.renderer.default_system)
     elif jobs:
         sizes |= sizes_of(open_prompts(graph).values())
     if PROBLEMS in jobs:

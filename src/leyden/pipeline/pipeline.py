@@ -1,11 +1,10 @@
 """Do a run's jobs in order: skip finished ones, resume broken ones, refuse those that drifted."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from leyden.errors import StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
@@ -34,9 +33,6 @@ from leyden.store.writer import STORE, forget_store
 from leyden.telemetry.heartbeat import Heartbeat
 from leyden.telemetry.neighbours import Neighbours
 
-if TYPE_CHECKING:  # what renders prompts takes seconds to import
-    from leyden.pipeline.forecast import Forecast
-
 MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
 """Told "moved to superseded/", "done before", "running" or "done" of a job."""
@@ -58,7 +54,7 @@ def run_recipe(
     _prepare_folder(run.root)
     with lock(run.root):
         if again:
-            _check_redo(graph, again)
+            check_redo(graph, again)
             _supersede(graph, again, announce)
             graph = resolve(run)
         check_run(graph, jobs)
@@ -105,38 +101,6 @@ def jobs_until(graph: Graph, until: str | None) -> list[Job]:
 def to_redo(graph: Graph, names: Sequence[str]) -> list[Job]:
     """The jobs that ``names`` mean, and every job made from them."""
     return graph.descendants([job for name in names for job in graph.named(name)])
-
-
-class Plan(NamedTuple):
-    """What a run would do: (job, what becomes of it), sentences about its models and prompts, and
-    what each job will make."""
-
-    jobs: list[tuple[Job, str]]
-    sentences: list[str]
-    forecasts: "Mapping[Job, Forecast]"
-
-
-def planned(run: Run, *, redo: Sequence[str] = (), until: str | None = None) -> Plan:
-    """The plan of all jobs that a run would touch now.
-
-    A job is to "do", to "skip: done" or only "moved to superseded/". All prompts are read and
-    rendered, all weights looked at. Of a Hub model that nothing was made from yet, only the small
-    files are fetched. Raises what a run would raise before it samples.
-    """
-    from leyden.pipeline.foresight import foresee
-
-    graph = resolve(run)
-    if not any(graph.begun(job) for job in graph.jobs):
-        graph = resolve(replace(run, weights=False))
-    again = to_redo(graph, redo)
-    _check_redo(graph, again)
-    jobs = jobs_until(graph, until)
-    todo = [job for job in jobs if job in again or not settled(graph.record(job))]
-    weights, inputs = check_ready(graph, todo), foresee(graph, todo)
-    states = {job: "do" if job in todo else "skip: done" for job in jobs}
-    moved = {job: MOVED for job in again if job not in states and graph.folder(job).exists()}
-    touched = [(job, (states | moved)[job]) for job in graph.jobs if job in states or job in moved]
-    return Plan(touched, [*weights, *inputs.sentences], inputs.forecasts)
 
 
 def settled(record: Record | None) -> bool:
@@ -232,7 +196,7 @@ def _tidy(folder: Path) -> None:
         remove_temporaries(place)
 
 
-def _check_redo(graph: Graph, again: Collection[Job]) -> None:
+def check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
     from leyden.pipeline.foresight import read_inputs
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
 from leyden.evals.grading import check_graders
 from leyden.evals.overlap import warn_of_overlap
-from leyden.evals.own_files import fitting_grader
 from leyden.evals.problems import read_problems
+from leyden.evals.remarks import grader_remarks, prompt_remarks
 from leyden.models.hub import fetched
 from leyden.models.vocabulary import (
     check_same_vocabulary,
@@ -34,8 +34,6 @@ from leyden.models.vocabulary import (
 )
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.sampling import PromptFile
-from leyden.recipe.schema import Recipe
-from leyden.recipe.training import Optimisation
 from leyden.run.artifacts import open_prompts
 from leyden.run.fits import check_limits, common_vocabulary, outside_roles
 from leyden.run.graph import Graph
@@ -91,7 +89,7 @@ def run_prompts(graph: Graph, intent: Intent) -> Record:
         template=(renderer.before, renderer.after),
     )
     record = _write(run, intent, rendering.prompts, tokenizer)
-    _warn(remarks(run.recipe, rendering))
+    _warn(prompt_remarks(run.recipe, rendering.prompts, renderer.default_system))
     return replace(record, facts=asdict(facts))
 
 
@@ -172,56 +170,6 @@ def _render_prompts(run: Run, renderer: Renderer) -> list[RenderedPrompt]:
 def _render(run: Run, renderer: Renderer, source: PromptFile, split: str) -> list[RenderedPrompt]:
     prompts = read_prompts(source, files=fetched(source))
     return render_all(renderer, prompts, split, run.progress)
-
-
-def remarks(recipe: Recipe, rendering: Rendering) -> list[str]:
-    """Sentences about what is allowed and often not meant."""
-    rows = Counter(prompt.split for prompt in rendering.prompts)
-    texts = {name: {p.text for p in rendering.prompts if p.split == name} for name in rows}
-    sentences = []
-    if system := rendering.renderer.default_system:
-        sentences.append(
-            f"the chat template adds a system prompt of its own, {system[:80]!r}; set "
-            "template.system to choose another"
-        )
-    if same := len(texts.get(SFT_SPLIT, set()) & texts.get(OPD_SPLIT, set())):
-        sentences.append(
-            f"{same:,} of the {rows[OPD_SPLIT]:,} OPD prompts are SFT prompts as well: the student "
-            "has already learned the teacher's answers to them"
-        )
-    for section, available, settings in _batches(recipe, rows):
-        if settings.batch_size > available:
-            sentences.append(
-                f"{section}.batch_size = {settings.batch_size:,} is over its {available:,} rows: "
-                f"each step learns every row {settings.batch_size / available:.1f} times"
-            )
-    return sentences
-
-
-def grader_remarks(recipe: Recipe, problems: Collection[RenderedPrompt]) -> list[str]:
-    """Sentences about benchmarks whose answers are not what their grader is for."""
-    sentences = []
-    for benchmark in recipe.evaluate.benchmarks:
-        answers = [p.answer for p in problems if p.split == BENCHMARK + benchmark.name]
-        grader, why = fitting_grader(answers) if answers else ("math", "")
-        if benchmark.grader == "math" != grader:
-            sentences.append(
-                f"benchmark {benchmark.name} is graded as mathematics, and {why}; grader = "
-                f'"{grader}" compares them as what they are'
-            )
-    return sentences
-
-
-def _batches(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[tuple[str, int, Optimisation]]:
-    """(section, rows to train on, settings) of everything that is trained."""
-    taught = rows.get(SFT_SPLIT, 0) * recipe.teach.samples_per_prompt
-    fresh = rows.get(OPD_SPLIT, 0) * recipe.teach.samples_per_prompt
-    rolled = rows.get(OPD_SPLIT, 0) * recipe.rollout.samples_per_prompt
-    if recipe.models.reference is None:
-        yield "sft", taught, recipe.sft
-    for name, arm in recipe.distill.resolved_arms().items():
-        control = fresh if recipe.teach.answer_opd_prompts else taught
-        yield f"distill.arms.{name}", control if arm.objective == "sft" else rolled, arm
 
 
 def _check_models(run: Run, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
