@@ -331,6 +331,55 @@ MISTAKES = [
         "fresh = False",
         RUNS + "test_refresh.py::test_a_penalty_against_the_reference_works_on_fresh_rollouts",
     ),
+    Mistake(
+        "tests run where the program can forge them",
+        "evals/programs.py",
+        "apart = judge_apart(tests, program, sandbox, limits)",
+        "apart = None",
+        EVALS + "test_asserts.py",
+    ),
+    Mistake(
+        "a helper of the tests is taken from the program",
+        "evals/asserts.py",
+        'own = set(_defined(_parsed(tests.get("prefix") or ""))) - {tests.get("function")}',
+        "own = set()",
+        EVALS + "test_asserts.py",
+    ),
+    Mistake(
+        "a killed run is called running",
+        "monitor/live.py",
+        "RUNNING if held and not pulse.ended",
+        "RUNNING if not pulse.ended",
+        RUNS + "test_live.py",
+    ),
+    Mistake(
+        "a dry run fetches weights",
+        "models/hub.py",
+        "files = [*SMALL_FILES, *[WEIGHTS] * weights]",
+        "files = [*SMALL_FILES, WEIGHTS]",
+        UNIT + "test_foresight.py",
+    ),
+    Mistake(
+        "the best of many equal arms is called better",
+        "evals/statistics.py",
+        "tail = 0.025 / comparisons",
+        "tail = 0.025",
+        EVALS + "test_statistics.py",
+    ),
+    Mistake(
+        "an edited checker leaves old verdicts in place",
+        "evals/grading.py",
+        "[hash_file(Path(path)), function]",
+        "[path, function]",
+        EVALS + "test_judges.py",
+    ),
+    Mistake(
+        "white text on a light badge",
+        "report/style.css.j2",
+        "--right: #1b7444;",
+        "--right: #36a269;",
+        RUNS + "test_page.py",
+    ),
 ]
 
 
