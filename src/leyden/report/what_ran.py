@@ -1,5 +1,7 @@
 """What a run is of: its models, how each arm was trained, its recipe, and when it was made."""
 
+from pathlib import Path
+
 from leyden.report.parts import TrainedArm, UsedModel, WhatRan
 from leyden.run.graph import Graph
 from leyden.run.layout import RECIPE
@@ -22,17 +24,26 @@ def what_ran(graph: Graph) -> WhatRan:
 
 def _models(graph: Graph) -> list[UsedModel]:
     """Models from outside, each with the identity that records give it; then those made here."""
-    known: dict[str, str] = {}
+    roles: dict[tuple[str, str], list[str]] = {}
     for job in graph.jobs:
-        if (record := graph.record(job)) is not None:
-            known |= {role: identity.digest for role, identity in record.intent.models.items()}
-    used = [UsedModel(role, graph.run.address(role), digest) for role, digest in known.items()]
+        record = graph.record(job)
+        for role, identity in record.intent.models.items() if record is not None else ():
+            known = roles.setdefault((_name(graph, role), identity.digest), [])
+            if role not in known:
+                known.append(role)
+    used = [UsedModel(", ".join(sorted(n)), *place) for place, n in roles.items()]
     made = {SFT: f"{REFERENCE} (after SFT)"}
     made |= {distill(name): f"student, arm {name}" for name in graph.run.arms()}
     for job, role in made.items():
         if job in graph.jobs and (record := graph.record(job)) is not None:
             used.append(UsedModel(role, str(job), record.fingerprint))
     return used
+
+
+def _name(graph: Graph, role: str) -> str:
+    """The Hub id of a model, or the end of its path; the recipe has the whole of it."""
+    address = graph.run.address(role)
+    return "/".join(Path(address).parts[-2:]) if graph.run.is_local(role) else address
 
 
 def _arm(graph: Graph, name: str) -> TrainedArm:
