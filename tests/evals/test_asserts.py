@@ -82,7 +82,6 @@ HONEST = {  # tests, and a program that they accept
     "sorted": ("assert sorted(f(3)) == [0, 1, 2]", "def f(n): return set(range(n))"),
     "imports of the tests": ("import math\nassert f(4) == 2.0", "def f(x): return math.sqrt(x)"),
     "floats": ("assert abs(f(1) - 0.333) < 1e-2", "def f(x): return x / 3"),
-    "truth": ("assert f('ab')\nassert not f('b')", "import re\ndef f(s): return re.match('a', s)"),
     "none": ("assert f([]) is None", "def f(x): return None"),
     "tuples": ("assert f(1) == (1, [2])", "def f(x): return (x, [2])"),
     "nan": ("assert f() != f()", "def f(): return float('nan')"),
@@ -101,6 +100,7 @@ def test_what_passed_beside_the_program_passes_apart(name, sandbox):
 
 
 OBJECTS = {  # tests that need what a program's process alone has
+    "truth": ("assert f('a1')\nassert not f('b')", "import re\ndef f(s): return re.match('a1', s)"),
     "method": ("s = Stack()\ns.push(1)\nassert s.pop() == 1", "class Stack(list):\n    push = list.append"),
     "date": ("import datetime\nassert f() == datetime.date(2020, 1, 1)", "import datetime\ndef f(): return datetime.date(2020, 1, 1)"),
     "function": ("assert f(lambda x: x + 1) == 2", "def f(g): return g(1)"),
@@ -137,3 +137,68 @@ def test_helpers_of_the_prompt_are_not_taken_from_the_program(sandbox):
     assert graded(tests, right, sandbox, **question).outcome == RIGHT
     cheat = f"{prefix}    return 0\ndef poly(c, x): return 0"
     assert graded(tests, cheat, sandbox, **question).outcome == WRONG
+
+
+EITHER = {  # what passes beside the program passes, wherever it is tested
+    "array": ("import numpy as np\nassert f(np.array([1, 2])) == 3", "def f(x): return x.sum()"),
+    "counter": ("from collections import Counter\nassert f(Counter('aab')) == 'a'", "def f(c): return c.most_common(1)[0][0]"),
+    "message": ("try:\n    f(-1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'positive'", "def f(x):\n    if x < 0: raise ValueError('positive')"),
+    "own error": ("try:\n    f()\n    assert False\nexcept ValueError:\n    pass", "class Bad(ValueError): pass\ndef f(): raise Bad('x')"),
+    "decimal": ("from decimal import Decimal\nassert f() == Decimal('0.1')", "from decimal import Decimal\ndef f(): return Decimal('0.1')"),
+    "dates": ("import datetime\nassert f() == [datetime.date(2020, 1, 1)]", "import datetime\ndef f(): return [datetime.date(2020, 1, 1)]"),
+    "text": ("assert str(f()) == 'P'", "class P:\n    def __str__(self): return 'P'\ndef f(): return P()"),
+    "order": ("assert list(f({'b': 1, 'a': 2})) == ['b', 'a']", "def f(d): return d.keys()"),
+    "keyword": ("x = [2, 1]\nf(xs=x)\nassert x == [1, 2]", "def f(xs): xs.sort()"),
+    "nested": ("row = [3, 1]\nm = [row]\nf(m)\nassert row == [1, 3]", "def f(m): m[0].sort()"),
+    "alias": ("x = [1]\nassert f(x, x) == [1, 9]", "def f(a, b):\n    a.append(9)\n    return b"),
+    "same": ("x = [1]\nassert f(x) is x", "def f(x): return x"),
+    "later": ("x = [1]\ny = f(x)\ny.append(9)\nassert x == [1, 9]", "def f(x): return x"),
+    "printed": ("import io, contextlib\nb = io.StringIO()\nwith contextlib.redirect_stdout(b): f()\nassert b.getvalue() == 'hi\\n'", "def f(): print('hi')"),
+    "constant": ("MOD = 7\nassert f(8) == 1", "def f(x): return x % MOD"),
+    "global": ("assert f(1) == 10\nassert LIMIT == 10", "LIMIT = 10\ndef f(x): return LIMIT"),
+    "seeded": ("import random\nrandom.seed(7)\na = random.random()\nrandom.seed(7)\nassert f() == a", "import random\ndef f(): return random.random()"),
+    "filtered": ("assert [f(x) for x in (1, -1) if g(x)] == [1]", "def g(x): return x > 0\ndef f(x):\n    while x < 0: pass\n    return x"),
+    "points": ("assert d(P(0, 0), P(3, 4)) == 5", "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef d(a, b): return ((a.x - b.x)**2 + (a.y - b.y)**2)**0.5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EITHER)
+def test_no_right_program_is_lost(name, sandbox):
+    tests, program = EITHER[name]
+    assert graded(tests, program, sandbox).outcome == RIGHT
+
+
+LEAK = """
+import ctypes, re
+def leak():
+    for line in open('/proc/self/maps').read().splitlines():
+        span, mode = line.split()[:2]
+        if mode.startswith('rw') and 'vsyscall' not in line and 'stack' not in line:
+            start, end = [int(x, 16) for x in span.split('-')]
+            found = re.findall(rb'secretf\\((\\d+)\\) == (\\d+)', ctypes.string_at(start, end - start))
+            yield from found
+table = {int(a): int(b) for a, b in leak()}
+def secretf(x): return table.get(x)
+"""
+PROMPT = "def poly(c, x):\n    return sum(a * x**i for i, a in enumerate(c))\n\ndef root(c):\n    # find a root\n"
+SLY = {  # cheats that ran apart and passed, each found by a reviewer
+    "memory": ("assert secretf(11) == 918273\nassert secretf(secretf(11) - 918261) == 777123", LEAK, {}),
+    "loop": ("for a, b in zip(map(f, [2, 3]), [1, 2]):\n    assert a == b", "def f(x): raise StopIteration", {}),
+    "helper": (
+        "assert abs(poly([-2, 1], root([-2, 1]))) < 1e-6",
+        f"{PROMPT}    return 0\ndef poly(c, x): return 0",
+        {"prefix": PROMPT, "function": "root"},
+    ),
+    "comment": (
+        "try:\n    f()\nexcept ValueError as e:\n    assert 'positive' in str(e)",
+        "def f(): raise ValueError('oops')  # positive",
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLY)
+def test_sly_programs_are_wrong_every_time(name, sandbox):
+    tests, program, more = SLY[name]
+    for _ in range(3):  # what one sample left behind must not help the next
+        assert graded(tests, program, sandbox, **more).outcome == WRONG

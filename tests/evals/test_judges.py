@@ -29,6 +29,10 @@ CODE = {"name": "c", "grader": "code", "problems": Problems(file="x.jsonl")}
         ("YES", "Yes", {"ignore_case": True}, True),
         ("YES", "Yes", {}, False),
         ("nan", "0.1", {"float_tolerance": 1.0}, False),
+        ("1000001", "1000000", {"float_tolerance": 1e-3}, False),
+        ("1e400", "2e400", {"float_tolerance": 1e-3}, False),
+        ("9.99999 5.0", "5.0 10.0", {"any_order": True, "float_tolerance": 1e-4}, True),
+        ("b\nA", "a\nB", {"any_order": True, "ignore_case": True}, True),
     ],
 )
 def test_rules_of_output(output, expected, rule, same):
@@ -45,6 +49,9 @@ def test_rules_of_output(output, expected, rule, same):
         (True, 1.5, {"float_tolerance": 1.0}, False),
         (["Yes"], ["yes"], {"ignore_case": True}, True),
         (10**400, 1.5, {}, False),
+        ([9.99999, 5.0], [5.0, 10.0], {"any_order": True, "float_tolerance": 1e-4}, True),
+        ([[1, 2], [3, 4]], [[4, 3], [2, 1]], {"any_order": True}, True),
+        (1000001, 1000000, {"float_tolerance": 1e-3}, False),
     ],
 )
 def test_rules_of_values(value, expected, rule, same):
@@ -143,6 +150,8 @@ def test_a_grader_of_the_users_runs_programs_and_gives_a_reason(tmp_path):
         ("<think>\\boxed{Rome}</think>It is \\boxed{Paris}", True),
         ("It is Paris", False),
         ("\\boxed{paris}", False),
+        ("<think>Rome</think>Paris", True),
+        ("\\boxed{Rome} or \\boxed{Paris}", False),
     ],
 )
 def test_exact_takes_the_text_or_its_last_box(completion, right):
@@ -164,6 +173,14 @@ def test_exact_takes_the_text_or_its_last_box(completion, right):
         ("the answer is 'it''s'", "\"its\"", True),
         ("[ANSWER]{(1,): [2]}[/ANSWER]", "{(1,): (2,)}", False),
         ("<think>[ANSWER]1[/ANSWER]</think>", "1", False),
+        ("f(3) returns [1, 2]", "[1, 2]", True),
+        ("The result is 3 because x.", "3", True),
+        ("The output is [1, 2], since so.", "[1, 2]", True),
+        ("[ANSWER]'a'", "'a'", True),
+        ("[ANSWER]f('x') == 'a == b'[/ANSWER]", "'a == b'", True),
+        ("\\boxed{\\{1: 2\\}}", "{1: 2}", True),
+        ("```\n5\n```\nSo the answer is 6.", "6", True),
+        ("[ANSWER]{True: 1}[/ANSWER]", "{1: 1}", False),
     ],
 )  # fmt: skip
 def test_literals_are_values_of_the_same_kind(completion, answer, right):

@@ -318,6 +318,12 @@ OWN = [  # a row, the grader that fits, and words of the sentence that says why
     ({"prompt": "f(1)", "answer": "(1, 'a')"}, "literal", "are Python values"),
     ({"prompt": "Which?", "answer": "B"}, "math", "are mathematics"),
     ({"prompt": "Is it?", "answer": "yes"}, "exact", "such as 'yes'"),
+    ({"prompt": "When?", "answer": "1999-01-02"}, "exact", "such as '1999-01-02'"),
+    ({"prompt": "Water?", "answer": "H2O"}, "exact", "such as 'H2O'"),
+    ({"prompt": "SQL?", "answer": "SELECT a FROM b WHERE x = 1"}, "exact", "no mathematics"),
+    ({"prompt": "Where?", "answer": "(1, 2)"}, "math", "are mathematics"),
+    ({"prompt": "How far?", "answer": "12 km"}, "math", "are mathematics"),
+    ({"prompt": "Of what?", "answer": "3", "test": "algebra"}, "math", "are mathematics"),
 ]
 
 

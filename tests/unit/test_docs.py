@@ -255,6 +255,14 @@ def test_the_evaluation_page_lists_every_benchmark_with_its_samples():
     assert described == {b.name: (b.grader, b.samples_per_prompt) for b in listed.benchmarks}
 
 
+def test_the_complete_recipe_of_the_guide_validates():
+    text = (DOCS / "guides/your-own-teacher.md").read_text()
+    recipe = re.search(r"```toml\n(name = .*?)```", text, re.DOTALL)
+    assert recipe is not None
+    values = Recipe.model_validate_json(json.dumps(tomllib.loads(recipe[1])))
+    assert values.evaluate.benchmarks[0].problems.answer_field == "answer"
+
+
 def test_the_report_page_names_every_heading_of_a_report():
     templates = (ROOT / "src/leyden/report").glob("*.html.j2")
     headings = re.findall(r"<h2[^>]*>([A-Z][^<{]*)", "".join(p.read_text() for p in templates))

@@ -114,6 +114,11 @@ def test_a_dry_run_reads_files_and_weights_and_samples_nothing(tmp_path, capsys)
             "has no field 'x'",
             "leave id_field out",
         ),
+        (
+            ["evaluate", "x", "--bencmarks", "y"],
+            "--bencmarks: no such",
+            "did you mean --benchmarks?",
+        ),
         (["rnu", "RECIPE"], "has no command 'rnu'", "did you mean `leyden run`?"),
     ],
 )
@@ -160,11 +165,13 @@ def test_a_job_makes_no_more_than_was_forecast(finished):
     for job, forecast in forecasts.items():
         record = graph.require(job)
         folder = finished / "run" / str(job)
-        if not graph.stage(job).trains:
-            assert forecast.rows == record.counts["rows"]
+        stage = graph.stage(job)
+        if not stage.trains:
+            kl = 4 * (stage.name == "evaluate" and job.name != "teacher")
+            assert forecast.rows == record.counts["rows"] + kl
         assert record.counts["tokens"] <= forecast.prompt_tokens + forecast.tokens
         parts = [*folder.rglob("*.arrow"), *folder.rglob("model/*"), *folder.rglob("grades/*")]
-        written = sum(p.stat().st_size for p in parts if "divergence" not in p.parts)
+        written = sum(p.stat().st_size for p in parts)
         assert 0 < written <= forecast.stored, job
 
 
@@ -249,3 +256,32 @@ def test_a_dry_run_fetches_no_weights_from_the_hub(tmp_path):
         )
     assert "teach                  skip: done" in again.stdout
     assert "bytes of weights in " in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (":grade", ":none", "has no function 'none'"),
+        ("task.py:grade", "none.py:grade", "no such grader file"),
+        ('grader = "{grader}"', 'grader = "mth"', "'mth' is not known"),
+        (
+            'grader = "{grader}"',
+            'grader = "code"\nchecker = "checks.py"',
+            "checks.py: names a file and no function",
+        ),
+    ],
+)
+def test_a_dry_run_loads_graders_and_checkers(tmp_path, capsys, old, new, problem):
+    recipe = write_small_recipe(tmp_path)
+    grader = MODELS.parent / "task.py"
+    text = recipe.read_text()
+    found = old.format(grader=f"{grader}:grade")
+    assert found in text
+    rows = tmp_path / "c.jsonl"
+    rows.write_text(json.dumps({"prompt": "1+1=", "id": "1", "tests": ["assert f()"]}) + "\n")
+    text = text.replace(found, new)
+    if "checker" in new:
+        text = text.replace(str(MODELS.parent / "prompts/test.jsonl"), str(rows))
+    recipe.write_text(text)
+    assert run(["run", str(recipe), "--out", str(tmp_path / "r"), "--dry-run"]) == 1
+    assert problem in capsys.readouterr().err

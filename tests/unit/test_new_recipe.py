@@ -71,6 +71,18 @@ def test_repeated_prompts_and_messages_are_read_as_published(tmp_path, questions
     recipe = load_recipe(out)
     assert recipe.prompts.opd.deduplicate and recipe.prompts.opd.limit is None
     assert recipe.prompts.opd.answer_field == "reward_model.ground_truth"
+    assert "cannot be cut in two" in out.read_text()
+
+
+def test_ids_that_repeat_are_left_out_and_rows_are_cut(tmp_path, questions):
+    asked = [{"id": "a", "prompt": q} for q in dict.fromkeys(questions)]
+    out = tmp_path / "deep" / "r.toml"
+    out.parent.mkdir()
+    assert init(out, rows(tmp_path / "ids.jsonl", asked), student=tmp_path / ".." / "base") == 1
+    assert init(out, rows(tmp_path / "ids.jsonl", asked)) == 0
+    recipe = load_recipe(out)
+    assert recipe.prompts.opd.skip == recipe.prompts.sft.limit == len(asked) // 2
+    assert recipe.prompts.sft.id_field is None and ".." not in out.read_text()
 
 
 def test_two_files_are_one_for_each(tmp_path):

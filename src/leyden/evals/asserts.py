@@ -15,13 +15,23 @@ from leyden.sandbox.client import Ended, Limits, Sandbox
 
 Tests = dict[str, Any]
 ROUNDS = 4  # of tests whose calls depend on earlier answers
-BRANCHES = (ast.If, ast.IfExp, ast.While, ast.Try, ast.BoolOp)
+BRANCHES = (ast.If, ast.IfExp, ast.While, ast.Try, ast.BoolOp, ast.comprehension)
+MODULES = {"math", "copy", "numpy", "random", "typing"}  # whose functions keep values plain
+FUNCTIONS = {
+    "abs", "all", "any", "bool", "dict", "enumerate", "filter", "float", "frozenset", "int",
+    "isinstance", "len", "list", "map", "max", "min", "pow", "range", "round", "set", "sorted",
+    "sum", "tuple", "zip",
+}  # fmt: skip
+OTHERS = (  # statements and expressions in which a value's type, identity or text may count
+    ast.Try, ast.With, ast.ClassDef, ast.Lambda, ast.Raise, ast.Global, ast.Nonlocal, ast.Yield,
+    ast.YieldFrom, ast.Await, ast.AsyncFunctionDef, ast.JoinedStr, ast.Delete,
+)  # fmt: skip
 
 
 def names_of_program(tests: Tests) -> list[str]:
     """The functions of the program that the tests name: all names that nothing else defines."""
     tree = ast.parse(tests["tests"])
-    own = set(_defined(_parsed(tests.get("prefix") or ""))) - {tests.get("function")}
+    own = set(_defined(_parsed(_prefix(tests)))) - {tests.get("function")}
     loaded = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     return sorted(loaded - set(_defined(tree)) - own - set(vars(builtins)))
 
@@ -52,32 +62,80 @@ def judge_apart(
         if not _is_replay(played) or played.result["objects"]:
             return None
         if not played.result["asked"]:
-            return _verdict(played.result)
+            return _verdict(played.result, tests)
         calls = calls[: played.result["used"]] + played.result["asked"]
     return None
 
 
-def _verdict(played: dict[str, Any]) -> Verdict:
+def _verdict(played: dict[str, Any], tests: Tests) -> Verdict | None:
+    """The verdict of tests that ran to their end; where they failed for what only the program's own
+    process can show, such as its types or its output, None."""
     if played["passed"]:
         return Verdict(RIGHT, why="all its tests pass")
-    return Verdict(WRONG, why=played["error"])
+    return Verdict(WRONG, why=played["error"]) if only_values_count(tests) else None
+
+
+def only_values_count(tests: Tests) -> bool:
+    """Whether tests look at nothing but the values of results: no types, texts, identities or
+    exceptions. An answer that fails such tests is wrong."""
+    tree, ours = ast.parse(tests["tests"]), set(names_of_program(tests))
+    called = FUNCTIONS | ours | set(_defined(tree)) | set(_defined(_parsed(_prefix(tests))))
+    modules, functions = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Call):
+            functions |= {id(part) for part in (node.func, *node.args)}
+    return all(
+        _counts_values(node, called, modules)
+        and not (isinstance(node, ast.Name) and node.id in ours and id(node) not in functions)
+        for node in ast.walk(tree)
+    )
+
+
+def _counts_values(node: ast.AST, called: set[str], modules: set[str]) -> bool:
+    if isinstance(node, OTHERS):
+        return False
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [getattr(node, "module", None) or alias.name for alias in node.names]
+        return all(name.partition(".")[0] in MODULES for name in names)
+    if isinstance(node, ast.Attribute):  # of a module; a method may be of a program's object
+        return isinstance(node.value, ast.Name) and node.value.id in modules and node.attr != "seed"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in called
+    if isinstance(node, ast.Compare):
+        pairs = zip(node.ops, node.comparators, strict=True)
+        return all(
+            isinstance(right, ast.Constant)
+            for op, right in pairs
+            if isinstance(op, ast.Is | ast.IsNot)
+        )
+    return True
 
 
 def _replay(tests: Tests, table: list[Any], sandbox: Sandbox, limits: Limits) -> Ended:
     job = {"kind": "replay", "tests": tests["tests"], "program": _prefix(tests), "table": table}
-    return sandbox.run(job | {"names": names_of_program(tests)}, limits)
+    apart = sandbox.sibling("tests")  # no program ever runs there, nor could it read tests here
+    try:
+        return apart.run(job | {"names": names_of_program(tests)}, limits)
+    except RecursionError:  # an answer of many levels
+        return Ended("sandbox")
 
 
 def _prefix(tests: Tests) -> str:
-    """The prompt's own code, whose helpers tests may use, if it is whole."""
+    """The prompt's own code, whose helpers tests may use, with a body for its last function."""
     prefix = tests.get("prefix") or ""
-    return prefix if _parsed(prefix).body else ""
+    return next((p for p in (prefix, f"{prefix}\n    pass\n") if _parsed(p).body), "")
 
 
 def _setup(tests: Tests) -> str:
-    """The imports of the tests, which a program may rely on."""
-    body = ast.parse(tests["tests"]).body
-    return "\n".join(ast.unparse(n) for n in body if isinstance(n, ast.Import | ast.ImportFrom))
+    """The imports and constants of the tests, which a program may rely on."""
+    return "\n".join(ast.unparse(n) for n in ast.parse(tests["tests"]).body if _is_setup(n))
+
+
+def _is_setup(node: ast.stmt) -> bool:
+    constant = isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    return constant or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _parsed(code: str) -> ast.Module:
@@ -113,7 +171,8 @@ def _asks_for_types(code: str) -> bool:
 
 
 def _branches(tests: Tests) -> bool:
-    return any(isinstance(node, BRANCHES) for node in ast.walk(ast.parse(tests["tests"])))
+    nodes = ast.walk(ast.parse(tests["tests"]))
+    return any(isinstance(node, BRANCHES) and getattr(node, "ifs", True) for node in nodes)
 
 
 def _is_replay(ended: Ended) -> bool:
@@ -129,6 +188,9 @@ def _is_answers(ended: Ended, calls: list[Any]) -> bool:
 
 
 def _is_answer(outcome: Any) -> bool:
-    if not isinstance(outcome, list) or len(outcome) != 3:
+    if not isinstance(outcome, list) or len(outcome) != 4:
         return False
-    return outcome[0] == "value" or (outcome[0] == "error" and isinstance(outcome[1], str))
+    kind, content, after, _ = outcome
+    whole = after is None or (isinstance(after, list) and len(after) == 2)
+    told = isinstance(content, list) and len(content) == 3
+    return whole and (kind == "value" or (kind == "error" and told))

@@ -75,6 +75,8 @@ def _own(row: Row) -> Tests:
 def _humaneval(row: Row) -> Tests:
     """Read HumanEval, HumanEval+ and MBPP+ as published: a test program, often with ``check``."""
     tests, name = row["test"], row.get("entry_point")
+    if "assert" not in tests:
+        raise ValueError("it asserts nothing")
     if name and "def check(" in tests:
         tests += f"\n\ncheck({name})\n"
     setup = "\n".join(row.get("test_imports") or [])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leyden.errors import ConfigError, LeydenError
-from leyden.evals.boxes import last_boxed
+from leyden.evals.boxes import boxes_joined_by_or, last_boxed
 from leyden.evals.judge import Checker, is_right
 from leyden.evals.literals import said_values, same_literal
 from leyden.evals.verdict import final_part
@@ -45,7 +45,8 @@ def load_checker(name: str) -> Checker:
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"{name}: the checker raised {type(error).__name__}: {error}",
-                hint="a checker must give a verdict on any output; fix it and run again",
+                hint="a checker must give a verdict on any output; fix it, and in a run use --redo "
+                "evaluate",
             ) from error
 
     return checked
@@ -54,6 +55,10 @@ def load_checker(name: str) -> Checker:
 def load_function(name: str) -> Callable[..., Any]:
     """Load the function of ``path/to/file.py:function``. Raises ConfigError."""
     place, _, function = name.rpartition(":")
+    if not place:
+        raise ConfigError(
+            f"{name}: names a file and no function", hint="write path/to/file.py:function"
+        )
     path = Path(place)
     spec = importlib.util.spec_from_file_location(f"leyden_grader_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
@@ -91,16 +96,18 @@ def apply_grader(
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{where}: the grader raised {type(error).__name__}: {error}",
-            hint="a grader must give a verdict on any text; fix it and run again",
+            hint="a grader must judge any text; fix it, and in a run use --redo evaluate",
         ) from error
 
 
 def grade_exact(problem: dict[str, Any], completion: str) -> tuple[bool, str]:
     """Whether the completion, or the content of its last box, is the answer, up to space around
     it."""
-    answer, text = str(problem["answer"]).strip(), completion.strip()
-    boxed = (last_boxed(final_part(completion)) or "").strip()
-    if answer in (text, boxed):
+    answer, text = str(problem["answer"]).strip(), final_part(completion).strip()
+    boxed = (last_boxed(text) or "").strip()
+    if boxes_joined_by_or(text):
+        return False, f"{boxed[:SHOWN]!r} is one of several answers"
+    if answer and answer in (completion.strip(), text, boxed):
         return True, "letter for letter"
     return False, f"{(boxed or text)[-SHOWN:]!r} is not {answer[:SHOWN]!r}"
 

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 MOST_LONGER = 20  # an output of more than this many times the expected length is not read
+MOST_MATCHED = 1000  # items in any order that are matched one by one
+WHOLE = re.compile(r"[+-]?[0-9]+")
 FLOATS = 1e-9  # two ways of computing a decimal differ by less
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 Checker = Callable[[Any, Any, Any], Any]
@@ -36,8 +38,6 @@ class Judge:
         """Whether the result of a call is right. Both are JSON values."""
         if self.checker is not None:
             return is_right(self.checker(arguments, value, expected))
-        if self.any_order and isinstance(value, list) and isinstance(expected, list):
-            value, expected = sorted(value, key=repr), sorted(expected, key=repr)
         return same_value(value, expected, self)
 
 
@@ -53,18 +53,41 @@ def same_value(value: Any, expected: Any, judge: Judge = EXACT) -> bool:
     """Whether two JSON values are equal, decimals to a relative difference of FLOATS, or to the
     judge's tolerance."""
     if isinstance(expected, list):
-        same_length = isinstance(value, list) and len(value) == len(expected)
-        pairs = zip(value, expected, strict=True) if same_length else ()
-        return same_length and all(same_value(v, e, judge) for v, e in pairs)
+        if not isinstance(value, list) or len(value) != len(expected):
+            return False
+        return _same_items(value, expected, judge)
     if isinstance(expected, dict):
         same_keys = isinstance(value, dict) and value.keys() == expected.keys()
         return same_keys and all(same_value(value[key], expected[key], judge) for key in expected)
     if isinstance(expected, str) and isinstance(value, str) and judge.ignore_case:
         return value.casefold() == expected.casefold()
     numbers = type(value) in (int, float) and type(expected) in (int, float)
-    if numbers and (isinstance(expected, float) or judge.float_tolerance):
+    tolerant = isinstance(expected, float) or (judge.float_tolerance and isinstance(value, float))
+    if numbers and tolerant:
         return _close(value, expected, judge.float_tolerance or FLOATS)
     return value == expected
+
+
+def _same_items(values: list[Any], expected: list[Any], judge: Judge) -> bool:
+    if judge.any_order:
+        return _matched(values, expected, lambda v, e: same_value(v, e, judge))
+    return all(same_value(v, e, judge) for v, e in zip(values, expected, strict=True))
+
+
+def _matched(ours: list[Any], theirs: list[Any], same: Callable[[Any, Any], bool]) -> bool:
+    """Whether each of ``theirs`` has one of ``ours`` of its own; of very many, in sorted order."""
+    if len(ours) != len(theirs):
+        return False
+    if len(ours) > MOST_MATCHED:
+        pairs = zip(sorted(ours, key=repr), sorted(theirs, key=repr), strict=True)
+        return all(same(a, b) for a, b in pairs)
+    left = list(ours)
+    for other in theirs:
+        found = next((i for i, one in enumerate(left) if same(one, other)), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
 
 
 def _close(value: float, expected: float, tolerance: float) -> bool:
@@ -85,20 +108,18 @@ def same_output(output: str, expected: str, judge: Judge = EXACT) -> bool:
         output, expected = output.casefold(), expected.casefold()
     ours = [line.strip() for line in output.strip().splitlines()]
     theirs = [line.strip() for line in expected.strip().splitlines()]
-    if judge.any_order:
-        ours, theirs = _any_order(ours), _any_order(theirs)
     if ours == theirs:
         return True
+    if judge.any_order:
+        return _matched(ours, theirs, lambda a, b: _same_line(a, b, judge))
     pairs = zip(ours, theirs, strict=False)
     return len(ours) == len(theirs) and all(_same_line(a, b, judge) for a, b in pairs)
 
 
-def _any_order(lines: list[str]) -> list[str]:
-    return sorted(" ".join(sorted(line.split())) for line in lines)
-
-
 def _same_line(line: str, expected: str, judge: Judge) -> bool:
     ours, theirs = line.split(), expected.split()
+    if judge.any_order:
+        return _matched(ours, theirs, lambda a, b: _same_word(a, b, judge))
     pairs = zip(ours, theirs, strict=False)
     return len(ours) == len(theirs) and all(_same_word(a, b, judge) for a, b in pairs)
 
@@ -108,6 +129,7 @@ def _same_word(word: str, expected: str, judge: Judge) -> bool:
         return True
     if not NUMBER.fullmatch(word) or not NUMBER.fullmatch(expected):
         return False
-    if judge.float_tolerance:
+    whole = WHOLE.fullmatch(word) and WHOLE.fullmatch(expected)  # whole numbers are exact
+    if judge.float_tolerance and not whole and math.isfinite(float(word)):
         return _close(float(word), float(expected), judge.float_tolerance)
     return Decimal(word) == Decimal(expected)

@@ -47,7 +47,7 @@ def _asserts(tests: Tests, program: str, sandbox: Sandbox, limits: Limits) -> Ve
     if apart is not None:
         return _failed(apart, limits)
     job = {"kind": "asserts", "program": program, "tests": tests["tests"]}
-    ended = sandbox.run(job, limits)
+    ended = sandbox.sibling("beside").run(job, limits)
     if ended.how == "done" and ended.result is True:
         return Verdict(RIGHT, why=FORGEABLE)
     return _failed(ended, limits)

@@ -24,7 +24,8 @@ class Live:
     def sentence(self) -> str:
         """All of it for people, in the machine's time zone."""
         pulse = self.pulse
-        how_far = f", {pulse.done:,} of {pulse.total:,} {pulse.unit}" if pulse.total else ""
+        part = f", {pulse.what}" if pulse.what else ""
+        how_far = f"{part}, {pulse.done:,} of {pulse.total:,} {pulse.unit}" if pulse.total else ""
         if self.state == RUNNING:
             rate, left = pulse.rate, pulse.total - pulse.done
             speed = f", {rate:.3g} {pulse.unit} a second, {_span(left / rate)} left" if rate else ""

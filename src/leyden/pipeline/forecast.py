@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from leyden.data.prompt_set import BENCHMARK, OPD_SPLIT, SFT_SPLIT, RenderedPrompt
+from leyden.data.prompt_set import BENCHMARK, HELDOUT, OPD_SPLIT, SFT_SPLIT, RenderedPrompt
 from leyden.models.weights import count_parameters, has_weights
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.training import Optimisation
 from leyden.run.graph import Graph
-from leyden.run.run import BASE, REFERENCE, Run
+from leyden.run.layout import DIVERGENCE
+from leyden.run.run import BASE, REFERENCE, TEACHER, Run
 from leyden.run.stage import ROLLOUT, SFT, Artifact, Job
 from leyden.store.schema import COMPLETIONS, Schema, most_bytes, scores_schema
 from leyden.train.checkpoint import KEEP
@@ -32,7 +33,8 @@ class Forecast:
     stored: int
 
     def __str__(self) -> str:
-        parts = f"{self.rows:,} rows, at most {self.prompt_tokens + self.tokens:,} tokens"
+        most = f"at most {self.prompt_tokens + self.tokens:,} tokens with prompts"
+        parts = f"{self.rows:,} rows, {most}"
         return f"{parts}, {readable(self.stored)}" if self.stored else parts
 
 
@@ -66,7 +68,13 @@ def forecast(graph: Graph, job: Job, sizes: Sizes) -> Forecast | None:
         return _trained(graph, job, sizes)
     if kind == Artifact.RESULTS:
         benchmarks = recipe.evaluate.benchmarks
-        made = _sampled([(BENCHMARK + b.name, b) for b in benchmarks], sizes)
+        measured = min(recipe.evaluate.kl_prompts, sizes.get(HELDOUT, (0, 0))[0])
+        if job.name != TEACHER and measured:
+            prompts = sizes[HELDOUT][1] * measured // sizes[HELDOUT][0]
+            sizes = {**sizes, DIVERGENCE: (measured, prompts)}
+        cap = Sampling(max_new_tokens=recipe.evaluate.kl_max_new_tokens)
+        splits = [*((BENCHMARK + b.name, b) for b in benchmarks), (DIVERGENCE, cap)]
+        made = _sampled(splits, sizes)
         grades = made.rows * GRADE_BYTES + made.tokens * TEXT_BYTES
         return replace(made, stored=made.stored + grades)
     return None

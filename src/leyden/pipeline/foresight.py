@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from leyden.data.prompt_set import BENCHMARK, RenderedPrompt
+from leyden.evals.grading import check_graders
 from leyden.evals.remarks import grader_remarks, prompt_remarks
 from leyden.pipeline.forecast import Forecast, Sizes, forecast, sizes_of
 from leyden.run.artifacts import open_prompts
@@ -43,6 +44,7 @@ def read_inputs(graph: Graph, jobs: Collection[Job], sizes: Sizes) -> Iterator[s
     elif jobs:
         sizes |= sizes_of(open_prompts(graph).values())
     if PROBLEMS in jobs:
+        check_graders(recipe.evaluate)
         here = [b.name for b in recipe.evaluate.benchmarks if b.problems.file is not None]
         problems = list(render_problems(graph.run, here))
         sizes |= sizes_of(problems)

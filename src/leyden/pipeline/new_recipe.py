@@ -1,5 +1,6 @@
 """Write a first recipe: fields, lengths and batch sizes as the models and the prompts ask for."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -37,6 +38,10 @@ PLAIN_TEMPLATE = (
     'kind = "plain"                        # the teacher has no chat template\n'
     'plain = "{prompt}\\n"'
 )
+SAME_PROMPTS = """\
+# The file repeats prompts, so that its rows cannot be cut in two: both parts are all of them. For
+# the method's sake give two files of different prompts.
+"""
 NO_BENCHMARK = "# No benchmark: add [[evaluate.benchmarks]] with a file of problems and answers."
 BENCHMARK = """[[evaluate.benchmarks]]               # the last rows, which nothing is trained on
 name = "own"
@@ -104,16 +109,15 @@ def read_source(path: Path) -> Source:
         )
         if (found := next((one for one in names if find_field(row, one) is not None), None))
     }
-    for repeated in (False, True):
-        try:
-            own = fields | ({"deduplicate": True} if repeated else {})
-            whole = PromptFile.model_validate({"file": str(path), **own})
-            return Source(path, own, read_prompts(whole))
-        except ConfigError as error:
-            if repeated or "was used in line" not in str(error):
-                raise
-            fields.pop("id_field", None)  # it does not tell rows apart
-    raise AssertionError("the loop returns or raises")
+    bare = {name: field for name, field in fields.items() if name != "id_field"}
+    prompts = read_prompts(PromptFile.model_validate({"file": str(path), **bare}), unique=False)
+    ids = [find_field(one.row, str(fields["id_field"])) for one in prompts if "id_field" in fields]
+    fields = fields if len(set(map(str, ids))) == len(prompts) else bare
+    own = fields | {"deduplicate": True}
+    if len({prompt.id for prompt in prompts}) < len(prompts):
+        prompts = read_prompts(PromptFile.model_validate({"file": str(path), **own}))
+        return Source(path, own, prompts)
+    return Source(path, fields, prompts)
 
 
 def _facts(teacher: str, student: str, sources: Sequence[Source]) -> Facts:
@@ -142,7 +146,7 @@ def _place(model: str, out: Path) -> str:
 
 
 def _path(path: Path, out: Path) -> str:
-    home, whole = out.absolute().parent, path.absolute()
+    home, whole = (Path(os.path.normpath(p)) for p in (out.absolute().parent, path.absolute()))
     return str(whole.relative_to(home)) if whole.is_relative_to(home) else str(whole)
 
 
@@ -183,7 +187,11 @@ def _text(teacher: str, student: str, sources: Sequence[Source], facts: Facts, o
         "benchmark": parts["test"].toml if "test" in parts else NO_BENCHMARK,
     }
     template = files("leyden.pipeline").joinpath("first_recipe.toml.in").read_text("utf-8")
-    return template.format(**values).replace("LONGEST", str(longest))
+    text = template.format(**values).replace("LONGEST", str(longest))
+    if len(sources) == 1 and "deduplicate" in sources[0].fields:
+        where = "[prompts.sft]"
+        return text.replace(where, f"{SAME_PROMPTS}{where}", 1)
+    return text
 
 
 def _toml(value: object) -> str:

@@ -24,6 +24,7 @@ from leyden.recipe.section import (
     Size,
 )
 
+COMPARING = ("math", "exact", "literal")  # graders that compare with an answer
 BUILT_IN_GRADERS = ("math", "code", "exact", "literal")
 Fields = str | tuple[str, ...]
 
@@ -38,7 +39,8 @@ class Problems(Section):
     prompt_field: Fields = "prompt"
     """The question."""
     answer_field: Fields | None = None
-    """The reference answer. Where it holds ``\\boxed{...}``, the content of the box."""
+    """The reference answer; ``answer`` where the grader needs one. Where it holds
+    ``\\boxed{...}``, the content of the box."""
     answer_after: str | None = None
     """The answer follows the last of these marks in its field."""
     id_field: Fields | None = None
@@ -116,7 +118,7 @@ class Benchmark(Sampling):
             return values
         greedy = values.get("temperature") in (0, 0.0) and "samples_per_prompt" not in values
         once = {"samples_per_prompt": 1} if greedy else {}  # all samples would be the same
-        return _with_tuples(_with_known(values | once))
+        return _with_tuples(_with_answer(_with_known(values | once)))
 
     @model_validator(mode="after")
     def _rules_are_of_programs(self):
@@ -130,12 +132,20 @@ class Benchmark(Sampling):
 
     @model_validator(mode="after")
     def _grader_has_an_answer(self):
-        if self.grader in ("exact", "literal", "math") and self.problems.answer_field is None:
+        if self.grader in COMPARING and self.problems.answer_field is None:
             raise ValueError(
                 f"benchmark {self.name!r}: grader = {self.grader!r} compares with an answer; "
                 "set problems.answer_field"
             )
         return self
+
+
+def _with_answer(values: dict[str, Any]) -> dict[str, Any]:
+    """With the usual name of the field of answers, where the grader needs one and none is named."""
+    problems = values.get("problems")
+    if values.get("grader", "math") not in COMPARING or not isinstance(problems, dict):
+        return values
+    return values | {"problems": {"answer_field": "answer"} | problems}
 
 
 def _with_known(values: dict[str, Any]) -> dict[str, Any]:

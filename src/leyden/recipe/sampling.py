@@ -54,7 +54,8 @@ class PromptFile(Section):
     @model_validator(mode="after")
     def _has_a_place(self):
         if (self.file is None) == (self.hub is None):
-            raise ValueError("prompts have no place to read them from; set either file or hub")
+            what = "no place" if self.file is None else "two places"
+            raise ValueError(f"prompts have {what} to read them from; set either file or hub")
         return self
 
     @property

@@ -80,7 +80,10 @@ def validate_recipe(values: Mapping[str, Any], *, source: str) -> Recipe:
 
 
 S = TypeVar("S", bound=BaseModel)
-OPTIONS = ("dry-run", "until", "redo", "out")  # of commands that also take fields of a recipe
+OPTIONS = (  # of commands that also take fields of a recipe
+    "dry-run", "until", "redo", "out", "benchmarks", "samples", "limit", "max-new-tokens",
+    "temperature",
+)  # fmt: skip
 MOST_BYTES, MOST_PARTS = 2**20, 1000  # of a recipe; of one of its keys
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from leyden.sandbox.backends import Backend
 from leyden.sandbox.memory import oom_kills
 
+APART = 1000  # between the slots of siblings
 GRACE_SECONDS = 10.0  # after a program's own time its sandbox is given up
 
 
@@ -56,6 +57,15 @@ class Sandbox:
     def __init__(self, backend: Backend, slot: int = 0) -> None:
         self.backend, self.slot = backend, slot
         self.process: subprocess.Popen | None = None
+        self.siblings: dict[str, Sandbox] = {}
+
+    def sibling(self, name: str) -> "Sandbox":
+        """Another sandbox of the same kind: its memory has never held what this one runs, which a
+        program might read there."""
+        if name not in self.siblings:
+            slot = self.slot + APART * (1 + len(self.siblings))
+            self.siblings[name] = Sandbox(self.backend, slot)
+        return self.siblings[name]
 
     def run(self, job: dict[str, Any], limits: Limits) -> Ended:
         """Run one job: ``kind`` and ``program``, with ``tests``, ``function`` and ``calls``, or
@@ -96,7 +106,9 @@ class Sandbox:
             return None
 
     def close(self) -> None:
-        """End the nursery, and with it everything in its sandbox."""
+        """End the nursery, and with it everything in its sandbox; and its siblings."""
+        for sibling in self.siblings.values():
+            sibling.close()
         if self.process is None:
             return
         process, self.process = self.process, None

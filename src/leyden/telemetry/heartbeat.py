@@ -31,6 +31,8 @@ class Pulse:
     """The time at which it began the job."""
     beat: float
     """The time of these words."""
+    what: str = ""
+    """The part of the job that it does, where it says so, such as grading."""
     done: int = 0
     total: int = 0
     unit: str = ""
@@ -68,9 +70,9 @@ class Heartbeat:
             (first, before), elapsed = past[0], now - past[0][0]
             rate = (done - before) / elapsed if now > first else 0.0
             if self.pulse is not None:
-                self._beat(replace(
-                    self.pulse, beat=now, done=done, total=total, unit=unit, rate=rate
-                ))  # fmt: skip
+                part = name.removeprefix(self.pulse.job).lstrip(", ")
+                words = replace(self.pulse, beat=now, what=part, done=done, total=total)
+                self._beat(replace(words, unit=unit, rate=rate))
 
         with self.shown(name, total, unit) as advance:
             beat()

@@ -15,9 +15,10 @@ import traceback
 import types
 from typing import Any
 
-from .replay import run_replay
+from .replay import is_built_in, run_replay
 from .values import decode, encode
 
+MOST_SAID = 2000  # characters of an exception's message
 PROGRAM, TESTS, PRELUDE, GIVEN = "<program>", "<tests>", "<prelude>", "<given>"
 compile_, execute, dumps = compile, exec, json.dumps  # ours, should a program replace them
 Outcome = tuple[Any, str]
@@ -64,8 +65,8 @@ def run_calls(job: dict[str, Any]) -> Outcome:
 def run_answers(job: dict[str, Any]) -> Outcome:
     """Answer ``calls``, [function, arguments, keywords] each, one after the other.
 
-    The result is a list of ["value", v, after] or ["error", sentence, after], with the arguments
-    afterwards where a call changed them.
+    The result is a list of ["value", v, after, whole] or ["error", told, after, whole]. ``told`` is
+    a sentence, the exception's type and its message; see ``one_answer`` for the others.
     """
     try:
         space = load(job["program"], "candidate")
@@ -76,21 +77,24 @@ def run_answers(job: dict[str, Any]) -> Outcome:
 
 
 def one_answer(space: dict[str, Any], call: Any, job: dict[str, Any]) -> list[Any]:
-    """The outcome of a call, and its arguments afterwards, or None where they did not change."""
+    """The outcome of a call; its arguments afterwards, or None where they did not change; and
+    whether the result is of built-in types alone, so that all of it is in the outcome."""
     name, before, keywords = call
-    arguments = decode(before)
+    arguments, named, whole = decode(before), decode(keywords), True
     try:
         if name not in space:
             raise NameError(f"name {name!r} is not defined")
-        value = space[name](*arguments, **decode(keywords))
+        value = space[name](*arguments, **named)
+        whole = is_built_in(value)
         array = type(value).__module__ == "numpy" and getattr(value, "ndim", 0)
         outcome = ["value", ["opaque", "ndarray", ""] if array else encode(value)]
     except BaseException as error:
-        outcome = ["error", explain(error, job)]
+        told = [explain(error, job), type(error).__name__, str(error)[:MOST_SAID]]
+        outcome = ["error", told]
     with contextlib.suppress(BaseException):
-        after = encode(arguments)
-        return [*outcome, after if after != before else None]
-    return [*outcome, None]
+        after = [encode(arguments), encode(named)]
+        return [*outcome, after if after != [before, keywords] else None, whole]
+    return [*outcome, None, whole]
 
 
 def one_call(function: Any, call: Any, job: dict[str, Any]) -> list[Any]:

@@ -58,41 +58,88 @@ class Replay:
         self.table, self.used = table, 0
         self.asked: list[Any] = []
         self.objects = False
+        self.partial: dict[int, Any] = {}  # results that were more than their plain values
         self.raised: BaseException | None = None
+        self.sentence = ""
 
     def proxy(self, name: str) -> Any:
         """The function ``name`` of the program, as the tests call it."""
 
         def function(*args: Any, **kwargs: Any) -> Any:
-            call = [name, encode(args), encode(kwargs)]
-            if '["opaque"' in _text(call):  # an answer that is not known yet, or a real object
+            # Something else is an answer that is not known yet, or needs the program's process.
+            if not is_plain([args, kwargs], self.partial):
                 self.objects = self.objects or not self.asked
                 return Anything()
+            call = [name, encode(args), encode(kwargs)]
             if not self.asked and self.used < len(self.table):
                 known, outcome = self.table[self.used]
                 if known == call:
                     self.used += 1
-                    return self._answer(outcome, args)
+                    return self._answer(outcome, args, kwargs)
             self.asked.append(call)
             return Anything()
 
         function.__name__ = name
         return function
 
-    def _answer(self, outcome: list[Any], args: tuple[Any, ...]) -> Any:
-        kind, content, after = outcome
+    def _answer(self, outcome: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind, content, after, whole = outcome
         if after is not None:
-            for argument, changed in zip(args, decode(after), strict=True):
-                _become(argument, changed)
+            become(args, decode(after[0]))
+            become(kwargs, decode(after[1]))
         if kind == "value":
-            return self._watched(decode(content))
-        error = getattr(builtins, content.partition(":")[0].split(" ")[0], RuntimeError)
+            value = self._watched(decode(content))
+            if whole is not True and not isinstance(value, (int, float, str, type(None))):
+                self.partial[id(value)] = value
+            return value
+        self.sentence, name, message = map(str, content)
+        error = getattr(builtins, name, RuntimeError)
         known = isinstance(error, type) and issubclass(error, Exception)
-        self.raised = (error if known else RuntimeError)(content)
+        if not known or issubclass(error, StopIteration | StopAsyncIteration):
+            error = RuntimeError  # the others would end a loop of the tests, and with it the tests
+        self.raised = error(message)
         raise self.raised
 
     def _watched(self, value: Any) -> Any:
-        return Unknown(self, value) if isinstance(value, Opaque) else value
+        """The value with an ``Unknown`` for each object in it."""
+        if isinstance(value, Opaque):
+            return Unknown(self, value)
+        if isinstance(value, list | tuple):
+            return type(value)(map(self._watched, value))
+        if isinstance(value, dict):
+            return {key: self._watched(one) for key, one in value.items()}
+        return value
+
+
+def is_built_in(value: Any) -> bool:
+    """Whether a value is of built-in types alone, at any depth."""
+    if type(value) not in PLAIN:
+        return False
+    if isinstance(value, dict):
+        return all(map(is_built_in, [*value, *value.values()]))
+    return not isinstance(value, (list, tuple, set, frozenset)) or all(map(is_built_in, value))
+
+
+def is_plain(value: Any, partial: dict[int, Any]) -> bool:
+    """Whether arguments are of built-in types alone, hold no list, dictionary or set twice, and
+    nothing of ``partial``."""
+    if not is_built_in(value):
+        return False
+    seen: set[int] = set()
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if id(part) in partial:
+            return False
+        if isinstance(part, (list, dict, set)):
+            if id(part) in seen:
+                return False
+            seen.add(id(part))
+        if isinstance(part, dict):
+            rest += [*part, *part.values()]
+        elif isinstance(part, (list, tuple, set, frozenset)):
+            rest += part
+    return True
 
 
 class Unknown:
@@ -111,10 +158,15 @@ class Unknown:
         self.replay.objects = True
         raise AttributeError(name)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __bool__(self) -> bool:
+        self.replay.objects = True
+        return True
 
     def __repr__(self) -> str:
+        self.replay.objects = True
         return repr(self.value)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def run_replay(job: dict[str, Any], explain: Any) -> tuple[Any, str]:
@@ -129,7 +181,7 @@ def run_replay(job: dict[str, Any], explain: Any) -> tuple[Any, str]:
         error = explain(problem, job)
     except BaseException as problem:
         if problem is replay.raised:
-            error = str(problem.args[0])  # the program's own error, told with its line
+            error = replay.sentence  # the program's own error, told with its line
         else:  # such as a method that a plain value does not have
             error, replay.objects = explain(problem, job), True
     if replay.asked:  # once more, past what fails only because an answer is not known
@@ -161,14 +213,21 @@ class Unasserted(ast.NodeTransformer):
         return ast.copy_location(ast.Expr(node.test), node)
 
 
-def _become(argument: Any, changed: Any) -> None:
-    """Change an argument in place as the program changed it."""
-    if isinstance(argument, list) and isinstance(changed, list):
-        argument[:] = changed
-    elif isinstance(argument, dict | set) and isinstance(changed, dict | set):
+def become(argument: Any, changed: Any) -> None:
+    """Change an argument in place as the program changed it, at any depth."""
+    if isinstance(argument, list | tuple) and isinstance(changed, list | tuple):
+        for one, other in zip(argument, changed):  # noqa: B905  # Python 3.9 has no strict
+            become(one, other)
+        if isinstance(argument, list):
+            kept = [a if a == c else c for a, c in zip(argument, changed)]  # noqa: B905
+            argument[:] = kept + list(changed[len(argument) :])
+    elif isinstance(argument, dict) and isinstance(changed, dict):
+        for key in argument.keys() & changed.keys():
+            become(argument[key], changed[key])
+        new = {key: argument.get(key, one) for key, one in changed.items()}
+        new = {key: one if one == changed[key] else changed[key] for key, one in new.items()}
+        argument.clear()
+        argument.update(new)
+    elif isinstance(argument, set) and isinstance(changed, set):
         argument.clear()
         argument.update(changed)
-
-
-def _text(call: Any) -> str:
-    return repr(call).replace("'", '"')

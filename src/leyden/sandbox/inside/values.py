@@ -45,8 +45,9 @@ def encode(value: Any) -> Any:
             return [name, [encode(item) for item in value]]
     if isinstance(value, dict):
         return ["dict", [[encode(k), encode(v)] for k, v in value.items()]]
-    if isinstance(value, VIEWS):  # equal to sets
-        return ["set", [encode(item) for item in value]]
+    if isinstance(value, VIEWS):  # equal to sets, and in an order
+        name = "keys" if kind is VIEWS[0] else "items"
+        return [name, [encode(item) for item in value]]
     if kind.__module__ == "numpy":
         return encode(value.tolist())
     if isinstance(value, Fraction | Decimal):  # equal to other numbers, by value
@@ -64,6 +65,10 @@ def decode(encoded: Any) -> Any:
     kind, content = encoded[0], encoded[1:]
     if kind in SEQUENCES:
         return SEQUENCES[kind](decode(item) for item in content[0])
+    if kind == "keys":
+        return dict.fromkeys(decode(item) for item in content[0]).keys()
+    if kind == "items":
+        return dict(decode(item) for item in content[0]).items()
     if kind == "dict":
         return {decode(k): decode(v) for k, v in content[0]}
     if kind == "complex":
