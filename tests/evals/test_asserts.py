@@ -182,7 +182,7 @@ def secretf(x): return table.get(x)
 """
 PROMPT = "def poly(c, x):\n    return sum(a * x**i for i, a in enumerate(c))\n\ndef root(c):\n    # find a root\n"
 SLY = {  # cheats that ran apart and passed, each found by a reviewer
-    "memory": ("assert secretf(11) == 918273\nassert secretf(secretf(11) - 918261) == 777123", LEAK, {}),
+    "memory": ("assert secretf(11) == 918273\nassert secretf(12) == 777123", LEAK, {}),
     "loop": ("for a, b in zip(map(f, [2, 3]), [1, 2]):\n    assert a == b", "def f(x): raise StopIteration", {}),
     "helper": (
         "assert abs(poly([-2, 1], root([-2, 1]))) < 1e-6",
