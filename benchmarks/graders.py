@@ -1,6 +1,6 @@
 """Test the graders on published data: reference answers, changed answers, solutions, speed.
 
-    python benchmarks/graders.py DATA [--only gsm8k humaneval ...] [--write FOLDER]
+    python benchmarks/graders.py DATA [--only gsm8k humaneval ...] [--write FOLDER] [--apart]
 
 DATA is a folder with the published files that FILES names; missing ones are left out. Every
 reference answer and solution must be right, every changed one wrong. A changed solution is that of
@@ -11,18 +11,22 @@ chance. ``--write`` therefore writes every case to files, for other graders to j
 import argparse
 import ast
 import json
+import os
 import random
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from leyden.data.tables import read_rows
+from leyden.evals import programs
+from leyden.evals.asserts import judge_apart
 from leyden.evals.grade_workers import GradeRequest, num_graders
 from leyden.evals.grading import grade_completions
 from leyden.evals.problems import Problem, read_problems
-from leyden.evals.verdict import RIGHT
+from leyden.evals.verdict import FORGEABLE, RIGHT, Verdict
 from leyden.recipe.benchmarks import Benchmark, Evaluate
 
 FILES = {
@@ -49,13 +53,14 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     parser.add_argument("--perturbed", type=int, default=500)
     parser.add_argument("--speed", action="store_true", help="time trivial programs instead")
+    parser.add_argument("--apart", action="store_true", help="tests apart and beside the program")
     options = parser.parse_args()
     if options.speed:
         print(speed())
         return
     for name, file in FILES.items():
         if (options.data / file).exists() and (not options.only or name in options.only):
-            measure(name, options.data / file, options)
+            (apart if options.apart else measure)(name, options.data / file, options)
 
 
 def measure(name: str, path: Path, options: argparse.Namespace) -> None:
@@ -162,7 +167,35 @@ def mutate(node: ast.AST) -> None:
         node.value = ast.Constant(random.choice([None, 0, "", True]))
 
 
-def speed(programs: int = 1000) -> str:
+def apart(name: str, path: Path, options: argparse.Namespace) -> None:
+    """Judge solutions and changed ones by tests apart from the program, and by the same tests in
+    its process, as HumanEval and MBPP define it. Caches of verdicts are not used."""
+    benchmark = known(name, path)
+    if benchmark.grader != "code":
+        return
+    random.seed(0)
+    rows = [row for _, row in read_rows(path)]
+    pairs = list(zip(read_problems(benchmark), rows, strict=True))
+    gold = [(p, code := canonical(row), f"```python\n{code}\n```") for p, row in pairs]
+    cases = [*gold, *perturbed_programs(pairs, options.perturbed)]
+    cases = [case for case in cases if case[0].row["tests"]["kind"] == "asserts"]
+    requests = [GradeRequest(p.id, p.row, text, True) for p, _, text in cases]
+    ways: list[list[Verdict]] = []
+    for way in (judge_apart, lambda *a: None):
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["XDG_CACHE_HOME"] = empty
+            setattr(programs, "judge_apart", way)  # noqa: B010
+            ways.append(grade_completions(requests, benchmark, Evaluate()))
+    counts = Counter((a.outcome, b.outcome) for a, b in zip(*ways, strict=True))
+    forgeable = sum(verdict.why == FORGEABLE for verdict in ways[0])
+    print(f"{name}: {len(gold)} solutions and {len(cases) - len(gold)} changed ones, apart and "
+          f"beside: {dict(counts)}; {forgeable} needed the program's process")  # fmt: skip
+    for (p, _, _), a, b in zip(cases, *ways, strict=True):
+        if a.outcome != b.outcome:
+            print(f"    {p.id}: {a.outcome}, {b.outcome}: {b.why[:120]}")
+
+
+def speed(count: int = 1000) -> str:
     """Trivial programs graded per second and core, all different, after the self-test."""
     benchmark = Benchmark.model_validate(
         {"name": "own", "grader": "code", "problems": {"file": "none"}}
@@ -175,14 +208,14 @@ def speed(programs: int = 1000) -> str:
             GradeRequest(
                 "p", tests, f"```python\n# {salt} {i}\ndef add(a, b): return a + b\n```", True
             )
-            for i in range(programs)
+            for i in range(count)
         ]
         grade_completions(answers[:1], benchmark, Evaluate())
         began = time.monotonic()
         verdicts = grade_completions(answers[1:], benchmark, Evaluate())
         seconds = time.monotonic() - began
         assert all(verdict.outcome == RIGHT for verdict in verdicts)
-        rates.append((programs - 1) / seconds / num_graders(Evaluate()))
+        rates.append((count - 1) / seconds / num_graders(Evaluate()))
     low, middle, high = sorted(rates)
     return f"{middle:.0f} programs per second and core (of three: {low:.0f} to {high:.0f})"
 
