@@ -269,17 +269,29 @@ def test_a_dry_run_fetches_no_weights_from_the_hub(tmp_path):
             'grader = "code"\nchecker = "checks.py"',
             "checks.py: names a file and no function",
         ),
+        ("task.py:grade", "own.py:raises", "on an empty answer: the grader raised IndexError"),
+        (
+            'grader = "{grader}"',
+            'grader = "code"\nchecker = "own.py:checks"',
+            "own.py:checks: the checker raised ValueError: could not convert",
+        ),
     ],
 )
 def test_a_dry_run_loads_graders_and_checkers(tmp_path, capsys, old, new, problem):
     recipe = write_small_recipe(tmp_path)
     grader = MODELS.parent / "task.py"
+    (tmp_path / "own.py").write_text(
+        "def raises(row, text): return text.split()[0] == 'x'\n"
+        "def checks(given, output, expected): return float(output) == float(expected)\n"
+    )
     text = recipe.read_text()
     found = old.format(grader=f"{grader}:grade")
     assert found in text
     rows = tmp_path / "c.jsonl"
-    rows.write_text(json.dumps({"prompt": "1+1=", "id": "1", "tests": ["assert f()"]}) + "\n")
-    text = text.replace(found, new)
+    cases = [{"input": "1", "output": "1"}]
+    rows.write_text(json.dumps({"prompt": "1+1=", "id": "1", "tests": cases}) + "\n")
+    text = text.replace(found, new.replace("own.py", str(tmp_path / "own.py")))
+    text = text.replace(f"{MODELS.parent}/{tmp_path}", str(tmp_path))
     if "checker" in new:
         text = text.replace(str(MODELS.parent / "prompts/test.jsonl"), str(rows))
     recipe.write_text(text)

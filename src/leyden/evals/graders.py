@@ -45,8 +45,7 @@ def load_checker(name: str) -> Checker:
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"{name}: the checker raised {type(error).__name__}: {error}",
-                hint="a checker must give a verdict on any output; fix it, and in a run use --redo "
-                "evaluate",
+                hint="a checker must judge any output; fix it (in a begun evaluation, with --redo)",
             ) from error
 
     return checked
@@ -96,7 +95,7 @@ def apply_grader(
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{where}: the grader raised {type(error).__name__}: {error}",
-            hint="a grader must judge any text; fix it, and in a run use --redo evaluate",
+            hint="a grader must judge any text; fix it (in a begun evaluation, with --redo)",
         ) from error
 
 

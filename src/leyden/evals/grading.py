@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from leyden.data.prompt_set import BENCHMARK, RenderedPrompt
 from leyden.evals.cache import VerdictCache, verdict_key
 from leyden.evals.grade_workers import GradeRequest, code_backend, grade_code, grade_maths
 from leyden.evals.graders import apply_grader, load_checker, load_grader
 from leyden.evals.judge import EXACT, Judge
 from leyden.evals.maths import PERCENT
+from leyden.evals.problems import problem_of
 from leyden.evals.run_program import sandbox_for_graders
 from leyden.evals.verdict import RIGHT, TRUNCATED, WRONG, Verdict
 from leyden.provenance.identity import fingerprint, hash_file
-from leyden.recipe.benchmarks import Benchmark, Evaluate, SandboxLimits
+from leyden.recipe.benchmarks import BUILT_IN_GRADERS, Benchmark, Evaluate, SandboxLimits
 
 SOURCES = (
     "maths.py", "math_answer.py", "math_exact.py", "math_numbers.py", "math_sets.py",
@@ -63,6 +65,23 @@ def check_graders(settings: Evaluate) -> None:
         judge_of(benchmark)
     if "code" in graders:
         code_backend(settings)
+
+
+def try_graders(settings: Evaluate, problems: Sequence[RenderedPrompt]) -> None:
+    """Let each grader and checker of the user's judge an empty answer to its first problem. Raises
+    ConfigError where one cannot, before anything is sampled."""
+    firsts = {problem.split: problem for problem in reversed(problems)}
+    for benchmark in settings.benchmarks:
+        first = firsts.get(BENCHMARK + benchmark.name)
+        if first is None:
+            continue
+        if benchmark.grader not in BUILT_IN_GRADERS:
+            grader, where = load_grader(benchmark.grader), f"{benchmark.grader} on an empty answer"
+            with sandbox_for_graders(settings):
+                apply_grader(grader, problem_of(first), "", where=where)
+        if benchmark.checker and (cases := first.row["tests"].get("cases")):
+            nothing = "" if first.row["tests"]["kind"] == "stdio" else None
+            load_checker(benchmark.checker)(cases[0][0], nothing, cases[0][1])
 
 
 def judge_of(benchmark: Benchmark) -> Judge:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.sources import Prompt, find_field, scalar, take, text_id, written
 from leyden.data.tables import Row, files_of, read_rows
 from leyden.errors import ConfigError
@@ -87,6 +88,14 @@ def labels_of(row: Row) -> dict[str, str]:
     fields = kept if isinstance(kept, dict) else {name: row.get(name) for name in KINDS}
     scalars = {k: v for k, v in fields.items() if isinstance(v, str | int | float) and v != ""}
     return {name: str(value) for name, value in scalars.items()}
+
+
+def problem_of(prompt: RenderedPrompt) -> Row:
+    """A rendered problem as a grader gets it: the file's row, with ``prompt`` and perhaps
+    ``answer``."""
+    answer = {} if prompt.answer is None else {"answer": prompt.answer}
+    row = {name: value for name, value in prompt.row.items() if name != LABELS}
+    return {**row, "prompt": prompt.text, **answer}
 
 
 def _field(row: Row, names: Fields, where: str) -> str:

@@ -18,7 +18,7 @@ from leyden.data.render import Renderer, render_all
 from leyden.engines.base import EngineSpec, OpenEngine
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError
-from leyden.evals.grading import check_graders
+from leyden.evals.grading import check_graders, try_graders
 from leyden.evals.problems import read_problems
 from leyden.evals.results import Results, read_results, write_results
 from leyden.files import disk_errors
@@ -140,6 +140,7 @@ def _prepare(
         for prompt in render_all(renderer, problems, BENCHMARK + benchmark.name, progress):
             check_length(prompt, benchmark.max_new_tokens, context)
             prompts[prompt.id] = prompt
+    try_graders(settings.evaluate, list(prompts.values()))
     return renderer, prompts
 
 

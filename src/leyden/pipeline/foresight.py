@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from leyden.data.prompt_set import BENCHMARK, RenderedPrompt
-from leyden.evals.grading import check_graders
+from leyden.evals.grading import check_graders, try_graders
 from leyden.evals.remarks import grader_remarks, prompt_remarks
 from leyden.pipeline.forecast import Forecast, Sizes, forecast, sizes_of
 from leyden.run.artifacts import open_prompts
@@ -48,6 +48,7 @@ def read_inputs(graph: Graph, jobs: Collection[Job], sizes: Sizes) -> Iterator[s
         here = [b.name for b in recipe.evaluate.benchmarks if b.problems.file is not None]
         problems = list(render_problems(graph.run, here))
         sizes |= sizes_of(problems)
+        try_graders(recipe.evaluate, problems)
         if problems:
             yield f"problems: {_described(problems)}"
             yield from grader_remarks(recipe, problems)

@@ -16,7 +16,7 @@ from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
 from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import digest, grade_completions
-from leyden.evals.problems import LABELS, labels_of
+from leyden.evals.problems import labels_of, problem_of
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
 from leyden.evals.verdict import NOT_GRADED, Grade, Verdict
@@ -112,7 +112,7 @@ def _requests(
     return [
         GradeRequest(
             row["prompt_id"],
-            _problem(problems[row["prompt_id"]]),
+            problem_of(problems[row["prompt_id"]]),
             completion_text(tokenizer, row),
             row["finish_reason"] == "stop",
         )
@@ -148,13 +148,6 @@ def _result(
         store=store.fingerprint,
         grades=hash_file(grades),
     )
-
-
-def _problem(prompt: RenderedPrompt) -> dict[str, Any]:
-    """The problem as a grader gets it: the file's row with ``prompt`` and perhaps ``answer``."""
-    answer = {} if prompt.answer is None else {"answer": prompt.answer}
-    row = {name: value for name, value in prompt.row.items() if name != LABELS}
-    return {**row, "prompt": prompt.text, **answer}
 
 
 def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:

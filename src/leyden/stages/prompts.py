@@ -20,7 +20,7 @@ from leyden.data.prompt_set import (
 from leyden.data.render import Renderer, render_all
 from leyden.data.sources import read_prompts
 from leyden.errors import AlignmentError, ConfigError
-from leyden.evals.grading import check_graders
+from leyden.evals.grading import check_graders, try_graders
 from leyden.evals.overlap import warn_of_overlap
 from leyden.evals.problems import read_problems
 from leyden.evals.remarks import grader_remarks, prompt_remarks
@@ -104,6 +104,7 @@ def run_problems(graph: Graph, intent: Intent) -> Record:
     check_graders(settings)
     rendered = list(render_problems(run, [b.name for b in settings.benchmarks]))
     record = _write(run, intent, rendered, load_tokenizer(run.place(SFT_TEACHER)))
+    try_graders(settings, rendered)
     _warn(grader_remarks(run.recipe, rendered))
     prompts = open_prompts(graph).values()
     trained = {
