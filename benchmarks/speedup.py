@@ -176,7 +176,7 @@ def phases(cost: ArmCost) -> Seconds:
 def accuracy(run: Run, folder: Path) -> str:
     """Accuracy on the run's test problems at temperature 1, with its 95% interval."""
     task = TASKS[run.recipe.name]
-    prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.file or "")
+    prompts = read_prompts(run.recipe.evaluate.benchmarks[0].problems.places[0])
     tokenizer = demo.make_tokenizer(CHARACTERS)
     model = load_model(folder, device="cpu", dtype="float32")
     engine = TransformersEngine.around(model, Execution(device="cpu", generate_batch_size=512))

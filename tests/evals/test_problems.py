@@ -342,6 +342,13 @@ def test_a_file_alone_is_graded_by_what_fits_it_and_the_run_says_so(row, grader,
         assert "standard input" in problem.text
 
 
+def test_problems_may_lie_in_several_files(tmp_path):
+    files = [write(tmp_path / f"{n}.jsonl", [{"prompt": f"{n}+1=", "answer": n}]) for n in (2, 1)]
+    values = {"name": "own", "problems": {"file": [str(file) for file in files]}}
+    benchmark = validate(Benchmark, values, source="test")
+    assert [p.answer for p in read_problems(benchmark)] == ["2", "1"]
+
+
 def test_greedy_decoding_takes_one_sample_unless_more_are_asked_for():
     greedy = {"name": "aime24", "temperature": 0}
     assert Benchmark.model_validate(greedy | {"temperature": 0.0}).samples_per_prompt == 1

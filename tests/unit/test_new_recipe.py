@@ -74,6 +74,13 @@ def test_repeated_prompts_and_messages_are_read_as_published(tmp_path, questions
     assert "cannot be cut in two" in out.read_text()
 
 
+def test_tests_make_a_benchmark_of_programs(tmp_path, questions):
+    asked = [{"prompt": q, "tests": ["assert f()"]} for q in dict.fromkeys(questions)]
+    assert init(tmp_path / "r.toml", rows(tmp_path / "c.jsonl", asked)) == 0
+    (benchmark,) = load_recipe(tmp_path / "r.toml").evaluate.benchmarks
+    assert benchmark.grader == "code" and benchmark.problems.answer_field is None
+
+
 def test_ids_that_repeat_are_left_out_and_rows_are_cut(tmp_path, questions):
     asked = [{"id": "a", "prompt": q} for q in dict.fromkeys(questions)]
     out = tmp_path / "deep" / "r.toml"

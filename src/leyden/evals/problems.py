@@ -34,8 +34,8 @@ class Problem(Prompt):
 
 def problem_files(problems: Problems) -> list[Path]:
     """The files to read, in order. Those of the Hub are fetched."""
-    if problems.file is not None:
-        return files_of(problems.file)
+    if problems.places:
+        return [path for place in problems.places for path in files_of(place)]
     assert problems.hub is not None
     return data_files(problems.hub)
 

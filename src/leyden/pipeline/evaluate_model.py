@@ -15,6 +15,7 @@ from leyden.data.prompt_set import (
     write_prompt_set,
 )
 from leyden.data.render import Renderer, render_all
+from leyden.data.sources import hash_data
 from leyden.engines.base import EngineSpec, OpenEngine
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError
@@ -111,7 +112,7 @@ def evaluate_model(
 
 def _intent(settings: Evaluation, identity: ModelIdentity, numerics: dict[str, Numerics]) -> Intent:
     files = problem_files(settings.evaluate) | grader_files(settings.evaluate)
-    paths = {name: Path(file) for name, file in files.items()}
+    hashes = {name: hash_data(*places) for name, places in files.items()}
     return Intent(
         EVALUATE,
         {
@@ -119,7 +120,7 @@ def _intent(settings: Evaluation, identity: ModelIdentity, numerics: dict[str, N
             "template": settings.template.identity(),
             "evaluate": settings.evaluate.identity(),
         },
-        {name: hash_file(path) for name, path in paths.items() if path.is_file()},
+        {name: digest for name, digest in hashes.items() if digest},
         {"model": identity},
         numerics,
     )

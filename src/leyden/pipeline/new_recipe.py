@@ -12,6 +12,7 @@ from leyden.data.render import Renderer, render_all
 from leyden.data.sources import ANSWER_NAMES, PROMPT_NAMES, Prompt, find_field, read_prompts
 from leyden.data.tables import files_of, read_rows
 from leyden.errors import ConfigError, LeydenError
+from leyden.evals.code_tests import READERS
 from leyden.evals.own_files import IDS, fitting_grader
 from leyden.files import create_once
 from leyden.models.hub import model_folder
@@ -66,11 +67,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Source:
-    """A file of prompts with the fields that read it. ``rows`` are those without repeated ones."""
+    """A file of prompts with the fields that read it, and whether its rows have tests of programs.
+    ``prompts`` are those without repeated ones."""
 
     file: Path
     fields: dict[str, object]
     prompts: list[Prompt]
+    tested: bool = False
 
 
 def write_first_recipe(teacher: str, student: str, prompts: Sequence[Path], out: Path) -> str:
@@ -117,7 +120,7 @@ def read_source(path: Path) -> Source:
     if len({prompt.id for prompt in prompts}) < len(prompts):
         prompts = read_prompts(PromptFile.model_validate({"file": str(path), **own}))
         return Source(path, own, prompts)
-    return Source(path, fields, prompts)
+    return Source(path, fields, prompts, any(row.get(name) for name in READERS))
 
 
 def _facts(teacher: str, student: str, sources: Sequence[Source]) -> Facts:
@@ -210,7 +213,8 @@ def _cut(sources: Sequence[Source], out: Path) -> dict[str, Part]:
     """The parts for SFT and OPD, and for a benchmark where there are answers."""
     first, last = sources[0], sources[-1]
     again = "deduplicate" in last.fields  # then rows cannot be counted off
-    total, answered = len(last.prompts), "answer_field" in last.fields and not again
+    total = len(last.prompts)
+    answered = ("answer_field" in last.fields or last.tested) and not again
     tested = min(TESTED, total // 10) if answered else 0
     one = len(sources) == 1 and not again
     count = (total - tested) // 2 if one else len(first.prompts)
@@ -226,7 +230,8 @@ def _cut(sources: Sequence[Source], out: Path) -> dict[str, Part]:
         "opd": Part(rest, _fields(last, out, skip=start, limit=rest if tested else None)),
     }
     if tested:
-        grader, _ = fitting_grader([prompt.answer for prompt in last.prompts])
+        answers = [prompt.answer for prompt in last.prompts]
+        grader = "code" if last.tested else fitting_grader(answers)[0]
         fields = _fields(last, out, skip=total - tested)
         parts["test"] = Part(tested, BENCHMARK.format(grader=grader, fields=fields))
     return parts

@@ -32,8 +32,9 @@ Fields = str | tuple[str, ...]
 class Problems(Section):
     """The place of the problems, and the fields of a row. Of several names the first is used."""
 
-    file: str | None = Field(default=None, json_schema_extra=WHERE)
-    """Path of a local file, relative to the recipe. It is used instead of ``hub``."""
+    file: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=WHERE)
+    """A local file, a glob, the folder of a saved data set, or a list of such places, relative to
+    the recipe. It is used instead of ``hub``."""
     hub: HubFiles | None = None
     """The published files."""
     prompt_field: Fields = "prompt"
@@ -60,6 +61,11 @@ class Problems(Section):
     """Leave out this many rows from the start."""
     limit: Count | None = None
     """Use at most this many rows."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The local places; none where the problems are on the Hub."""
+        return (self.file,) if isinstance(self.file, str) else self.file or ()
 
     @model_validator(mode="after")
     def _has_a_place(self):
@@ -227,13 +233,11 @@ class Evaluate(Section):
         return self
 
 
-def problem_files(settings: Evaluate) -> dict[str, str]:
-    """Local files of problems: what each is -> its path."""
-    return {
-        f"problems of {b.name}": b.problems.file for b in settings.benchmarks if b.problems.file
-    }
+def problem_files(settings: Evaluate) -> dict[str, tuple[str, ...]]:
+    """Local files of problems: what they are -> their places."""
+    return {f"problems of {b.name}": p for b in settings.benchmarks if (p := b.problems.places)}
 
 
-def grader_files(settings: Evaluate) -> dict[str, str]:
+def grader_files(settings: Evaluate) -> dict[str, tuple[str, ...]]:
     """Files that hold graders or checkers of the user's: what each is -> its path."""
-    return {what: path for b in settings.benchmarks for what, path in b.own_files.items()}
+    return {what: (path,) for b in settings.benchmarks for what, path in b.own_files.items()}

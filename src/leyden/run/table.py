@@ -58,10 +58,6 @@ def _prompt_files(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {name: source.places for name, source in sources.items() if source.places}
 
 
-def _alone(files: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    return {name: (file,) for name, file in files.items()}
-
-
 def _problem_settings(recipe: Recipe, name: str, record: Record | None) -> dict[str, Any]:
     problems = {b.name: b.problems.identity() for b in recipe.evaluate.benchmarks}
     return {"template": recipe.template.identity(), "evaluate.benchmarks": problems}
@@ -148,7 +144,7 @@ _ROWS: Sequence[Stage] = (
         names=lambda recipe: _when(recipe.evaluate.benchmarks),
         parents=lambda recipe, name: [PROMPTS],
         settings=_problem_settings,
-        files=lambda recipe: _alone(problem_files(recipe.evaluate)),
+        files=lambda recipe: problem_files(recipe.evaluate),
     ),
     Stage(
         "teach",
@@ -220,7 +216,7 @@ _ROWS: Sequence[Stage] = (
         models=_evaluate_models,
         engines=_evaluate_engines,
         settings=lambda recipe, model, record: _own_settings(recipe, "evaluate"),
-        files=lambda recipe: _alone(grader_files(recipe.evaluate)),
+        files=lambda recipe: grader_files(recipe.evaluate),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
