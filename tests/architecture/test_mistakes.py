@@ -235,9 +235,9 @@ MISTAKES = [
     ),
     Mistake(
         "a program that leaves early passes its tests",
-        "evals/programs.py",
-        'if ended.how == "done" and ended.result is True:',
-        'if ended.how == "done":',
+        "evals/asserts.py",
+        "return whole and all(map(_is_answer, outcomes))",
+        "return True",
         EVALS + "test_programs.py::test_what_is_wrong_is_said",
     ),
     Mistake(
