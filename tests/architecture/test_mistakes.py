@@ -53,7 +53,7 @@ MISTAKES = [
     ),
     Mistake(
         "the stop token is not part of the answer",
-        "engines/decoding.py",
+        "engines/stream.py",
         "Completion(np.array(ids, np.int32), np.array(logp, np.float32), reason)",
         "Completion(np.array(ids[:-1], np.int32), np.array(logp[:-1], np.float32), reason)",
         RUNS + "test_run.py::test_rollouts_end_in_the_stop_token_and_are_never_retokenised",
@@ -116,8 +116,8 @@ MISTAKES = [
     ),
     Mistake(
         "a row that cannot leave the cache",
-        "engines/cached.py",
-        "if agrees(model, gaps[-1]) or gaps[-1] != gaps[-1]:",
+        "engines/batching.py",
+        "if agrees(model, gap) or gap != gap:",
         "if True:",
         NUMERICS + "test_architectures.py",
     ),

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from leyden.data.batches import collate
 from leyden.data.sequences import TokenSequence
 from leyden.engines.base import GenerateRequest, ScoreRequest
-from leyden.engines.cached import Batching, batching_of
+from leyden.engines.batching import batching_of
+from leyden.engines.cached import Batching, Decoding
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import EngineError
 from leyden.models.load import load_model
@@ -203,14 +204,14 @@ def test_samples_have_the_log_probs_that_they_score(tmp_path, kind):
 
 def test_a_model_that_reads_padding_is_sampled_in_batches_of_one_length(tmp_path, monkeypatch):
     """The cache of this one is as good as any, so the gap is made: it shows who is batched."""
-    from leyden.engines import cached, decoding
+    from leyden.engines import batching
 
     model = load(make(tmp_path, "llama", {}))
-    monkeypatch.setattr(cached, "_gap", lambda model, way: 1.0 if way.pads else 0.0)
-    assert batching_of(model) == Batching(pads=False)
-    begun, real = [], decoding.Decoding.begin
+    monkeypatch.setattr(batching, "_gap", lambda model, way: (1.0 if way.pads else 0.0, 1))
+    assert batching_of(model) == Batching(pads=False, joins=False)
+    begun, real = [], Decoding.begin
     monkeypatch.setattr(
-        decoding.Decoding, "begin", lambda *a: begun.append([len(p) for p in a[2]]) or real(*a)
+        Decoding, "begin", lambda *a: begun.append([len(p) for p in a[2]]) or real(*a)
     )
     requests = [GenerateRequest(s.prompt_ids.tolist(), 0) for s in (*SEQUENCES, *SEQUENCES)]
     engine = TransformersEngine.around(model, Execution())

@@ -1,7 +1,7 @@
 """The engine that works everywhere and is the oracle of the others: Transformers, own sampling.
 
-It batches within the groups of requests alone, so that the units of a store come out the same to
-the bit however often the work was interrupted.
+Unless ``execution.refill`` says otherwise, it batches within the groups of requests alone, so that
+the units of a store come out the same to the bit however often the work was interrupted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -86,6 +86,9 @@ class TransformersEngine:
         self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
         """Sample a completion for every request; each comes as soon as it has ended."""
+        if self.spec.execution.refill == "stage":
+            yield from self.loaded.generate(requests, sampling, stop_ids)
+            return
         for start, group in _groups(requests):
             for index, completion in self.loaded.generate(group, sampling, stop_ids):
                 yield start + index, completion

@@ -104,7 +104,11 @@ class Execution(Section):
     """Rows that are committed to a store together. A killed process loses the rows of unfinished
     units."""
     generate_batch_size: Count = 64
-    """Sequences sampled together."""
+    """Sequences sampled together; fewer where their keys and values would not fit into memory."""
+    refill: Literal["unit", "stage"] = "unit"
+    """Where the Transformers engine takes the next prompt from when a sequence has ended. Within
+    the ``unit``, a resumed run gives the same bytes as one that was never stopped; from the whole
+    ``stage``, no place stays empty, and what was interrupted moves log-probs by rounding."""
     batch_tokens: Count = 16384
     """Tokens in a scoring batch or a training micro-batch at most, padding included."""
     logprob_chunk_tokens: Count = 1024
