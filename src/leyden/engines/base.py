@@ -8,10 +8,11 @@ Log-probs are natural, in nats.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from leyden.errors import ConfigError
+from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 
@@ -89,6 +90,13 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """In place of a result: the engine gave a request up, and ``why``. Other requests go on."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Offers:
     """The abilities of an engine. ``top_k`` scores the likeliest ids, ``at_ids`` given ones."""
 
@@ -104,7 +112,7 @@ class Engine(Protocol):
     """A model that samples and scores. Opening one is cheap: it loads its model on first use.
 
     Both iterators give (index of the request, result) as results come, in any order, each index
-    once.
+    once. They take requests as they have room for them, and not all of them at once.
     """
 
     @property
@@ -120,11 +128,11 @@ class Engine(Protocol):
 
     def generate(
         self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Failed]]:
         """Sample a completion for every request."""
         ...
 
-    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores]]:
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores | Failed]]:
         """Score the completion of every request."""
         ...
 
@@ -160,7 +168,7 @@ def complement_tail(logp: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """The model that an engine runs, and its role.
+    """The model that an engine runs, its role, and which engine it is.
 
     ``model`` is a folder or a Hub id. Log-probs are over the ids below ``vocab_size``; None stands
     for all that the model has.
@@ -170,6 +178,7 @@ class EngineSpec:
     model: str
     execution: Execution
     vocab_size: int | None = None
+    choice: EngineChoice = field(default_factory=EngineChoice)
 
 
 class OpenEngine(Protocol):

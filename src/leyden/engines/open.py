@@ -1,10 +1,12 @@
 """Open the engine of a role. This imports no torch and loads no model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leyden.engines.base import Engine, EngineSpec
 from leyden.engines.transformers import TransformersEngine
+from leyden.engines.vllm import VllmEngine
 from leyden.recipe.schema import Execution
 
 if TYPE_CHECKING:
@@ -12,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def open_engine(spec: EngineSpec) -> Engine:
-    """The engine for ``spec.role``. Transformers plays every role so far."""
-    return TransformersEngine(spec)
+    """The engine for ``spec.role``, of the kind that the recipe chose for it."""
+    kinds: dict[str, Callable[[EngineSpec], Engine]] = {
+        "transformers": TransformersEngine,
+        "vllm": VllmEngine,
+    }
+    return kinds[spec.choice.kind](spec)
 
 
 def open_reference(spec: EngineSpec) -> Engine:

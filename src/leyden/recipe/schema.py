@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from leyden.recipe.benchmarks import Evaluate
+from leyden.recipe.engines import EngineChoice, Engines
 from leyden.recipe.sampling import PromptFile, Sampling
 from leyden.recipe.section import WHERE, Count, Name, NonNegative, Section, Size
 from leyden.recipe.training import Distill, Sft
@@ -132,6 +133,8 @@ class Evaluation(Section):
     """The text around a problem. Problems are tokenized by the model's own tokenizer."""
     evaluate: Evaluate
     """Benchmarks and limits."""
+    engine: EngineChoice = Field(default=EngineChoice(), json_schema_extra=WHERE)
+    """The engine that samples the model."""
     execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
     """Device, speed and memory."""
 
@@ -152,6 +155,7 @@ class Recipe(Section):
     score: Score = Score()
     distill: Distill = Distill()
     evaluate: Evaluate = Evaluate()
+    engines: Engines = Field(default=Engines(), json_schema_extra=WHERE)
     execution: Execution = Field(default=Execution(), json_schema_extra=WHERE)
 
     @model_validator(mode="after")

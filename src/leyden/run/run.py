@@ -8,6 +8,7 @@ from leyden.engines.base import Engine, EngineSpec, OpenEngine, Role
 from leyden.engines.open import open_engine, open_reference
 from leyden.errors import EngineError, StoreError
 from leyden.models.hub import model_folder
+from leyden.recipe.engines import EngineChoice
 from leyden.recipe.schema import Recipe
 from leyden.recipe.toml import load_recipe
 from leyden.recipe.training import Objective
@@ -102,10 +103,16 @@ class Run:
 
     def spec(self, role: Role, model: str, vocab_size: int | None = None) -> EngineSpec:
         """The spec of the engine that plays ``role`` with ``model``."""
-        return EngineSpec(role, self.address(model), self.recipe.execution, vocab_size)
+        return EngineSpec(
+            role, self.address(model), self.recipe.execution, vocab_size, self._choice(role)
+        )
+
+    def _choice(self, role: Role) -> EngineChoice:
+        choices = {"teacher": self.recipe.engines.teacher, "student": self.recipe.engines.student}
+        return choices.get(role, EngineChoice())
 
     def numerics(self, role: Role) -> dict[str, Any]:
         """Names and values that decide how the engine of ``role`` rounds, for any model."""
-        spec = EngineSpec(role, "", self.recipe.execution)
+        spec = EngineSpec(role, "", self.recipe.execution, choice=self._choice(role))
         opened = open_reference(spec) if role == "reference" else self.open_engine(spec)
         return opened.numerics()

