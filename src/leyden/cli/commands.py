@@ -118,6 +118,22 @@ def run_stage(folder: Path, name: str) -> None:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Help with a stage that samples or scores, beside other processes that see the run's folder;
+    also as the first of them. Ends when the stage is finished."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """The folder that `leyden run` made."""
+    stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STAGE")]
+    """teach, rollout, score, evaluate, or one job such as evaluate/teacher."""
+
+    def run(self) -> None:
+        from leyden.pipeline.pipeline import work_on
+
+        work_on(Run.open(self.run_folder, screen.progress), self.stage, announce=screen.announce)
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Stage 6 of a run: every model answers the benchmarks. Or any model by itself: give its folder
     and `--benchmarks`; fields are set as `--template.kind plain --execution.device cuda`."""

@@ -31,6 +31,7 @@ COMMANDS: dict[str, type] = {
     "init": c.Init,
     "run": c.RunRecipe,
     **OF_STAGES,
+    "work": c.Work,
     "compare": c.Compare,
     "check-overlap": c.CheckOverlap,
     "status": c.Status,

@@ -1,25 +1,34 @@
-"""Fill a store from an engine: requests over all pending units, a commit when a unit is whole."""
+"""Fill a store from an engine: requests over all pending units, a commit when a unit is whole.
 
+Several workers may fill one store. Each takes a lease on a unit when its engine asks for the unit's
+first row, so that an engine with room for many rows holds as many units as it works on.
+"""
+
+import logging
 import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 
 from leyden.data.prompt_set import RenderedPrompt
 from leyden.data.scored import ROUNDING
-from leyden.engines.base import Completion, Engine, GenerateRequest
+from leyden.engines.base import Completion, Engine, Failed, GenerateRequest
 from leyden.errors import EngineError
 from leyden.recipe.sampling import Sampling
+from leyden.store.claim import Hand, taken_by
 from leyden.store.plan import PlanRow, Unit
 from leyden.store.writer import StoreWriter
 
 T = TypeVar("T")
 Advance = Callable[[int], None]
 """Told how many more rows are done."""
+Answer = Callable[[Iterator[tuple[int, Unit]]], Iterable[tuple[int, T | Failed]]]
+"""Given units, each with a number, as the engine asks for them: (number of the row, result)."""
+LOOK_SECONDS = (0.05, 2.0)  # shortest and longest pause between looks at what others work on
 
 
 def fill_completions(
@@ -30,44 +39,122 @@ def fill_completions(
     stop_ids: Sequence[int],
     *,
     vocab_size: int,
+    prepare: Callable[[], None] = lambda: None,
     mine: Sequence[Unit] | None = None,
     advance: Advance = lambda rows: None,
 ) -> None:
     """Sample every pending unit (of ``mine``). Where none is pending, no model is loaded.
 
-    Raises EngineError on a completion that breaks the seam's contract.
+    ``prepare`` is called before the first unit. Raises EngineError on a completion that breaks the
+    seam's contract, and at the end where the engine gave rows up.
     """
-    pending = pending_units(writer, mine, advance)
-    if not pending:
-        return
-    engine.load()
-    requests = (
-        GenerateRequest(prompts[row.prompt_id].ids, row.seed, group)
-        for group, unit in enumerate(pending)
-        for row in unit.rows
-    )
-    results = counted(engine.generate(requests, sampling, stop_ids), advance)
-    began = time.monotonic()
-    for unit, completions in whole_units(pending, results):
+
+    def answer(units: Iterator[tuple[int, Unit]]) -> Iterable[tuple[int, Completion | Failed]]:
+        requests = (
+            GenerateRequest(prompts[row.prompt_id].ids, row.seed, group)
+            for group, unit in units
+            for row in unit.rows
+        )
+        return engine.generate(requests, sampling, stop_ids)
+
+    def rows(unit: Unit, completions: Sequence[Completion]) -> list[dict[str, Any]]:
         pairs = list(zip(unit.rows, completions, strict=True))
         for planned, made in pairs:
             where = f"prompt {planned.prompt_id}, sample {planned.sample}"
             check_completion(made, sampling, stop_ids, vocab_size=vocab_size, where=where)
-        rows = [_row(planned, prompts[planned.prompt_id], made) for planned, made in pairs]
-        writer.commit(unit, rows, seconds=time.monotonic() - began)
-        began = time.monotonic()  # writing is not the device's time
+        return [_row(planned, prompts[planned.prompt_id], made) for planned, made in pairs]
+
+    def load() -> None:
+        engine.load()
+        prepare()
+
+    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance)
 
 
-def pending_units(writer: StoreWriter, mine: Sequence[Unit] | None, advance: Advance) -> list[Unit]:
-    """The units (of ``mine``) without a commit. ``advance`` is told of the rows of the others."""
-    names = {unit.name for unit in (writer.units if mine is None else mine)}
-    pending = [unit for unit in writer.pending() if unit.name in names]
-    done = names - {unit.name for unit in pending}
-    advance(sum(len(unit.rows) for unit in writer.units if unit.name in done))
-    return pending
+def fill_units(
+    writer: StoreWriter,
+    answer: Answer[T],
+    rows: Callable[[Unit, Sequence[T]], list[dict[str, Any]]],
+    *,
+    load: Callable[[], None],
+    mine: Sequence[Unit] | None,
+    advance: Advance,
+) -> None:
+    """Make every pending unit (of ``mine``) that no other worker makes, and wait for the others.
+
+    Raises EngineError at the end where units had to be left out.
+    """
+    counted: set[str] = set()
+    parked: dict[str, str] = {}
+    pause, loaded = LOOK_SECONDS[0], False
+    with Hand(writer.folder) as hand:
+        while waiting := _pending(writer, mine, parked, counted, advance):
+            units = taken_by(hand, waiting)
+            first = next(units, None)
+            if first is None:  # others work on all of them, or have ended without a word
+                time.sleep(pause)
+                pause = min(2 * pause, LOOK_SECONDS[1])
+                continue
+            if not loaded:
+                load()
+                loaded, pause = True, LOOK_SECONDS[0]
+            asked: list[Unit] = []
+            results = answer(_numbered(chain([first], units), asked))
+            began = time.monotonic()
+            for unit, made in whole_units(asked, _told(results, advance)):
+                counted.add(unit.name)
+                if why := next((m.why for m in made if isinstance(m, Failed)), None):
+                    _park(parked, unit, why, writer)
+                else:
+                    seconds = time.monotonic() - began
+                    writer.commit(
+                        unit,
+                        rows(unit, [m for m in made if not isinstance(m, Failed)]),
+                        seconds=seconds,
+                    )
+                hand.release(unit.name)
+                began = time.monotonic()  # writing is not the device's time
+    if parked:
+        name, why = min(parked.items())
+        raise EngineError(
+            f"{writer.folder}: {len(parked)} of {len(writer.units)} units were left out, first "
+            f"{name}: {why}",
+            hint="all others are committed; run the command again to try these once more",
+        )
 
 
-def counted(results: Iterable[tuple[int, T]], advance: Advance) -> Iterator[tuple[int, T]]:
+def _park(parked: dict[str, str], unit: Unit, why: str, writer: StoreWriter) -> None:
+    parked[unit.name] = why
+    log = logging.getLogger(__name__)
+    log.warning("%s: unit %s is left out for now: %s", writer.folder, unit.name, why)
+
+
+def _pending(
+    writer: StoreWriter,
+    mine: Sequence[Unit] | None,
+    parked: Mapping[str, str],
+    counted: set[str],
+    advance: Advance,
+) -> list[Unit]:
+    """The units (of ``mine``) without a commit that are not left out. ``advance`` is told of the
+    rows of those that others have committed since."""
+    units = writer.units if mine is None else mine
+    pending = {unit.name for unit in writer.pending()}
+    for unit in units:
+        if unit.name not in pending and unit.name not in counted:
+            counted.add(unit.name)
+            advance(len(unit.rows))
+    return [unit for unit in units if unit.name in pending and unit.name not in parked]
+
+
+def _numbered(units: Iterable[Unit], asked: list[Unit]) -> Iterator[tuple[int, Unit]]:
+    """Units with their numbers. ``asked`` grows as they are asked for."""
+    for unit in units:
+        asked.append(unit)
+        yield len(asked) - 1, unit
+
+
+def _told(results: Iterable[tuple[int, T]], advance: Advance) -> Iterator[tuple[int, T]]:
     """``results`` as they come; ``advance`` is told of each."""
     for result in results:
         advance(1)
@@ -79,14 +166,23 @@ def whole_units(
 ) -> Iterator[tuple[Unit, list[T]]]:
     """Each unit with the results of its rows, in row order, as soon as its last one has come.
 
-    ``results`` are (number of the request from 0, result) in any order. Raises EngineError
-    unless the engine answers every request once.
+    ``results`` are (number of the request from 0, result) in any order. ``units`` may grow while
+    they come. Raises EngineError unless the engine answers every request once.
     """
-    ends = list(accumulate(len(unit.rows) for unit in units))
-    total = ends[-1] if ends else 0
-    answered = bytearray(total)
+    ends: list[int] = []
+    answered = bytearray()
     parts: dict[int, dict[int, T]] = defaultdict(dict)
+
+    def look() -> int:
+        """Take note of units that were asked for since; the number of requests so far."""
+        for unit in units[len(ends) :]:
+            ends.append((ends[-1] if ends else 0) + len(unit.rows))
+        total = ends[-1] if ends else 0
+        answered.extend(bytes(total - len(answered)))
+        return total
+
     for index, result in results:
+        total = look()
         if not 0 <= index < total or answered[index]:
             raise unsound(f"request {index} of {total} was answered twice or never asked")
         answered[index] = True
@@ -95,6 +191,7 @@ def whole_units(
         if len(parts[u]) == len(units[u].rows):
             whole = parts.pop(u)  # its memory goes with the commit
             yield units[u], [whole[i] for i in sorted(whole)]
+    total = look()
     if missing := answered.count(0):
         raise unsound(f"{missing} of {total} requests were not answered")
 

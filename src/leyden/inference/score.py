@@ -4,8 +4,7 @@ The teacher's scores come as its engine makes them. When a unit's are whole, the
 scores the same rows, at the teacher's ids where these are stored, and the unit is committed.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from leyden.data.scored import check_ids, check_score_row
-from leyden.engines.base import Engine, ScoreRequest, TokenScores, require_offer
+from leyden.engines.base import Engine, Failed, ScoreRequest, TokenScores, require_offer
 from leyden.engines.open import open_reference
-from leyden.errors import ConsistencyError
-from leyden.inference.fill import Advance, counted, pending_units, unsound, whole_units
+from leyden.errors import ConsistencyError, EngineError
+from leyden.inference.fill import Advance, fill_units, unsound
 from leyden.run.artifacts import prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, TEACHER
@@ -72,11 +71,14 @@ class Scorer:
         if self.reference is not None:
             self.reference.close()
 
-    def by_teacher(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, TokenScores]]:
+    def by_teacher(
+        self, rows: Iterator[tuple[int, Row]]
+    ) -> Iterator[tuple[int, TokenScores | Failed]]:
         """Score (group, completion row) as they come."""
         requests = (_request(row, group, self.top_k) for group, row in rows)
         for index, scores in self.teacher.score(requests):
-            self._check_offers(scores)
+            if not isinstance(scores, Failed):
+                self._check_offers(scores)
             yield index, scores
 
     def _check_offers(self, scores: TokenScores) -> None:
@@ -99,13 +101,21 @@ class Scorer:
             )
             for row, t in zip(rows, by_teacher, strict=True)
         ]
-        scores = dict(self.reference.score(requests))
-        return [scores[i] for i in range(len(rows))]
+        return _all(self.reference.score(requests), len(rows))
 
     def columns(self, rows: Sequence[Row], by_teacher: Sequence[TokenScores]) -> list[Row]:
         """Rows of the score store, the reference's scores joined to the teacher's."""
         by_reference = self.by_reference(rows, by_teacher)
         return [_row(*scored) for scored in zip(rows, by_teacher, by_reference, strict=True)]
+
+
+def _all(results: Iterable[tuple[int, TokenScores | Failed]], count: int) -> list[TokenScores]:
+    """The scores of ``count`` requests in order. Raises EngineError where one was given up."""
+    scores = dict(results)
+    for index in range(count):
+        if isinstance(failed := scores[index], Failed):
+            raise EngineError(f"a row could not be scored: {failed.why}", hint="run it again")
+    return [scores[i] for i in range(count)]
 
 
 def _request(row: Row, group: int, top_k: int) -> ScoreRequest:
@@ -132,26 +142,27 @@ def fill_scores(
     On resume the first unit is scored again: the models must give it the same scores. Raises
     AlignmentError on scores that no model gives.
     """
-    pending = pending_units(writer, mine, advance)
-    if not pending:
-        return
-    scorer.load()
-    _probe(writer, completions, scorer)
-    starts = _starts(writer.units)
-    rows = (
-        (group, _checked(completions, index, scorer.vocab_size))
-        for group, unit in enumerate(pending)
-        for index in range(starts[unit.name], starts[unit.name] + len(unit.rows))
-    )
-    results = counted(scorer.by_teacher(rows), advance)
-    began = time.monotonic()
-    for unit, by_teacher in whole_units(pending, results):
+    starts, size = _starts(writer.units), scorer.vocab_size
+
+    def load() -> None:
+        scorer.load()
+        _probe(writer, completions, scorer)
+
+    def answer(units: Iterator[tuple[int, Unit]]) -> Iterator[tuple[int, TokenScores | Failed]]:
+        return scorer.by_teacher(
+            (group, _checked(completions, index, size))
+            for group, unit in units
+            for index in range(starts[unit.name], starts[unit.name] + len(unit.rows))
+        )
+
+    def rows(unit: Unit, by_teacher: Sequence[TokenScores]) -> list[Row]:
         start = starts[unit.name]
         completed = [completions[start + i] for i in range(len(unit.rows))]
         scored = scorer.columns(completed, by_teacher)
-        _check(scored, completed, writer.folder, start, scorer.vocab_size)
-        writer.commit(unit, scored, seconds=time.monotonic() - began)
-        began = time.monotonic()  # writing is not the device's time
+        _check(scored, completed, writer.folder, start, size)
+        return scored
+
+    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance)
 
 
 def _starts(units: Sequence[Unit]) -> dict[str, int]:
@@ -213,8 +224,8 @@ def _probe(writer: StoreWriter, completions: Store, scorer: Scorer) -> None:
     if first.name in {unit.name for unit in writer.pending()}:
         return
     rows = [completions[index] for index in range(len(first.rows))]
-    by_teacher = dict(scorer.by_teacher((0, row) for row in rows))
-    again = scorer.columns(rows, [by_teacher[i] for i in range(len(rows))])
+    by_teacher = _all(scorer.by_teacher((0, row) for row in rows), len(rows))
+    again = scorer.columns(rows, by_teacher)
     limit = SAME_MODEL.get(scorer.teacher.numerics().get("dtype", ""), max(SAME_MODEL.values()))
     table = open_committed(writer.folder, first)
     for name in {"logp_teacher", "logp_reference"} & again[0].keys():

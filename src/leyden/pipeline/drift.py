@@ -71,6 +71,13 @@ def _check_ranks(graph: Graph, job: Job) -> None:
             "process",
             hint="set execution.ranks = 1",
         )
+    execution = run.recipe.execution
+    if stage.helps and own_engine and (execution.workers > 1 or execution.cluster != "none"):
+        raise ConfigError(
+            f"{job}: execution.workers = {execution.workers}, and its engine is opened by a "
+            "function of this process",
+            hint="set execution.workers = 1",
+        )
 
 
 def check_whole(graph: Graph, job: Job) -> None:

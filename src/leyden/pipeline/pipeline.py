@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from leyden.errors import StoreError, first_line
+from leyden.errors import ConfigError, StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
+from leyden.pipeline.hands import lead_or_help
 from leyden.pipeline.launch import launch_ranks
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
@@ -26,7 +27,7 @@ from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
 from leyden.run.layout import CHECKPOINTS, GRADES, HEARTBEAT, RECIPE, REFRESH, SUPERSEDED
 from leyden.run.lineage import check_job, check_kept, holds_work
-from leyden.run.lock import lock
+from leyden.run.lock import is_led, lock
 from leyden.run.run import Run
 from leyden.run.stage import Job
 from leyden.store.writer import STORE, forget_store
@@ -75,6 +76,27 @@ def run_jobs(run: Run, jobs: Sequence[Job], *, announce: Announce = quiet) -> No
         write_recipe(run.recipe, run.root / RECIPE)
         with _heartbeat(run, announce) as (alive, told):
             _do_jobs(resolve(alive), jobs, told)
+
+
+def work_on(run: Run, stage: str, *, announce: Announce = quiet) -> None:
+    """Do the jobs of ``stage`` of an existing run together with whoever else does them.
+
+    The jobs that they are made from must be finished. Raises ConfigError for a stage that one
+    process does alone.
+    """
+    graph = resolve(run)
+    jobs = graph.named(stage)
+    if alone := [job for job in jobs if not graph.stage(job).helps]:
+        shared = sorted({job.stage for job in graph.jobs if graph.stage(job).helps})
+        raise ConfigError(
+            f"{alone[0]}: cannot be divided among workers",
+            hint=f"one of {', '.join(shared)} can; use `leyden {alone[0].stage} RUN` for this one",
+        )
+    for job in jobs:
+        if not graph.finished(job):
+            announce(job, "running")
+            lead_or_help(run, job, do_job)
+        announce(job, "done")
 
 
 def _prepare_folder(root: Path) -> None:
@@ -139,7 +161,7 @@ def _do_jobs(graph: Graph, jobs: Sequence[Job], announce: Announce) -> None:
             announce(job, "done before")
             continue
         announce(job, "running")
-        do_job(graph.run, job)
+        lead_or_help(graph.run, job, do_job)
         graph = resolve(graph.run)
         assert graph.finished(job), "a job that ends without an error leaves its record"
         announce(job, "done")
@@ -200,6 +222,11 @@ def check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
     from leyden.pipeline.foresight import read_inputs
 
+    if led := next((job for job in again if is_led(graph.run.root, job)), None):
+        raise StoreError(
+            f"{graph.folder(led)}: `leyden work` makes it at this moment",
+            hint="stop its workers, or wait for them",
+        )
     check_kept(graph, [job for job in graph.jobs if job not in again])
     check_ready(graph, again)
     for _ in read_inputs(graph, again, {}):

@@ -120,6 +120,12 @@ class Execution(Section):
     one row are refused."""
     ranks: Count = 1
     """Data-parallel training processes on this machine."""
+    workers: Count = 1
+    """Processes that sample and score together: on this machine, or on the cluster."""
+    devices_per_worker: Count = 1
+    """GPUs of each of these processes; its engine's ``tensor_parallel`` is no more than that."""
+    cluster: Literal["none", "ray"] = "none"
+    """``ray`` puts the workers on a Ray cluster, whose nodes must all see the run's folder."""
 
 
 class Evaluation(Section):

@@ -35,8 +35,10 @@ def usable_cpus() -> int:
 
 
 def use_threads(execution: Execution) -> None:
-    """Set the number of torch's CPU threads, where the recipe names one."""
-    if execution.threads:
+    """Set the number of torch's CPU threads, where the recipe names one. Several workers of one
+    machine divide its CPUs."""
+    shared = max(1, usable_cpus() // execution.workers) if execution.workers > 1 else 0
+    if threads := execution.threads or shared:
         import torch
 
-        torch.set_num_threads(execution.threads)
+        torch.set_num_threads(threads)

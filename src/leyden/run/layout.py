@@ -4,6 +4,7 @@
     ├── recipe.toml          the resolved recipe
     ├── .lock                held by the process that works on the run
     ├── .lock-ranks          shared by the ranks while several train
+    ├── .lock-job-JOB        held by the process that leads a job others may help with
     ├── .heartbeat.json      how far the process that works on it is; gone when all is done
     ├── prompts/             a prompt set: every prompt as token ids
     ├── problems/            a prompt set: every benchmark problem as token ids
@@ -23,6 +24,7 @@ from pathlib import Path
 
 RECIPE, REPORT, SUPERSEDED = "recipe.toml", "report.html", "superseded"
 LOCK, RANKS_LOCK, HEARTBEAT = ".lock", ".lock-ranks", ".heartbeat.json"
+JOB_LOCK = ".lock-job-"  # and the job
 MODEL, METRICS, CHECKPOINTS, REFRESH = "model", "metrics.jsonl", "checkpoints", "refresh"
 RESULTS, SAMPLES, GRADES, DIVERGENCE = "results.json", "samples", "grades", "divergence"
 OLD_RESULTS = "scores.json"  # before results were told apart from a teacher's scores

@@ -1,16 +1,17 @@
-"""One process at a time works on a run."""
+"""One process at a time works on a run, and leads a job."""
 
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 from leyden.errors import StoreError
 from leyden.files import disk_errors
-from leyden.run.layout import LOCK, RANKS_LOCK
+from leyden.run.layout import JOB_LOCK, LOCK, RANKS_LOCK
+from leyden.run.stage import Job
 
 PATIENCE = 0.3  # seconds; `is_held` takes a lock for a moment to see whether it is free
 
@@ -29,6 +30,34 @@ def lock(root: Path) -> Iterator[None]:
 
 
 @contextmanager
+def job_lock(root: Path, job: Job) -> Iterator[bool]:
+    """Hold the lock of one job if it is free; whether it is ours.
+
+    Who holds it begins the job, seals its stores and writes its record. Others may help.
+    """
+    path = job_lock_file(root, job)
+    with ExitStack() as held:
+        try:
+            held.enter_context(_held(path, patience=0))
+        except StoreError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            yield False
+            return
+        yield True
+
+
+def job_lock_file(root: Path, job: Job) -> Path:
+    """The file that is locked while a process leads ``job``."""
+    return root / f"{JOB_LOCK}{str(job).replace('/', '-')}"
+
+
+def is_led(root: Path, job: Job) -> bool:
+    """Whether a process leads ``job`` at this moment."""
+    return _is_locked(job_lock_file(root, job))
+
+
+@contextmanager
 def ranks_lock(root: Path) -> Iterator[IO[str]]:
     """Hold the lock that the ranks of a training job share. Whoever inherits the file holds it."""
     with _held(root / RANKS_LOCK, shared=True) as file:
@@ -36,11 +65,11 @@ def ranks_lock(root: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _held(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
+def _held(path: Path, *, shared: bool = False, patience: float = PATIENCE) -> Iterator[IO[str]]:
     with disk_errors(path):  # around opening and locking alone: the work's errors are its own
         file = open(path, "a+")  # noqa: SIM115
         try:
-            _take_soon(file, shared)
+            _take_soon(file, shared, patience)
         except BlockingIOError as error:
             file.close()
             raise StoreError(
@@ -51,8 +80,8 @@ def _held(path: Path, *, shared: bool = False) -> Iterator[IO[str]]:
         yield file
 
 
-def _take_soon(file: IO[str], shared: bool) -> None:
-    until = time.monotonic() + PATIENCE
+def _take_soon(file: IO[str], shared: bool, patience: float) -> None:
+    until = time.monotonic() + patience
     while True:
         try:
             return take(file, shared)
@@ -64,7 +93,8 @@ def _take_soon(file: IO[str], shared: bool) -> None:
 
 def is_held(root: Path) -> bool:
     """Whether a process works on the run in ``root`` at this moment."""
-    return any(_is_locked(root / name) for name in (LOCK, RANKS_LOCK))
+    locks = [root / LOCK, root / RANKS_LOCK, *root.glob(f"{JOB_LOCK}*")]
+    return any(map(_is_locked, locks))
 
 
 def _is_locked(path: Path) -> bool:

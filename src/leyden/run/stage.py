@@ -84,6 +84,9 @@ class Stage:
     """Files outside the run whose content it depends on: what they are -> their places."""
     splits: Callable[[Recipe, Record | None], Sequence[str]] = lambda recipe, record: ()
     """The prompts that it samples completions for."""
+    helps: str = ""
+    """``module:function`` that does a part of the work beside the process that leads the job:
+    (graph, intent, leader) -> nothing. Empty where one process does it all."""
     trains: bool = False
     """Whether it trains, perhaps in several processes."""
     checks: str = ""
@@ -95,6 +98,10 @@ class Stage:
     def function(self) -> Callable[..., Record]:
         """Import the stage's function. Only now are its libraries loaded."""
         return _imported(self.runs)
+
+    def helper(self) -> Callable[..., None]:
+        """Import the function that helps."""
+        return _imported(self.helps)
 
     def check(self, *arguments: Any) -> None:
         """Raise what the function named by ``checks`` raises."""

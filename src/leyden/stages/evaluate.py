@@ -21,12 +21,13 @@ from leyden.evals.results import BenchmarkResult, Divergence, Results, write_res
 from leyden.evals.summary import summarise
 from leyden.evals.verdict import NOT_GRADED, Grade, Verdict
 from leyden.files import write_atomic
-from leyden.inference.sample import Sampler, sample_store
+from leyden.inference.leader import Leader
+from leyden.inference.sample import Sampler, Samples
 from leyden.models.load import load_model
 from leyden.models.vocabulary import continuation_text, load_tokenizer
 from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
-from leyden.recipe.benchmarks import Evaluate
+from leyden.recipe.benchmarks import Benchmark, Evaluate
 from leyden.recipe.sampling import Sampling
 from leyden.run.artifacts import open_prompts, prompt_facts, tokenizer_folder
 from leyden.run.fits import check_limits, check_vocabulary
@@ -55,6 +56,47 @@ def run_evaluate(graph: Graph, intent: Intent) -> Record:
         results, seconds = replace(results, divergence=divergence), seconds + took
     write_results(folder, results)
     return Record(intent, results.fingerprint, measured.counts, seconds)
+
+
+def help_evaluate(graph: Graph, intent: Intent, leader: Leader) -> None:
+    """Sample units of the stores of an evaluation that another process leads. It grades."""
+    run, job = graph.run, Job.parse(intent.stage)
+    model, settings, folder = job.name, run.recipe.evaluate, graph.folder(job)
+    problems = open_prompts(graph, PROBLEMS) if settings.benchmarks else {}
+    sampler = Sampler.of_run(graph, intent, role_of(model), model)
+    with closing(sampler.engine):
+        for benchmark in settings.benchmarks:
+            sampler.help(
+                folder / SAMPLES / benchmark.name,
+                _asked(problems, benchmark),
+                benchmark,
+                purpose=_purpose(benchmark),
+                leader=leader,
+            )
+    if settings.kl_prompts and model != TEACHER:
+        _held_out(graph, model, folder / DIVERGENCE).help(graph, intent, leader)
+
+
+def _asked(problems: Mapping[str, RenderedPrompt], benchmark: Benchmark) -> list[RenderedPrompt]:
+    return [p for p in problems.values() if p.split == BENCHMARK + benchmark.name]
+
+
+def _purpose(benchmark: Benchmark) -> str:
+    return f"evaluate/{benchmark.name}"
+
+
+def _held_out(graph: Graph, model: str, folder: Path) -> Samples:
+    """Fresh completions of held-out prompts, at temperature 1."""
+    settings = graph.run.recipe.evaluate
+    return Samples(
+        role_of(model),
+        model,
+        Sampling(max_new_tokens=settings.kl_max_new_tokens),
+        [HELDOUT],
+        folder,
+        limit=settings.kl_prompts,
+        purpose="evaluate/divergence",
+    )
 
 
 def role_of(model: str) -> Role:
@@ -88,12 +130,12 @@ def evaluate_benchmarks(
     """Sample and grade every benchmark into ``folder``."""
     results, rows, tokens, seconds = {}, 0, 0, 0.0
     for benchmark in settings.benchmarks:
-        asked = [p for p in problems.values() if p.split == BENCHMARK + benchmark.name]
+        asked = _asked(problems, benchmark)
         store, took = sampler.fill(
             folder / SAMPLES / benchmark.name,
             asked,
             benchmark,
-            purpose=f"evaluate/{benchmark.name}",
+            purpose=_purpose(benchmark),
         )
         requests = _requests(store, problems, tokenizer)
         path = grades_file(folder, benchmark.name)
@@ -159,18 +201,8 @@ def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
 
 def _diverge(graph: Graph, intent: Intent, model: str, folder: Path) -> tuple[Divergence, float]:
     """Reverse KL to the teacher on fresh completions of held-out prompts, at temperature 1."""
-    run, settings, execution = graph.run, graph.run.recipe.evaluate, graph.run.recipe.execution
-    store, seconds = sample_store(
-        graph,
-        intent,
-        role_of(model),
-        model,
-        Sampling(max_new_tokens=settings.kl_max_new_tokens),
-        [HELDOUT],
-        folder=folder,
-        limit=settings.kl_prompts,
-        purpose="evaluate/divergence",
-    )
+    run, execution = graph.run, graph.run.recipe.execution
+    store, seconds = _held_out(graph, model, folder).make(graph, intent)
     began = time.monotonic()
     with run.progress(f"{intent.stage}, divergence", len(store), "rows") as advance:
         divergence = measure_divergence(

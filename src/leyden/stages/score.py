@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from leyden.data.scored import check_columns
+from leyden.inference.leader import Leader
 from leyden.inference.score import Scorer, fill_scores, units_like
 from leyden.losses import sampled_loss
 from leyden.provenance.records import Intent, Record
@@ -16,7 +17,7 @@ from leyden.run.run import TEACHER
 from leyden.run.stage import ROLLOUT, SCORE
 from leyden.run.teachers import teacher_consistency
 from leyden.store.reader import Store, open_store
-from leyden.store.writer import open_writer
+from leyden.store.writer import join_writer, open_writer
 
 TAU = 10.0  # the paper's clip, nats
 
@@ -28,8 +29,7 @@ def run_score(graph: Graph, intent: Intent) -> Record:
     rollouts = open_artifact(graph, ROLLOUT)
     check_vocabulary(graph, TEACHER)
     check_limits(run, open_prompts(graph).values(), vocab_size=size)
-    units = units_like(rollouts, run.recipe.execution.rows_per_unit)
-    scorer = Scorer.open(graph, top_k=run.recipe.score.top_k)
+    scorer, units = _scorer(graph), units_like(rollouts, run.recipe.execution.rows_per_unit)
     writer = open_writer(graph.folder(SCORE), scorer.schema, units, origin=intent.digest)
     with closing(scorer), run.progress(intent.stage, len(rollouts), "rows") as advance:
         fill_scores(writer, rollouts, scorer, advance=advance)
@@ -39,6 +39,22 @@ def run_score(graph: Graph, intent: Intent) -> Record:
     counts = {"rows": len(store), "tokens": store.num_tokens, **_summary(store)}
     seconds = writer.device_seconds()
     return Record(intent, fingerprint, counts, seconds, teacher_consistency=consistency)
+
+
+def help_score(graph: Graph, intent: Intent, leader: Leader) -> None:
+    """Score units of ``score/`` that another process leads."""
+    run, rollouts, scorer = graph.run, open_artifact(graph, ROLLOUT), _scorer(graph)
+    check_vocabulary(graph, TEACHER)
+    units = units_like(rollouts, run.recipe.execution.rows_per_unit)
+    place, origin = graph.folder(SCORE), intent.digest
+    writer = leader.wait_for(lambda: join_writer(place, scorer.schema, units, origin=origin))
+    if writer is not None:
+        with closing(scorer), run.progress(intent.stage, len(rollouts), "rows") as advance:
+            fill_scores(writer, rollouts, scorer, advance=advance)
+
+
+def _scorer(graph: Graph) -> Scorer:
+    return Scorer.open(graph, top_k=graph.run.recipe.score.top_k)
 
 
 def _summary(store: Store) -> dict[str, float]:

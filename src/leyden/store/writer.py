@@ -23,6 +23,7 @@ from leyden.files import (
     write_json,
 )
 from leyden.provenance.identity import fingerprint
+from leyden.store.claim import committed_names, forget_leases
 from leyden.store.plan import PLAN, Unit, is_unit_name, join_rows, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, notes_of, rows_to_table
 from leyden.store.unit import (
@@ -52,11 +53,13 @@ class StoreWriter:
 
     def pending(self) -> list[Unit]:
         """Units without a commit, in plan order."""
-        done = {path.stem for path in whole_files(self.folder / COMMITS, "*.json")}
+        done = committed_names(self.folder)
         return [unit for unit in self.units if unit.name not in done]
 
     def commit(self, unit: Unit, rows: Sequence[dict[str, Any]], *, seconds: float) -> None:
         """Make ``rows``, in the unit's order, part of the store, unless another worker did."""
+        if commit_path(self.folder, unit.name).exists():
+            return
         keys = [(row["prompt_id"], row["sample"]) for row in rows]
         assert keys == [(row.prompt_id, row.sample) for row in unit.rows], "rows do not follow plan"
         table = rows_to_table(list(rows), self.schema)
@@ -94,6 +97,7 @@ class StoreWriter:
         ]
         seal = sealed_content(self.schema, shards)
         # Two workers may have made a unit; the shard that the record does not name goes.
+        forget_leases(self.folder)
         self._sweep({shard_path(self.folder, name, sha).name for name, sha in seal["units"]})
         create_once(self.folder / SEALED, json_bytes(seal))
         return seal["dataset_fingerprint"]
@@ -159,16 +163,28 @@ def open_writer(
         }
         write_json(header, about)
         return StoreWriter(folder, schema, tuple(units))
-    about = read_header(folder)
+    writer = _begun(folder, schema, units, origin)
+    writer.check_committed()
+    return writer
+
+
+def join_writer(
+    folder: Path, schema: pa.Schema, units: Sequence[Unit], *, origin: str
+) -> StoreWriter | None:
+    """A store that another process has begun, or None where none has. What is committed is left
+    to that process to check. Raises StoreError as ``open_writer`` does."""
+    return _begun(folder, schema, units, origin) if (folder / STORE).exists() else None
+
+
+def _begun(folder: Path, schema: pa.Schema, units: Sequence[Unit], origin: str) -> StoreWriter:
+    header, about = folder / STORE, read_header(folder)
     planned = read_plan(folder, about["plan"])
     if about["schema"] != described(schema):
         raise StoreError(f"{header}: names other columns", hint=REDO)
     # Rows are compared, not units: the size of a unit may change, the samples may not.
     if about["origin"] != origin or join_rows(planned) != join_rows(units):
         raise StoreError(f"{folder}: was begun from other settings or prompts", hint=REDO)
-    writer = StoreWriter(folder, schema, tuple(planned))
-    writer.check_committed()
-    return writer
+    return StoreWriter(folder, schema, tuple(planned))
 
 
 def forget_store(folder: Path) -> None:
