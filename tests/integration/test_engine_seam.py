@@ -108,11 +108,17 @@ class Dying(TableEngine):
     """Gives some results and dies."""
 
     def generate(self, requests, sampling, stop_ids):
-        yield from islice(super().generate(requests, sampling, stop_ids), 37)
-        raise EngineError("the engine died", hint="start it again")
+        yield from self.few(super().generate(requests, sampling, stop_ids))
 
     def score(self, requests):
-        yield from islice(super().score(requests), 37)
+        yield from self.few(super().score(requests))
+
+    @staticmethod
+    def few(results):
+        """The first results of many; all of them where an engine is only tried."""
+        yield from islice(results, 37)
+        if next(results, None) is None:
+            return
         raise EngineError("the engine died", hint="start it again")
 
 
@@ -144,8 +150,8 @@ def broken(change):
     ("change", "problem"),
     [
         (lambda results: [*results, results[0]], "answered twice"),
-        (lambda results: results[1:], "1 of 40 requests were not answered"),
-        (lambda results: [(99, made) for _, made in results], "request 99 of 40"),
+        (lambda results: results[1:], r"1 of \d+ requests were not answered"),
+        (lambda results: [(99, made) for _, made in results], r"request 99 of \d+"),
     ],
 )
 def test_an_engine_that_breaks_its_contract_is_refused(copy, change, problem):

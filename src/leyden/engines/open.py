@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leyden.engines.base import Engine, EngineSpec
+from leyden.engines.server import ServerEngine
 from leyden.engines.transformers import TransformersEngine
 from leyden.engines.vllm import VllmEngine
 from leyden.recipe.schema import Execution
@@ -18,6 +19,7 @@ def open_engine(spec: EngineSpec) -> Engine:
     kinds: dict[str, Callable[[EngineSpec], Engine]] = {
         "transformers": TransformersEngine,
         "vllm": VllmEngine,
+        "server": ServerEngine,
     }
     return kinds[spec.choice.kind](spec)
 

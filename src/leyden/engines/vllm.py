@@ -51,7 +51,7 @@ class Asked:
     attempts: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class VllmEngine:
     """One model that samples and scores in vLLM's process."""
 

@@ -196,6 +196,24 @@ def whole_units(
         raise unsound(f"{missing} of {total} requests were not answered")
 
 
+def all_results(results: Iterable[tuple[int, T | Failed]], count: int) -> list[T]:
+    """The results of ``count`` requests, in order. Raises EngineError where one was given up, or
+    unless every request is answered once."""
+    made: dict[int, T] = {}
+    for index, result in results:
+        if not 0 <= index < count or index in made:
+            raise unsound(f"request {index} of {count} was answered twice or never asked")
+        if isinstance(result, Failed):
+            raise EngineError(
+                f"the engine gave up a row: {result.why}",
+                hint="what is committed stays; run the command again to try it once more",
+            )
+        made[index] = result
+    if len(made) < count:
+        raise unsound(f"{count - len(made)} of {count} requests were not answered")
+    return [made[i] for i in range(count)]
+
+
 def unsound(problem: str) -> EngineError:
     """The error for an engine that does not do what the seam asks of it."""
     return EngineError(

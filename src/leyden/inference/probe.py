@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.engines.base import Engine, GenerateRequest
+from leyden.engines.base import Engine, Failed, GenerateRequest
 from leyden.provenance.identity import derive_seed
 from leyden.recipe.sampling import Sampling
 
@@ -21,7 +21,10 @@ def measure_completions(
     """``length_mean``, in tokens with the stop token, and ``stop_rate`` of the completions."""
     if not requests:
         return {}
-    completions = [made for _, made in engine.generate(requests, sampling, stop_ids)]
+    results = [made for _, made in engine.generate(requests, sampling, stop_ids)]
+    completions = [made for made in results if not isinstance(made, Failed)]
+    if not completions:
+        return {}
     stopped = sum(made.finish_reason == "stop" for made in completions)
     return {
         "length_mean": sum(len(made.ids) for made in completions) / len(completions),

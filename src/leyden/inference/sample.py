@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from leyden.data.prompt_set import RenderedPrompt
-from leyden.engines.base import Engine, Role, require_offer
+from leyden.engines.base import Engine, EngineSpec, Role, require_offer
 from leyden.inference.fill import fill_completions
 from leyden.inference.leader import Leader
+from leyden.inference.noted import note_engine
+from leyden.inference.selftest import prove
 from leyden.provenance.records import Intent
 from leyden.recipe.sampling import Sampling
 from leyden.run.artifacts import open_prompts, prompt_facts
@@ -32,6 +34,7 @@ class Sampler:
     """
 
     engine: Engine
+    spec: EngineSpec
     stop_ids: Sequence[int]
     vocab_size: int
     seed: int
@@ -44,8 +47,10 @@ class Sampler:
     def of_run(cls, graph: Graph, intent: Intent, role: Role, model: str) -> "Sampler":
         """``model`` of the run, sampled by the engine that plays ``role``."""
         run, facts = graph.run, prompt_facts(graph)
+        spec = run.spec(role, model, facts.vocab_size)
         return cls(
-            run.engine(role, model, facts.vocab_size),
+            run.open_engine(spec),
+            spec,
             facts.stop_ids,
             facts.vocab_size,
             run.recipe.seed,
@@ -106,6 +111,10 @@ class Sampler:
     def _fill(
         self, writer: StoreWriter, prompts: Sequence[RenderedPrompt], sampling: Sampling
     ) -> None:
+        def prepare() -> None:
+            noise = prove(self.engine, self.spec, (p.ids for p in prompts), self.stop_ids)
+            note_engine(writer.folder, self.engine, noise)
+
         with self.progress(self.title, sum(len(u.rows) for u in writer.units), "rows") as advance:
             fill_completions(
                 writer,
@@ -114,6 +123,7 @@ class Sampler:
                 sampling,
                 self.stop_ids,
                 vocab_size=self.vocab_size,
+                prepare=prepare,
                 advance=advance,
             )
 

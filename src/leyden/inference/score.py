@@ -4,7 +4,7 @@ The teacher's scores come as its engine makes them. When a unit's are whole, the
 scores the same rows, at the teacher's ids where these are stored, and the unit is committed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,19 @@ from typing import Any
 import numpy as np
 
 from leyden.data.scored import check_ids, check_score_row
-from leyden.engines.base import Engine, Failed, ScoreRequest, TokenScores, require_offer
+from leyden.engines.base import (
+    Engine,
+    EngineSpec,
+    Failed,
+    ScoreRequest,
+    TokenScores,
+    require_offer,
+)
 from leyden.engines.open import open_reference
-from leyden.errors import ConsistencyError, EngineError
-from leyden.inference.fill import Advance, fill_units, unsound
+from leyden.errors import ConsistencyError
+from leyden.inference.fill import Advance, all_results, fill_units, unsound
+from leyden.inference.noted import note_engine
+from leyden.inference.selftest import prove
 from leyden.run.artifacts import prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, TEACHER
@@ -36,20 +45,25 @@ class Scorer:
     """The teacher and, where its scores are wanted, the reference policy."""
 
     teacher: Engine
+    spec: EngineSpec
     reference: Engine | None
     top_k: int
     vocab_size: int
+    stop_ids: Sequence[int]
 
     @classmethod
     def open(cls, graph: Graph, *, top_k: int, with_reference: bool = True) -> "Scorer":
         """Open both for a run. Raises ConfigError where the teacher's engine lacks a score."""
-        run, size = graph.run, prompt_facts(graph).vocab_size
-        teacher = run.engine("teacher", TEACHER, size)
+        run, facts = graph.run, prompt_facts(graph)
+        size = facts.vocab_size
+        opened = run.spec("teacher", TEACHER, size)
+        teacher = run.open_engine(opened)
         require_offer(teacher, "score", "the teacher")
         if top_k:
             require_offer(teacher, "top_k", f"score.top_k = {top_k}")
         spec = run.spec("reference", REFERENCE, size)
-        return cls(teacher, open_reference(spec) if with_reference else None, top_k, size)
+        reference = open_reference(spec) if with_reference else None
+        return cls(teacher, opened, reference, top_k, size, facts.stop_ids)
 
     @property
     def schema(self) -> Schema:
@@ -101,21 +115,12 @@ class Scorer:
             )
             for row, t in zip(rows, by_teacher, strict=True)
         ]
-        return _all(self.reference.score(requests), len(rows))
+        return all_results(self.reference.score(requests), len(rows))
 
     def columns(self, rows: Sequence[Row], by_teacher: Sequence[TokenScores]) -> list[Row]:
         """Rows of the score store, the reference's scores joined to the teacher's."""
         by_reference = self.by_reference(rows, by_teacher)
         return [_row(*scored) for scored in zip(rows, by_teacher, by_reference, strict=True)]
-
-
-def _all(results: Iterable[tuple[int, TokenScores | Failed]], count: int) -> list[TokenScores]:
-    """The scores of ``count`` requests in order. Raises EngineError where one was given up."""
-    scores = dict(results)
-    for index in range(count):
-        if isinstance(failed := scores[index], Failed):
-            raise EngineError(f"a row could not be scored: {failed.why}", hint="run it again")
-    return [scores[i] for i in range(count)]
 
 
 def _request(row: Row, group: int, top_k: int) -> ScoreRequest:
@@ -146,6 +151,10 @@ def fill_scores(
 
     def load() -> None:
         scorer.load()
+        some = (completions[index] for index in range(len(completions)))
+        texts = (np.concatenate([r["prompt_ids"], r["completion_ids"]]).tolist() for r in some)
+        noise = prove(scorer.teacher, scorer.spec, texts, scorer.stop_ids)
+        note_engine(writer.folder, scorer.teacher, noise)
         _probe(writer, completions, scorer)
 
     def answer(units: Iterator[tuple[int, Unit]]) -> Iterator[tuple[int, TokenScores | Failed]]:
@@ -224,7 +233,7 @@ def _probe(writer: StoreWriter, completions: Store, scorer: Scorer) -> None:
     if first.name in {unit.name for unit in writer.pending()}:
         return
     rows = [completions[index] for index in range(len(first.rows))]
-    by_teacher = _all(scorer.by_teacher((0, row) for row in rows), len(rows))
+    by_teacher = all_results(scorer.by_teacher((0, row) for row in rows), len(rows))
     again = scorer.columns(rows, by_teacher)
     limit = SAME_MODEL.get(scorer.teacher.numerics().get("dtype", ""), max(SAME_MODEL.values()))
     table = open_committed(writer.folder, first)

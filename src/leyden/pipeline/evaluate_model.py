@@ -70,7 +70,8 @@ def evaluate_model(
     identity = identify_model(model)
     tokenizer = load_tokenizer(model)
     vocab_size = min(load_sizes(model)[0], vocabulary_size(tokenizer))
-    engine = open_engine(EngineSpec("student", str(model), settings.execution, vocab_size))
+    spec = EngineSpec("student", str(model), settings.execution, vocab_size, settings.engine)
+    engine = open_engine(spec)
     intent = _intent(settings, identity, {"student": engine.numerics()})
     folder = out or EVALUATIONS / f"{model.name}-{intent.digest[:8]}"
     new = read_intent(folder) is None  # then a mistake in files or settings leaves no folder
@@ -95,6 +96,7 @@ def evaluate_model(
                 write_intent(folder, intent)  # from here on the folder is this evaluation's
             sampler = Sampler(
                 engine,
+                spec,
                 renderer.stop_ids,
                 vocab_size,
                 settings.seed,

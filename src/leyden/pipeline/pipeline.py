@@ -9,6 +9,7 @@ from pathlib import Path
 from leyden.errors import ConfigError, StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
+from leyden.inference.noted import noted_engines
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
 from leyden.pipeline.hands import lead_or_help
 from leyden.pipeline.launch import launch_ranks
@@ -206,6 +207,8 @@ def finish(graph: Graph, record: Record, neighbours: Neighbours) -> None:
     job = Job.parse(record.intent.stage)
     check_unchanged(graph, job)
     environment = environment_of(graph.run.recipe.execution) | neighbours.facts()
+    if engines := noted_engines(graph.folder(job)):
+        environment["engines"] = engines
     write_record(graph.folder(job), replace(record, environment=environment))
     _tidy(graph.folder(job))
 
