@@ -1,10 +1,14 @@
 """vLLM itself, where an interpreter has it (`make test-vllm`): its log-probs are our forward's."""
 
+import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from conftest import MODELS
 from leyden.engines.base import (
     Completion,
     EngineSpec,
@@ -20,9 +25,11 @@ from leyden.engines.base import (
     ScoreRequest,
     TokenScores,
 )
+from leyden.engines.server import ServerEngine
 from leyden.engines.transformers import TransformersEngine
 from leyden.engines.vllm import VllmEngine
 from leyden.errors import EngineError
+from leyden.inference.selftest import prove
 from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
@@ -73,6 +80,46 @@ def ours(folder) -> TransformersEngine:
     return TransformersEngine(EngineSpec("teacher", str(folder), EXECUTION, SIZE))
 
 
+@pytest.fixture(scope="module")
+def server(folder, tmp_path_factory):
+    """vLLM's own server on loopback, over the same model, with any tokenizer."""
+    place = tmp_path_factory.mktemp("served") / "model"
+    shutil.copytree(folder, place)
+    for path in (MODELS / "teacher").glob("tokenizer*"):
+        shutil.copy(path, place)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(place),
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
+        "--logprobs-mode", "processed_logprobs", "--max-model-len", "256",
+        "--max-num-batched-tokens", "512", "--max-num-seqs", "16", "--enforce-eager",
+        "--no-enable-chunked-prefill", "--no-enable-prefix-caching", "--generation-config", "vllm",
+    ]  # fmt: skip
+    log = open(place / "log", "wb")  # noqa: SIM115
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    process = subprocess.Popen(
+        command, stdout=log, stderr=log, start_new_session=True, env=environment
+    )
+    try:
+        until = time.monotonic() + 180
+        while time.monotonic() < until and process.poll() is None:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2),
+            ):
+                break
+            time.sleep(1)
+        else:
+            pytest.fail((place / "log").read_text()[-3000:])
+        choice = EngineChoice(kind="server", urls=(f"http://127.0.0.1:{port}",), in_flight=8)
+        yield ServerEngine(EngineSpec("teacher", str(folder), EXECUTION, SIZE, choice))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def prompts(count: int = 12) -> list[list[int]]:
     rng = np.random.default_rng(1)
     return [rng.integers(8, SIZE, rng.integers(1, 20)).tolist() for _ in range(count)]
@@ -98,8 +145,15 @@ def score_requests(top_k: int = 0) -> list[ScoreRequest]:
     ]
 
 
+@pytest.fixture(params=["child", "server"])
+def either(request, engine):
+    """vLLM in our child process, and vLLM behind its own server."""
+    return engine if request.param == "child" else request.getfixturevalue("server")
+
+
 @pytest.mark.parametrize("top_k", [0, 5])
-def test_scores_are_those_of_our_forward(engine, ours, top_k):
+def test_scores_are_those_of_our_forward(either, ours, top_k):
+    engine = either
     for a, b in zip(
         scores_by(engine, score_requests(top_k)),
         scores_by(ours, score_requests(top_k)),
@@ -114,14 +168,14 @@ def test_scores_are_those_of_our_forward(engine, ours, top_k):
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.8), (0.0, 1.0)])
-def test_samples_have_the_log_probs_of_our_sampler(engine, ours, temperature, top_p):
+def test_samples_have_the_log_probs_of_our_sampler(either, ours, temperature, top_p):
     """The log-prob of each sampled token under temperature and nucleus, from our own forward."""
     from leyden.engines.sampling import _nucleus
     from leyden.logprobs import head_logits
 
     sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=24)
     asked = [GenerateRequest(p, seed) for seed, p in enumerate(prompts())]
-    for request, completion in zip(asked, made_by(engine, sampling, asked), strict=True):
+    for request, completion in zip(asked, made_by(either, sampling, asked), strict=True):
         ids = torch.tensor([*request.prompt_ids, *completion.ids.tolist()])
         model = ours.loaded.model
         with torch.no_grad():
@@ -137,9 +191,9 @@ def test_samples_have_the_log_probs_of_our_sampler(engine, ours, temperature, to
         np.testing.assert_allclose(completion.logp, expected, atol=5 * CLOSE)
 
 
-def test_a_completion_ends_with_its_stop_token_or_at_the_cap(engine):
+def test_a_completion_ends_with_its_stop_token_or_at_the_cap(either):
     asked = [GenerateRequest(p, seed) for seed, p in enumerate(prompts() * 4)]
-    completions = made_by(engine, Sampling(max_new_tokens=40), asked)
+    completions = made_by(either, Sampling(max_new_tokens=40), asked)
     assert {c.finish_reason for c in completions} == {"stop", "length"}
     for completion in completions:
         stops = np.flatnonzero(np.isin(completion.ids, STOPS)).tolist()
@@ -149,7 +203,8 @@ def test_a_completion_ends_with_its_stop_token_or_at_the_cap(engine):
         assert len(completion.logp) == len(completion.ids)
 
 
-def test_seeds_decide_whatever_the_order_and_the_company(engine):
+def test_seeds_decide_whatever_the_order_and_the_company(either):
+    engine = either
     asked = [GenerateRequest(p, seed) for seed, p in enumerate(prompts())]
     sampling = Sampling(max_new_tokens=24)
     first = made_by(engine, sampling, asked)
@@ -160,6 +215,14 @@ def test_seeds_decide_whatever_the_order_and_the_company(engine):
     assert len({tuple(c.ids) for c in made_by(engine, sampling, [
         GenerateRequest(prompts()[0], seed) for seed in range(8)
     ])}) > 4  # fmt: skip
+
+
+def test_both_pass_the_self_test(either):
+    texts = [np.random.default_rng(i).integers(8, SIZE, 20 + i).tolist() for i in range(6)]
+    either.load()
+    noise = prove(either, either.spec, texts, STOPS)
+    assert noise.ours is not None and noise.ours < CLOSE
+    assert noise.repeated is not None and noise.repeated < CLOSE
 
 
 def test_numerics_are_those_of_the_interpreter_that_computes(engine):
@@ -173,7 +236,8 @@ def test_numerics_are_those_of_the_interpreter_that_computes(engine):
     assert transformers.__version__  # ours may be another
 
 
-def test_a_prompt_over_the_context_is_that_rows_alone(engine):
+def test_a_prompt_over_the_context_is_that_rows_alone(either):
+    engine = either
     asked = [GenerateRequest([9] * 300, 0), GenerateRequest([9] * 5, 1)]
     made = dict(engine.generate(asked, Sampling(max_new_tokens=4), STOPS))
     assert isinstance(made[0], Failed) and isinstance(made[1], Completion)
@@ -222,7 +286,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(folder, engine, w
 def test_no_child_survives_a_parent_that_is_killed(folder, tmp_path):
     code = f"""
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 from test_vllm import open_vllm
 engine = open_vllm({str(folder)!r})
 engine.load()
