@@ -4,6 +4,7 @@ themselves. It is for people; the store's own bytes do not depend on it."""
 import json
 import os
 import uuid
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ def noted_engines(folder: Path) -> list[dict[str, Any]]:
     """What was noted beside the stores in ``folder`` and below: each different engine once, with
     the number of processes that had it and its largest noise."""
     found: dict[str, dict[str, Any]] = {}
+    workers: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for path in whole_files(folder, f"**/{HANDS}/*.json"):
-        note = read_object(path, "numerics", "noise")
+        note = read_object(path, "numerics", "noise", "host", "pid")
         key = json.dumps(note["numerics"], sort_keys=True)
-        one = found.setdefault(key, {"numerics": note["numerics"], "processes": 0, "noise": {}})
-        one["processes"] += 1
+        one = found.setdefault(key, {"numerics": note["numerics"], "noise": {}})
+        workers[key].add((note["host"], note["pid"]))
         for name, value in note["noise"].items():
             one["noise"][name] = max(value, one["noise"].get(name, 0.0))
-    return list(found.values())
+    return [one | {"processes": len(workers[key])} for key, one in found.items()]
