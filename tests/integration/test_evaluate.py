@@ -98,7 +98,7 @@ def test_the_same_command_grades_again_what_the_machine_kept_from_it(tmp_path, c
     row = {"prompt": "1+2=", "tests": ["assert 1 + 1 == 2"]}
     rows.write_text("".join(json.dumps(row | {"prompt": f"{i}+2="}) + "\n" for i in range(3)))
     monkeypatch.setattr(grade_workers, "wait_for_memory", lambda: None)
-    monkeypatch.setattr("leyden.stages.evaluate.completion_text", lambda tokenizer, row: "pass")
+    monkeypatch.setattr("leyden.evals.meanwhile.completion_text", lambda tokenizer, row: "pass")
     command = ["--benchmarks", rows, "--max-new-tokens", 24, "--samples", 1]
     command += ["--out", tmp_path / "ev"]
     grade_workers.code_backend(Evaluate())  # tests itself while there is memory

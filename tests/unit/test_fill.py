@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from leyden.engines.base import Completion, complement_tail
 from leyden.errors import EngineError
 from leyden.inference.fill import check_completion, whole_units
-from leyden.recipe.sampling import Sampling
 from leyden.store.plan import PlanRows, Unit
 
 
@@ -83,8 +82,7 @@ UNSOUND = {
 
 def checked(ids, logp, reason) -> None:
     made = Completion(np.array(ids, np.int32), np.array(logp, np.float32), reason)
-    sampling = Sampling(max_new_tokens=CAP)
-    check_completion(made, sampling, [STOP], vocab_size=SIZE, where="prompt p, sample 0")
+    check_completion(made, CAP, [STOP], vocab_size=SIZE, where="prompt p, sample 0")
 
 
 @pytest.mark.parametrize("name", SOUND)

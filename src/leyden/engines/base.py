@@ -37,6 +37,13 @@ class GenerateRequest:
     prompt_ids: Sequence[int]
     seed: int
     group: int = 0
+    room: int | None = None
+    """Tokens that the context has room for after the prompt, where that is known."""
+
+    def cap(self, sampling: Sampling) -> int:
+        """The most tokens of its completion."""
+        most = sampling.max_new_tokens
+        return most if self.room is None else min(most, self.room)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class VllmApi:
         return self._question([int(i) for i in request.prompt_ids]) | {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": request.cap(sampling),
             "seed": int(request.seed),
             "stop_token_ids": [int(i) for i in stop_ids],
             "include_stop_str_in_output": True,
@@ -110,7 +110,7 @@ class SglangApi:
             | {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
-                "max_new_tokens": sampling.max_new_tokens,
+                "max_new_tokens": request.cap(sampling),
                 "sampling_seed": int(request.seed) % 2**31,
                 "stop_token_ids": [int(i) for i in stop_ids],
             },

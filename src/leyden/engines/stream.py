@@ -98,7 +98,7 @@ class Stream:
             return
         for row in rows:
             if not len(row.uniform_L):
-                row.uniform_L = uniforms([row.request.seed], sampling.max_new_tokens)[0]
+                row.uniform_L = uniforms([row.request.seed], row.request.cap(sampling))[0]
         contexts, numbers = [row.context for row in rows], [row.index for row in rows]
         self.going |= {row.index: row for row in rows}
         state = Decoding.begin(self.model, self.dtype, contexts, self.batching, numbers)
@@ -116,7 +116,7 @@ class Stream:
             length = len(row.request.prompt_ids) + len(row.ids)
             if rows and not self.batching.pads and length != len(rows[0].context):
                 break
-            left = sampling.max_new_tokens - len(row.ids)
+            left = row.request.cap(sampling) - len(row.ids)
             longest = max(longest, length if self.batching.joins else length + left)
             alone = not rows and not self.going
             if (len(self.going) + len(rows) + 1) * (longest + 1) > self.fits and not alone:
@@ -135,7 +135,7 @@ class Stream:
                 continue
             row.ids.append(token)
             row.logp.append(value)
-            if token in stop_ids or len(row.ids) == sampling.max_new_tokens:
+            if token in stop_ids or len(row.ids) == row.request.cap(sampling):
                 self.ended.append((number, _completion(row.ids, row.logp, token in stop_ids)))
                 del self.going[number]
         going = [i for i, number in enumerate(state.rows) if number in self.going]

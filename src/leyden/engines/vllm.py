@@ -122,8 +122,7 @@ class VllmEngine:
             "max_logprobs": MOST_LOGPROBS,
             "max_num_seqs": max(1, choice.sequences // self.scale),
             "tensor_parallel_size": choice.tensor_parallel,
-            # A prefix that is read from a cache has no log-probs to give.
-            "enable_prefix_caching": self.spec.role != "teacher",
+            "enable_prefix_caching": True,
             "disable_log_stats": True,
         }
         if choice.context:
@@ -155,13 +154,15 @@ class VllmEngine:
         parameters = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
             "stop_token_ids": [int(i) for i in stop_ids],
             "logprobs": 0,
         }
         asked = (
             Asked(
-                {"n": n, "parameters": parameters | {"seed": int(r.seed)}},
+                {
+                    "n": n,
+                    "parameters": parameters | {"seed": int(r.seed), "max_tokens": r.cap(sampling)},
+                },
                 [np.asarray(r.prompt_ids, np.int32)],
             )
             for n, r in enumerate(requests)
@@ -177,7 +178,13 @@ class VllmEngine:
                     "n": n,
                     "k": r.top_k,
                     "start": len(r.prompt_ids),
-                    "parameters": {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": r.top_k},
+                    "parameters": {
+                        "temperature": 0.0,
+                        "max_tokens": 1,
+                        "prompt_logprobs": r.top_k,
+                        # A prefix that is read from a cache has no log-probs to give.
+                        "skip_reading_prefix_cache": True,
+                    },
                 },
                 [np.concatenate([r.prompt_ids, r.completion_ids]).astype(np.int32)],
             )

@@ -39,19 +39,25 @@ def fill_completions(
     stop_ids: Sequence[int],
     *,
     vocab_size: int,
+    context: int | None = None,
     prepare: Callable[[], None] = lambda: None,
     mine: Sequence[Unit] | None = None,
     advance: Advance = lambda rows: None,
 ) -> None:
     """Sample every pending unit (of ``mine``). Where none is pending, no model is loaded.
 
-    ``prepare`` is called before the first unit. Raises EngineError on a completion that breaks the
+    ``prepare`` is called before the first unit. Completions end where the ``context`` does, in
+    tokens, if it is given. Raises EngineError on a completion that breaks the
     seam's contract, and at the end where the engine gave rows up.
     """
 
+    def request_of(prompt: RenderedPrompt, row: PlanRow, group: int) -> GenerateRequest:
+        room = None if context is None else context - len(prompt.ids)
+        return GenerateRequest(prompt.ids, row.seed, group, room)
+
     def answer(units: Iterator[tuple[int, Unit]]) -> Iterable[tuple[int, Completion | Failed]]:
         requests = (
-            GenerateRequest(prompts[row.prompt_id].ids, row.seed, group)
+            request_of(prompts[row.prompt_id], row, group)
             for group, unit in units
             for row in unit.rows
         )
@@ -61,7 +67,8 @@ def fill_completions(
         pairs = list(zip(unit.rows, completions, strict=True))
         for planned, made in pairs:
             where = f"prompt {planned.prompt_id}, sample {planned.sample}"
-            check_completion(made, sampling, stop_ids, vocab_size=vocab_size, where=where)
+            cap = request_of(prompts[planned.prompt_id], planned, 0).cap(sampling)
+            check_completion(made, cap, stop_ids, vocab_size=vocab_size, where=where)
         return [_row(planned, prompts[planned.prompt_id], made) for planned, made in pairs]
 
     def load() -> None:
@@ -224,14 +231,14 @@ def unsound(problem: str) -> EngineError:
 
 def check_completion(
     made: Completion,
-    sampling: Sampling,
+    cap: int,
     stop_ids: Sequence[int],
     *,
     vocab_size: int,
     where: str,
 ) -> None:
     """Raise EngineError unless this is a completion as ``engines.base`` describes it."""
-    ids, cap = made.ids, sampling.max_new_tokens
+    ids = made.ids
     stops = np.flatnonzero(np.isin(ids, stop_ids))
     if not 1 <= len(ids) <= cap:
         problem = f"{len(ids)} tokens, with a cap of {cap}"

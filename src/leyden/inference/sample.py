@@ -31,6 +31,7 @@ class Sampler:
     """A model behind an engine, and everything beside the prompts that decides its completions.
 
     ``origin`` is the digest of the intent that its stores are made from. ``title`` is for screens.
+    Where a ``context`` is given, in tokens, completions end where it does.
     """
 
     engine: Engine
@@ -42,9 +43,12 @@ class Sampler:
     origin: str
     title: str
     progress: Progress
+    context: int | None = None
 
     @classmethod
-    def of_run(cls, graph: Graph, intent: Intent, role: Role, model: str) -> "Sampler":
+    def of_run(
+        cls, graph: Graph, intent: Intent, role: Role, model: str, context: int | None = None
+    ) -> "Sampler":
         """``model`` of the run, sampled by the engine that plays ``role``."""
         run, facts = graph.run, prompt_facts(graph)
         spec = run.spec(role, model, facts.vocab_size)
@@ -58,6 +62,7 @@ class Sampler:
             intent.digest,
             intent.stage,
             run.progress,
+            context,
         )
 
     def fill(
@@ -123,6 +128,7 @@ class Sampler:
                 sampling,
                 self.stop_ids,
                 vocab_size=self.vocab_size,
+                context=self.context,
                 prepare=prepare,
                 advance=advance,
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from leyden.engines.base import require_offer
 from leyden.engines.open import open_engine
 from leyden.errors import ConfigError, ConsistencyError
 from leyden.evals.results import read_results
@@ -10,6 +11,7 @@ from leyden.models.weights import check_weights, has_weights
 from leyden.run.artifacts import open_artifact, open_prompts
 from leyden.run.graph import Graph, resolve
 from leyden.run.lineage import check_kept
+from leyden.run.run import TEACHER
 from leyden.run.stage import ROLLOUT, SCORE, TEACH, Artifact, Job
 from leyden.run.teachers import teacher_consistency
 
@@ -32,6 +34,7 @@ def check_ready(graph: Graph, jobs: Collection[Job]) -> list[str]:
             if role not in away:
                 graph.identity(role)
         _check_ranks(graph, job)
+        _check_offers(graph, job)
         if not away and not any(p in jobs or not graph.finished(p) for p in graph.parents(job)):
             graph.stage(job).check(graph, graph.intent(job))
     if SCORE in jobs and not away:
@@ -59,6 +62,17 @@ def look_at_weights(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
         else:
             check_folder(place)
             yield f"{role}: {check_weights(place):,} bytes of weights in {place}"
+
+
+def _check_offers(graph: Graph, job: Job) -> None:
+    """What a job needs of its engines, they must offer."""
+    run, stage = graph.run, graph.stage(job)
+    for role in stage.engines(run.recipe, job.name):
+        if role == "reference":  # it is scored by the trainer's own forward
+            continue
+        engine = run.engine(role, TEACHER)  # its model is not looked at
+        for ability in stage.abilities(run.recipe, job.name):
+            require_offer(engine, ability, f"{job}, {role}")
 
 
 def _check_ranks(graph: Graph, job: Job) -> None:

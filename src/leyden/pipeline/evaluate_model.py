@@ -42,7 +42,7 @@ from leyden.provenance.records import (
 from leyden.recipe.benchmarks import grader_files, problem_files
 from leyden.recipe.schema import Evaluation
 from leyden.run.environment import environment_of, use_threads
-from leyden.run.fits import check_length
+from leyden.run.fits import check_problems
 from leyden.run.layout import EVALUATIONS
 from leyden.run.lineage import holds_work
 from leyden.run.lock import lock
@@ -104,6 +104,7 @@ def evaluate_model(
                 intent.digest,
                 EVALUATE,
                 progress,
+                load_sizes(model)[1],
             )
             with closing(engine):
                 record = _evaluate(settings, intent, folder, sampler, renderer, prompts)
@@ -140,9 +141,9 @@ def _prepare(
     context, prompts = load_sizes(model)[1], {}
     for benchmark in settings.evaluate.benchmarks:
         problems = read_problems(benchmark)
-        for prompt in render_all(renderer, problems, BENCHMARK + benchmark.name, progress):
-            check_length(prompt, benchmark.max_new_tokens, context)
-            prompts[prompt.id] = prompt
+        rendered = list(render_all(renderer, problems, BENCHMARK + benchmark.name, progress))
+        check_problems(rendered, benchmark.max_new_tokens, context)
+        prompts |= {prompt.id: prompt for prompt in rendered}
     try_graders(settings.evaluate, list(prompts.values()))
     return renderer, prompts
 

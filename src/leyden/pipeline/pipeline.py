@@ -12,6 +12,7 @@ from leyden.files import disk_errors, remove_temporaries
 from leyden.inference.noted import noted_engines
 from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
 from leyden.pipeline.hands import lead_or_help
+from leyden.pipeline.kept import KEPT, found_or_made, keep
 from leyden.pipeline.launch import launch_ranks
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
@@ -30,7 +31,7 @@ from leyden.run.layout import CHECKPOINTS, GRADES, HEARTBEAT, RECIPE, REFRESH, S
 from leyden.run.lineage import check_job, check_kept, holds_work
 from leyden.run.lock import is_led, lock
 from leyden.run.run import Run
-from leyden.run.stage import Job
+from leyden.run.stage import EVALUATE, Job
 from leyden.store.writer import STORE, forget_store
 from leyden.telemetry.heartbeat import Heartbeat
 from leyden.telemetry.neighbours import Neighbours
@@ -184,8 +185,16 @@ def do_job(run: Run, job: Job) -> None:
     if stage.trains and run.recipe.execution.ranks > 1:
         launch_ranks(run, job)
     else:
-        neighbours = Neighbours()
-        finish(graph, call_stage(graph, intent), neighbours)
+        neighbours, home = Neighbours(), _kept(run, job)
+        record = found_or_made(home, intent, folder, lambda: call_stage(graph, intent))
+        finish(graph, record, neighbours)
+        if home:
+            keep(Path(home), folder, resolve(run).require(job))
+
+
+def _kept(run: Run, job: Job) -> str | None:
+    """The folder in which finished evaluations are kept, where ``job`` is one."""
+    return run.recipe.evaluate.keep if job.stage == EVALUATE else None
 
 
 def _clear(folder: Path) -> None:
@@ -206,6 +215,9 @@ def finish(graph: Graph, record: Record, neighbours: Neighbours) -> None:
     """Write the record, unless a model changed while the job was running; then tidy up."""
     job = Job.parse(record.intent.stage)
     check_unchanged(graph, job)
+    if KEPT in record.environment:
+        write_record(graph.folder(job), record)
+        return
     environment = environment_of(graph.run.recipe.execution) | neighbours.facts()
     if engines := noted_engines(graph.folder(job)):
         environment["engines"] = engines

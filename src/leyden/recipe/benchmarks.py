@@ -213,6 +213,12 @@ class Evaluate(Section):
 
     benchmarks: tuple[Benchmark, ...] = ()
     """Each ``[[evaluate.benchmarks]]``."""
+    samples: Count | None = Field(default=None, json_schema_extra=WHERE)
+    """At most so many samples of a problem in every benchmark: fewer until the last run. The
+    benchmarks' own ``samples_per_prompt`` become what is sampled."""
+    keep: str | None = Field(default=None, json_schema_extra=WHERE)
+    """A folder in which finished evaluations are kept, for other runs that evaluate the same model
+    on the same problems with the same settings: the teacher and the base, above all."""
     sandbox: SandboxLimits = SandboxLimits()
     """Limits of tested programs."""
     allow_unsandboxed_code: bool = Field(default=False, json_schema_extra=WHERE)
@@ -230,6 +236,16 @@ class Evaluate(Section):
         names = [b.name for b in self.benchmarks]
         if len(set(names)) < len(names):
             raise ValueError(f"benchmark names must differ; got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_at_most(self):
+        if self.samples is not None:
+            asked = tuple(
+                b.model_copy(update={"samples_per_prompt": min(self.samples, b.samples_per_prompt)})
+                for b in self.benchmarks
+            )
+            self.__dict__["benchmarks"] = asked  # a section is frozen once it is whole
         return self
 
 

@@ -2,8 +2,9 @@
 
 import difflib
 import json
+import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,6 +160,13 @@ def _spelled(name: str, values: dict[str, Any], inside: str) -> str:
     return name if name in values or inside == "arms" else name.replace("-", "_")
 
 
+def _choices(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The engines that a recipe or an evaluation chooses."""
+    engines = values.get("engines")
+    named = list(engines.values()) if isinstance(engines, dict) else []
+    yield from (c for c in [*named, values.get("engine")] if isinstance(c, dict))
+
+
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Make paths absolute that are relative to ``folder``. A Hub id stays."""
     models = values.get("models")
@@ -179,6 +187,12 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
                 function = benchmark.get(name)
                 if isinstance(function, str) and ":" in function:
                     benchmark[name] = str((folder / Path(function).expanduser()).resolve())
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("keep"), str):
+        evaluate["keep"] = _absolute(folder, evaluate["keep"])
+    for choice in _choices(values):
+        python = choice.get("python")
+        if isinstance(python, str) and "/" in python:  # else it is looked for on the PATH
+            choice["python"] = os.path.abspath(folder / Path(python).expanduser())
     for entry in files:
         if isinstance(entry, dict) and isinstance(entry.get("file"), str):
             entry["file"] = _absolute(folder, entry["file"])

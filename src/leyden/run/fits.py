@@ -4,7 +4,8 @@ Prompts are checked when they are rendered, and again before every stage that re
 and models may change in between.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 
 from leyden.data.prompt_set import BENCHMARK, HELDOUT, OPD_SPLIT, SFT_SPLIT, RenderedPrompt
 from leyden.errors import AlignmentError, ConfigError
@@ -19,8 +20,9 @@ def check_limits(
 ) -> None:
     """Raise ConfigError or AlignmentError unless everything fits the models that are present.
 
-    Each prompt with its longest completion must fit the shortest context. ``score.top_k`` and
-    ``vocab_size``, the ids that log-probs are over, must fit the smallest vocabulary.
+    Each prompt with its longest completion must fit the shortest context; of a benchmark's problems
+    one must. ``score.top_k`` and ``vocab_size``, the ids that log-probs are over, must fit the
+    smallest vocabulary.
     """
     common = common_vocabulary(run)
     if run.recipe.score.top_k >= common:
@@ -33,9 +35,13 @@ def check_limits(
             f"the run's prompts were rendered for {vocab_size} ids, and a model now has {common}",
             hint="restore that model, or `leyden run RECIPE --redo prompts`",
         )
-    context = min(load_sizes(run.place(role))[1] for role in _present(run))
+    context = shortest_context(run)
     caps, most = _caps(run), run.recipe.prompts.max_prompt_tokens
+    problems: dict[str, list[RenderedPrompt]] = {}
     for prompt in prompts:
+        if prompt.split.startswith(BENCHMARK):
+            problems.setdefault(prompt.split, []).append(prompt)
+            continue
         if len(prompt.ids) > most:
             raise ConfigError(
                 f"prompt {prompt.id} has {len(prompt.ids)} tokens, over "
@@ -43,6 +49,33 @@ def check_limits(
                 hint="raise the cap or remove the prompt",
             )
         check_length(prompt, caps[prompt.split], context)
+    for split, asked in problems.items():
+        check_problems(asked, caps[split], context)
+
+
+def check_problems(problems: Sequence[RenderedPrompt], cap: int, context: int) -> None:
+    """Warn of problems without room for ``cap`` tokens. Raise ConfigError where none has it, which
+    is a mistake of settings."""
+    short = [p for p in problems if len(p.ids) + cap > context]
+    if len(short) == len(problems):
+        check_length(min(problems, key=lambda p: len(p.ids)), cap, context)
+    if short:
+        longest = max(short, key=lambda p: len(p.ids))
+        logging.getLogger(__name__).warning(
+            "%s: %d of %d problems leave less room than max_new_tokens = %d in the context of %d; "
+            "their answers end where it does; the longest has %d tokens",
+            problems[0].split.removeprefix(BENCHMARK),
+            len(short),
+            len(problems),
+            cap,
+            context,
+            len(longest.ids),
+        )
+
+
+def shortest_context(run: Run) -> int:
+    """Tokens that every outside model of the run which is here can read."""
+    return min(load_sizes(run.place(role))[1] for role in _present(run))
 
 
 def _caps(run: Run) -> dict[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from leyden.engines.base import Role
+from leyden.engines.base import Ability, Role
 from leyden.provenance.records import Record
 from leyden.recipe.schema import Recipe
 
@@ -80,6 +80,8 @@ class Stage:
     """Roles of the models that it uses and the run did not make."""
     engines: Callable[[Recipe, str], Sequence[Role]] = lambda recipe, name: ()
     """Roles of the engines that it opens."""
+    abilities: Callable[[Recipe, str], Sequence[Ability]] = lambda recipe, name: ()
+    """What it needs of these engines."""
     files: Callable[[Recipe], Mapping[str, Sequence[str]]] = lambda recipe: {}
     """Files outside the run whose content it depends on: what they are -> their places."""
     splits: Callable[[Recipe, Record | None], Sequence[str]] = lambda recipe, record: ()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leyden.data.prompt_set import HELDOUT, OPD_SPLIT, SFT_SPLIT
-from leyden.engines.base import Role
+from leyden.engines.base import Ability, Role
 from leyden.provenance.records import Record
 from leyden.recipe.benchmarks import grader_files, problem_files
 from leyden.recipe.schema import Recipe
@@ -120,6 +120,10 @@ def _evaluate_engines(recipe: Recipe, model: str) -> list[Role]:
     return ["teacher" if model == TEACHER else "student"]
 
 
+def _scoring(top_k: int) -> list[Ability]:
+    return ["score", "top_k"] if top_k else ["score"]
+
+
 def _own_settings(recipe: Recipe, section: str) -> dict[str, Any]:
     return {"seed": recipe.seed, section: getattr(recipe, section).identity()}
 
@@ -156,6 +160,7 @@ _ROWS: Sequence[Stage] = (
         parents=lambda recipe, name: [PROMPTS],
         models=lambda recipe, name: [SFT_TEACHER],
         engines=lambda recipe, name: ["teacher"],
+        abilities=lambda recipe, name: ["sample"],
         settings=lambda recipe, name, record: _own_settings(recipe, "teach"),
         splits=_teach_splits,
         checks="leyden.run.teachers:check_rendering",
@@ -181,6 +186,7 @@ _ROWS: Sequence[Stage] = (
         parents=lambda recipe, name: [PROMPTS, *sft_job(recipe)],
         models=lambda recipe, name: _adopted(recipe),
         engines=lambda recipe, name: ["student"],
+        abilities=lambda recipe, name: ["sample"],
         settings=_rollout_settings,
         splits=_rollout_splits,
     ),
@@ -193,6 +199,7 @@ _ROWS: Sequence[Stage] = (
         parents=lambda recipe, name: [PROMPTS, *sft_job(recipe), ROLLOUT],
         models=lambda recipe, name: [TEACHER, *_adopted(recipe)],
         engines=lambda recipe, name: ["teacher", "reference"],
+        abilities=lambda recipe, name: _scoring(recipe.score.top_k),
         settings=lambda recipe, name, record: _own_settings(recipe, "score"),
         checks="leyden.run.teachers:check_scoring_teacher",
     ),
@@ -205,6 +212,7 @@ _ROWS: Sequence[Stage] = (
         parents=_distill_parents,
         models=_distill_models,
         engines=_distill_engines,
+        abilities=lambda recipe, name: _scoring(recipe.distill.resolved_arms()[name].top_k),
         settings=_distill_settings,
         trains=True,
         checks="leyden.run.teachers:check_live_teacher",
@@ -219,6 +227,7 @@ _ROWS: Sequence[Stage] = (
         parents=_evaluate_parents,
         models=_evaluate_models,
         engines=_evaluate_engines,
+        abilities=lambda recipe, name: ["sample"],
         settings=lambda recipe, model, record: _own_settings(recipe, "evaluate"),
         files=lambda recipe: grader_files(recipe.evaluate),
     ),

@@ -14,28 +14,28 @@ from leyden.data.prompt_set import BENCHMARK, HELDOUT, RenderedPrompt
 from leyden.data.scored import sequence_of
 from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.grade_workers import GradeRequest
 from leyden.evals.grading import digest, grade_completions
+from leyden.evals.meanwhile import Questions, grading_meanwhile
 from leyden.evals.problems import labels_of, problem_of
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
 from leyden.evals.summary import summarise
-from leyden.evals.verdict import NOT_GRADED, Grade, Verdict
+from leyden.evals.verdict import NOT_GRADED, TRUNCATED, Grade, Verdict
 from leyden.files import write_atomic
 from leyden.inference.leader import Leader
 from leyden.inference.sample import Sampler, Samples
 from leyden.models.load import load_model
-from leyden.models.vocabulary import continuation_text, load_tokenizer
+from leyden.models.vocabulary import load_tokenizer
 from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.benchmarks import Benchmark, Evaluate
 from leyden.recipe.sampling import Sampling
 from leyden.run.artifacts import open_prompts, prompt_facts, tokenizer_folder
-from leyden.run.fits import check_limits, check_vocabulary
+from leyden.run.fits import check_limits, check_vocabulary, shortest_context
 from leyden.run.graph import Graph
 from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
 from leyden.run.run import TEACHER
 from leyden.run.stage import PROBLEMS, Job
-from leyden.store.reader import Row, Store
+from leyden.store.reader import Store
 
 
 def run_evaluate(graph: Graph, intent: Intent) -> Record:
@@ -45,7 +45,7 @@ def run_evaluate(graph: Graph, intent: Intent) -> Record:
     check_vocabulary(graph, model)
     problems = open_prompts(graph, PROBLEMS) if settings.benchmarks else {}
     check_limits(run, problems.values(), vocab_size=prompt_facts(graph).vocab_size)
-    sampler = Sampler.of_run(graph, intent, role_of(model), model)
+    sampler = Sampler.of_run(graph, intent, role_of(model), model, shortest_context(run))
     with closing(sampler.engine):
         measured = evaluate_benchmarks(
             sampler, settings, problems, folder, load_tokenizer(tokenizer_folder(graph))
@@ -63,12 +63,12 @@ def help_evaluate(graph: Graph, intent: Intent, leader: Leader) -> None:
     run, job = graph.run, Job.parse(intent.stage)
     model, settings, folder = job.name, run.recipe.evaluate, graph.folder(job)
     problems = open_prompts(graph, PROBLEMS) if settings.benchmarks else {}
-    sampler = Sampler.of_run(graph, intent, role_of(model), model)
+    sampler = Sampler.of_run(graph, intent, role_of(model), model, shortest_context(run))
     with closing(sampler.engine):
         for benchmark in settings.benchmarks:
             sampler.help(
                 folder / SAMPLES / benchmark.name,
-                _asked(problems, benchmark),
+                with_room(sampler, _asked(problems, benchmark)),
                 benchmark,
                 purpose=_purpose(benchmark),
                 leader=leader,
@@ -130,59 +130,74 @@ def evaluate_benchmarks(
     """Sample and grade every benchmark into ``folder``."""
     results, rows, tokens, seconds = {}, 0, 0, 0.0
     for benchmark in settings.benchmarks:
-        asked = _asked(problems, benchmark)
-        store, took = sampler.fill(
-            folder / SAMPLES / benchmark.name,
-            asked,
-            benchmark,
-            purpose=_purpose(benchmark),
-        )
-        requests = _requests(store, problems, tokenizer)
+        asked, place = _asked(problems, benchmark), folder / SAMPLES / benchmark.name
+        questions = Questions(problems, tokenizer)
+        with grading_meanwhile(place, questions, benchmark, settings):
+            store, took = sampler.fill(
+                place, with_room(sampler, asked), benchmark, purpose=_purpose(benchmark)
+            )
+        requests = [questions.request(row) for row in store]
         path = grades_file(folder, benchmark.name)
         with sampler.progress(f"{sampler.title}, grading", len(store), "completions") as advance:
             verdicts = grade_completions(requests, benchmark, settings, advance=advance)
-        _write_grades(path, store, requests, verdicts)
+        graded = [
+            Graded(r.prompt_id, sample, r.problem, v, r.text)
+            for r, sample, v in zip(requests, store.values("sample"), verdicts, strict=True)
+        ]
+        graded += _not_asked(sampler, asked, benchmark)
+        _write_grades(path, graded)
         labels = {prompt.id: labels_of(prompt.row) for prompt in asked}
-        results[benchmark.name] = _result(store, requests, verdicts, labels, path)
+        results[benchmark.name] = _result(store, graded, labels, path)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
     return Measured(results, rows, tokens, seconds)
 
 
-def _requests(
-    store: Store, problems: Mapping[str, RenderedPrompt], tokenizer: PreTrainedTokenizerBase
-) -> list[GradeRequest]:
+@dataclass(frozen=True)
+class Graded:
+    """A sample of a problem with its verdict. ``text`` is empty where it was never asked."""
+
+    prompt_id: str
+    sample: int
+    problem: dict[str, Any]
+    verdict: Verdict
+    text: str = ""
+
+
+def with_room(sampler: Sampler, problems: list[RenderedPrompt]) -> list[RenderedPrompt]:
+    """The problems after which the context has room for a token."""
+    context = sampler.context
+    return [p for p in problems if context is None or len(p.ids) < context]
+
+
+def _not_asked(
+    sampler: Sampler, problems: list[RenderedPrompt], benchmark: Benchmark
+) -> list[Graded]:
+    """The other problems: there is no room for their answers, which is what becomes of them."""
+    asked = {p.id for p in with_room(sampler, problems)}
     return [
-        GradeRequest(
-            row["prompt_id"],
-            problem_of(problems[row["prompt_id"]]),
-            completion_text(tokenizer, row),
-            row["finish_reason"] == "stop",
-        )
-        for row in store
+        Graded(p.id, sample, problem_of(p), Verdict(TRUNCATED, why=_no_room(p, sampler.context)))
+        for p in problems
+        if p.id not in asked
+        for sample in range(benchmark.samples_per_prompt)
     ]
 
 
-def _write_grades(
-    path: Path, store: Store, requests: list[GradeRequest], verdicts: list[Verdict]
-) -> None:
-    grades = (
-        Grade.of(r.prompt_id, sample, verdict, r.text)
-        for r, sample, verdict in zip(requests, store.values("sample"), verdicts, strict=True)
-    )
+def _no_room(problem: RenderedPrompt, context: int | None) -> str:
+    return f"its prompt of {len(problem.ids)} tokens leaves no room in a context of {context}"
+
+
+def _write_grades(path: Path, graded: list[Graded]) -> None:
+    grades = (Grade.of(g.prompt_id, g.sample, g.verdict, g.text) for g in graded)
     write_atomic(path, "".join(json.dumps(asdict(grade)) + "\n" for grade in grades).encode())
 
 
 def _result(
-    store: Store,
-    requests: list[GradeRequest],
-    verdicts: list[Verdict],
-    labels: Mapping[str, Mapping[str, str]],
-    grades: Path,
+    store: Store, graded: list[Graded], labels: Mapping[str, Mapping[str, str]], grades: Path
 ) -> BenchmarkResult:
     by_problem: dict[str, list[Verdict]] = {}
-    for request, verdict in zip(requests, verdicts, strict=True):
-        by_problem.setdefault(request.prompt_id, []).append(verdict)
-    asked = {request.prompt_id: request.problem for request in requests}
+    for one in graded:
+        by_problem.setdefault(one.prompt_id, []).append(one.verdict)
+    asked = {one.prompt_id: one.problem for one in graded}
     return BenchmarkResult(
         **vars(summarise(by_problem, labels)),
         questions={name: digest(problem)[:8] for name, problem in asked.items()},
@@ -190,13 +205,6 @@ def _result(
         store=store.fingerprint,
         grades=hash_file(grades),
     )
-
-
-def completion_text(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
-    """The completion's text without its stop token."""
-    ids = row["completion_ids"].tolist()
-    ended = row["finish_reason"] == "stop"
-    return continuation_text(tokenizer, ids[:-1] if ended else ids)
 
 
 def _diverge(graph: Graph, intent: Intent, model: str, folder: Path) -> tuple[Divergence, float]:
