@@ -72,9 +72,13 @@ class Handler(BaseHTTPRequestHandler):
     """Both servers' addresses."""
 
     protocol_version = "HTTP/1.1"
-    server: "Server"
 
-    def log_message(self, *arguments: object) -> None:
+    @property
+    def served(self) -> Served:
+        assert isinstance(self.server, Server)
+        return self.server.served
+
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
@@ -86,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(told.get(self.path, {}), 200 if self.path in told else 404)
 
     def do_POST(self) -> None:
-        served = self.server.served
+        served = self.served
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with served.lock:
             served.asked += 1
@@ -157,7 +161,8 @@ class Handler(BaseHTTPRequestHandler):
                 question["top_logprobs_num"],
                 served.logp(ids),
             )
-            given, likeliest = [[None, ids[start], None]], [None]
+            given: list[list[Any]] = [[None, ids[start], None]]
+            likeliest: list[Any] = [None]
             for position in range(start + 1, len(ids)):
                 row = rows[position - 1]
                 given.append([self.told(served, row[ids[position]]), ids[position], None])
@@ -213,7 +218,7 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def handle_error(self, *arguments: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         pass  # connections that are broken on purpose
 
 

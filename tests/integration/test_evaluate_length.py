@@ -2,6 +2,8 @@
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import pytest
 from test_evaluate import PLAIN
@@ -14,14 +16,17 @@ from leyden.evals.meanwhile import Questions, grading_meanwhile
 from leyden.evals.results import read_results
 from leyden.evals.verdict import RIGHT
 from leyden.inference.sample import Sampler
+from leyden.models.vocabulary import load_tokenizer
 from leyden.pipeline import pipeline
 from leyden.pipeline.pipeline import run_recipe
 from leyden.recipe.toml import load_recipe, parse_overrides
+from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
 from leyden.run.run import Run
 from leyden.run.stage import TEACH, evaluate
 from leyden.store.claim import committed_names
 from leyden.store.reader import open_store
+from leyden.telemetry.progress import Advance
 from table_engine import TableEngine
 
 CONTEXT = 256  # of the tiny models
@@ -123,8 +128,6 @@ def test_completions_are_graded_while_others_are_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr(meanwhile, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(meanwhile, "completion_text", lambda tokenizer, row: str(row["sample"]))
     graph = resolve(run)
-    from leyden.run.artifacts import open_prompts
-
     prompts = list(open_prompts(graph).values())
     rows = {p.id: p for p in prompts}
     for prompt in prompts:
@@ -133,30 +136,24 @@ def test_completions_are_graded_while_others_are_sampled(tmp_path, monkeypatch):
     benchmark = benchmark.model_copy(update={"grader": "math", "max_new_tokens": 200})
     seen = []
 
-    def advance(name: str, total: int, unit: str):
-        from contextlib import contextmanager
+    def look(amount: int, note: str = "") -> None:
+        cache = VerdictCache()
+        if cache.connection is not None:
+            count = "SELECT COUNT(*) FROM verdicts"
+            seen.append(cache.connection.execute(count).fetchone()[0])
+        cache.close()
 
-        @contextmanager
-        def told():
-            def look(rows: int) -> None:
-                cache = VerdictCache()
-                if cache.connection is not None:
-                    count = "SELECT COUNT(*) FROM verdicts"
-                    seen.append(cache.connection.execute(count).fetchone()[0])
-                cache.close()
-
-            yield look
-
-        return told()
+    def progress(name: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        return nullcontext(look)
 
     intent = graph.begun(TEACH)
     assert intent is not None
     sampler = Sampler.of_run(graph, intent, "student", "base")
-    from dataclasses import replace
-
-    sampler = replace(sampler, engine=Slow(sampler.spec), progress=advance, rows_per_unit=4)
+    sampler = replace(sampler, engine=Slow(sampler.spec), progress=progress, rows_per_unit=4)
     place = tmp_path / "store"
-    with grading_meanwhile(place, Questions(rows, None), benchmark, run.recipe.evaluate):
+    with grading_meanwhile(
+        place, Questions(rows, load_tokenizer(MODELS / "base")), benchmark, run.recipe.evaluate
+    ):
         sampler.fill(place, prompts[:40], benchmark, purpose="test")
     assert len(committed_names(place)) == 10
     assert max(seen[:-1]) > 0, "nothing was graded before the last sample came"

@@ -1,16 +1,18 @@
 """Servers: true answers give the model's numbers; every kind of lie is refused by name."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import write_small_recipe
 from leyden.engines import http
-from leyden.engines.base import Completion, EngineSpec, Failed, GenerateRequest, ScoreRequest
+from leyden.engines.base import EngineSpec, Failed, GenerateRequest, ScoreRequest
 from leyden.engines.server import ServerEngine
 from leyden.errors import ConfigError, EngineError
 from leyden.inference import selftest
+from leyden.inference.units import all_results
 from leyden.pipeline.pipeline import run_recipe
 from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
@@ -36,7 +38,7 @@ def server():
         yield started
 
 
-def engine_of(server, api="vllm", **fields) -> ServerEngine:
+def engine_of(server, api: Any = "vllm", **fields: Any) -> ServerEngine:
     urls = fields.pop("urls", (server.url,))
     choice = EngineChoice(kind="server", urls=urls, api=api, in_flight=8, **fields)
     return ServerEngine(EngineSpec("teacher", "table", Execution(), 48, choice))
@@ -64,14 +66,15 @@ def expected(request: ScoreRequest) -> np.ndarray:
 @pytest.mark.parametrize("top_k", [0, 5])
 def test_scores_are_the_models(server, api, top_k):
     requests = asked(top_k)
-    scores = dict(engine_of(server, api).score(requests))
-    assert len(scores) == len(requests)
+    scores = all_results(engine_of(server, api).score(requests), len(requests))
     for index, request in enumerate(requests):
         np.testing.assert_allclose(scores[index].logp, expected(request), atol=1e-5)
-        if top_k:
+        top = scores[index].top_k
+        assert (top is not None) == bool(top_k)
+        if top is not None:
             ids = [*request.prompt_ids, *request.completion_ids][len(request.prompt_ids) - 1 : -1]
             likeliest = np.sort(table(0)[ids], axis=-1)[:, ::-1][:, :top_k]
-            np.testing.assert_allclose(scores[index].top_k.logp, likeliest, atol=1e-5)
+            np.testing.assert_allclose(top.logp, likeliest, atol=1e-5)
     assert 1 < server.served.most_at_once <= 8
 
 
@@ -80,18 +83,17 @@ def test_scores_are_the_models(server, api, top_k):
 def test_samples_are_the_models(server, api, temperature, top_p):
     sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=9)
     requests = [GenerateRequest([5, 6, 7], seed) for seed in range(24)]
-    made = dict(engine_of(server, api).generate(requests, sampling, [STOP]))
-    again = dict(engine_of(server, api).generate(requests[::-1], sampling, [STOP]))
+    made = all_results(engine_of(server, api).generate(requests, sampling, [STOP]), 24)
+    again = all_results(engine_of(server, api).generate(requests[::-1], sampling, [STOP]), 24)
     for index in range(24):
         completion = made[index]
-        assert isinstance(completion, Completion)
         np.testing.assert_array_equal(completion.ids, again[23 - index].ids)
         before = [7, *completion.ids[:-1]]
         logp = table(0)[before] / (temperature or 1)
         logp -= np.log(np.exp(logp).sum(-1, keepdims=True))
         true = logp[range(len(before)), completion.ids]
         np.testing.assert_allclose(completion.logp, true if temperature else 0 * true, atol=1e-5)
-    assert {c.finish_reason for c in made.values()} <= {"stop", "length"}
+    assert {c.finish_reason for c in made} <= {"stop", "length"}
 
 
 def test_two_addresses_share_the_work(server):
@@ -166,7 +168,7 @@ def test_log_probs_without_the_temperature_are_refused_where_there_is_one(server
 @pytest.mark.parametrize("fault", ["busy", "dying"])
 def test_busy_servers_and_broken_connections_are_asked_again(server, fault):
     server.served.fault = fault
-    scores = dict(engine_of(server).score(asked()))
+    scores = all_results(engine_of(server).score(asked()), len(asked()))
     for index, request in enumerate(asked()):
         np.testing.assert_allclose(scores[index].logp, expected(request), atol=1e-5)
 

@@ -161,6 +161,7 @@ def test_scores_are_those_of_our_forward(either, ours, top_k):
     ):
         np.testing.assert_allclose(a.logp, b.logp, atol=CLOSE)
         if top_k:
+            assert a.top_k is not None and b.top_k is not None
             np.testing.assert_array_equal(a.top_k.ids, b.top_k.ids)
             np.testing.assert_allclose(a.top_k.logp, b.top_k.logp, atol=CLOSE)
             np.testing.assert_allclose(a.top_k.tail, b.top_k.tail, atol=1e-2)
@@ -243,6 +244,11 @@ def test_a_prompt_over_the_context_is_that_rows_alone(either):
     assert isinstance(made[0], Failed) and isinstance(made[1], Completion)
 
 
+def group_of(engine: VllmEngine) -> int:
+    assert engine.process.child is not None
+    return engine.process.child.group
+
+
 def processes_of(group: int) -> list[int]:
     """Living processes of a group."""
     found = []
@@ -271,14 +277,14 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(folder, engine, w
     for index, completion in other.generate(asked, Sampling(max_new_tokens=60), STOPS):
         made[index] = completion
         if not groups:
-            groups.append(other.child.group)
+            groups.append(group_of(other))
             members = processes_of(groups[0])
             worker = next(pid for pid in members if pid != groups[0])
             os.kill(groups[0] if which == "guard" else worker, signal.SIGKILL)
-    assert other.child.group != groups[0] and other.scale == 2
+    assert group_of(other) != groups[0] and other.process.scale == 2
     for index, completion in enumerate(expected):
         np.testing.assert_array_equal(made[index].ids, completion.ids)
-    last = other.child.group
+    last = group_of(other)
     other.close()
     assert gone(groups[0]) and gone(last)
 
@@ -287,13 +293,14 @@ def test_no_child_survives_a_parent_that_is_killed(folder, tmp_path):
     code = f"""
 import sys, time
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-from test_vllm import open_vllm
+from test_vllm import group_of, open_vllm
 engine = open_vllm({str(folder)!r})
 engine.load()
-print(engine.child.group, flush=True)
+print(group_of(engine), flush=True)
 time.sleep(600)
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
     group = int(parent.stdout.readline())
     assert len(processes_of(group)) >= 2
     parent.kill()
@@ -308,8 +315,8 @@ def test_a_process_that_hangs_is_ended_and_started_again(folder):
     for index, completion in other.generate(asked, Sampling(max_new_tokens=60), STOPS):
         made[index] = completion
         if not stopped:
-            stopped.append(other.child.group)
-            for pid in processes_of(other.child.group):
+            stopped.append(group_of(other))
+            for pid in processes_of(group_of(other)):
                 os.kill(pid, signal.SIGSTOP)
     assert len(made) == len(asked) and all(isinstance(c, Completion) for c in made.values())
     other.close()

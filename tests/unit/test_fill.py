@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from leyden.engines.base import Completion, complement_tail
 from leyden.errors import EngineError
-from leyden.inference.fill import check_completion, whole_units
+from leyden.inference.fill import check_completion
+from leyden.inference.units import whole_units
 from leyden.store.plan import PlanRows, Unit
 
 

@@ -11,9 +11,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -108,23 +107,17 @@ class Child:
         self._log.close()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
+        stream = cast(BinaryIO, self._process.stdout)
         with contextlib.suppress(OSError, ValueError):
-            while (frame := read_frame(self._process.stdout)) is not None:
+            while (frame := read_frame(stream)) is not None:
                 self._received.put(frame)
         self._received.put(None)
 
     def _write(self) -> None:
         """Send from a thread: a pipe that is full must not keep us from reading the other."""
-        assert self._process.stdin is not None
+        stream = cast(BinaryIO, self._process.stdin)
         with contextlib.suppress(OSError, ValueError):
             while (frame := self._waiting_to_send.get()) is not None:
-                write_frame(self._process.stdin, frame[0], *frame[1])
+                write_frame(stream, frame[0], *frame[1])
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
-
-
-def overdue(since: Mapping[int, float], seconds: float) -> int | None:
-    """A request that was sent longer ago than ``seconds``, if there is one."""
-    now = time.monotonic()
-    return next((n for n, sent in since.items() if now - sent > seconds), None)
+            stream.close()

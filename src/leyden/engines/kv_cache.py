@@ -29,76 +29,81 @@ class GrowingLayer(DynamicLayer):
     def __init__(self, *, is_sliding: bool = False) -> None:
         super().__init__()
         self.is_sliding = is_sliding
-        self.start = 0  # the first column in use
+        self._whole: list[Tensor] = []
+        self._rows, self._start, self._used = 0, 0, 0  # the part of the buffers in use
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append columns; all keys and values so far."""
+        rows, _, added, _ = key_states.shape
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            width = key_states.shape[2]
-            self._whole = [_buffer(part[:, :, :0], width) for part in (key_states, value_states)]
-            self.keys, self.values = (buffer[:, :, :0] for buffer in self._whole)
-        (rows, _, added, _), used = key_states.shape, self.keys.shape[2]
+            states = (key_states, value_states)
+            self._whole = [_buffer(part[:, :, :0], added) for part in states]
+            self._rows = rows
         self._make_room(rows, added)
-        stop = self.start + used + added
+        stop = self._start + self._used + added
         for buffer, states in zip(self._whole, (key_states, value_states), strict=True):
             buffer[:rows, :, stop - added : stop] = states
-        self._show(rows, used + added)
-        return self.keys, self.values
+        self._used += added
+        return self._show()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the rows ``indices``, in this order. Only rows that change their place are moved."""
-        places, used = indices.tolist(), self.keys.shape[2]
+        places = indices.tolist()
+        moved = [(to, place) for to, place in enumerate(places) if to != place]
         if len(set(places)) < len(places):  # rows are repeated
-            self._whole = [_buffer(part[indices], used) for part in (self.keys, self.values)]
-            self.start = 0
-        else:
-            moved = [(to, place) for to, place in enumerate(places) if to != place]
-            if moved:
-                places_2M = torch.tensor(moved, device=self.device).T
-                to, source = places_2M
-                columns = slice(self.start, self.start + used)
-                for buffer in self._whole:
-                    buffer[to, :, columns] = buffer[source, :, columns]
-        self._show(len(places), used)
+            self._whole = [_buffer(part[indices], self._used) for part in self._show()]
+            self._start = 0
+        elif moved:
+            to, source = torch.tensor(moved, device=self.device).T
+            columns = slice(self._start, self._start + self._used)
+            for buffer in self._whole:
+                buffer[to, :, columns] = buffer[source, :, columns]
+        self._rows = len(places)
+        self._show()
 
     def join(self, other: "GrowingLayer") -> None:
         """Add the rows of ``other``, so that all rows end at the same column."""
-        (rows, _, used, _), (more, _, length, _) = self.keys.shape, other.keys.shape
-        self._make_room(rows + more, 0, left=max(0, length - used))
-        used = max(used, length)
-        columns = slice(self.start + used - length, self.start + used)
-        for buffer, part in zip(self._whole, (other.keys, other.values), strict=True):
-            buffer[rows : rows + more, :, columns] = part
-        self._show(rows + more, used)
+        rows, more, length = self._rows, other._rows, other._used
+        self._make_room(rows + more, 0, left=max(0, length - self._used))
+        stop = self._start + self._used
+        for buffer, part in zip(self._whole, other._show(), strict=True):
+            buffer[rows : rows + more, :, stop - length : stop] = part
+        self._rows += more
+        self._show()
 
     def forget(self, columns: int) -> None:
         """Leave out the first columns, which are padding in every row by now."""
-        self.start += columns
-        self._show(self.keys.shape[0], self.keys.shape[2] - columns)
+        self._start += columns
+        self._used -= columns
+        self._show()
 
-    def _show(self, rows: int, used: int) -> None:
-        columns = slice(self.start, self.start + used)
-        self.keys, self.values = (buffer[:rows, :, columns] for buffer in self._whole)
+    def _show(self) -> tuple[Tensor, Tensor]:
+        """Let the rest of the cache see the part in use, as Transformers' own layers hold it."""
+        columns = slice(self._start, self._start + self._used)
+        keys, values = (buffer[: self._rows, :, columns] for buffer in self._whole)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def _make_room(self, rows: int, right: int, left: int = 0) -> None:
-        """Room for ``rows`` rows, and for columns on both sides of those in use."""
-        used, (most, _, capacity, _) = self.keys.shape[2], self._whole[0].shape
+        """Room for ``rows`` rows, and for columns on both sides of those in use; the ones on the
+        left are in use from now on."""
+        start, used, (most, _, capacity, _) = self._start, self._used, self._whole[0].shape
         wanted = left + used + right
-        if rows <= most and left <= self.start and self.start + used + right <= capacity:
-            self.start -= left
-        elif rows <= most and not left and wanted + FEWEST <= capacity and self.start > used // 8:
+        if rows <= most and left <= start and start + used + right <= capacity:
+            self._start -= left
+        elif rows <= most and not left and wanted + FEWEST <= capacity and start > used // 8:
             for buffer in self._whole:
-                for row in range(self.keys.shape[0]):  # one by one: they overlap
-                    buffer[row, :, :used] = buffer[row, :, self.start : self.start + used].clone()
-            self.start = 0
+                for row in range(self._rows):  # one by one: they overlap
+                    buffer[row, :, :used] = buffer[row, :, start : start + used].clone()
+            self._start = 0
         else:
-            for i, part in enumerate((self.keys, self.values)):
+            for i, part in enumerate(self._show()):
                 self._whole[i] = _buffer(part, wanted, rows=max(rows, most), left=left)
-            self.start = 0
-        self._show(self.keys.shape[0], used + left)
+            self._start = 0
+        self._used += left
 
 
 def _buffer(part: Tensor, wanted: int, *, rows: int = 0, left: int = 0) -> Tensor:
@@ -120,7 +125,8 @@ def growing_cache(model: PreTrainedModel) -> Cache:
         return cache
     for i, layer in enumerate(cache.layers):
         if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
-            cache.layers[i] = GrowingLayer(is_sliding=layer.is_sliding)
+            sliding = isinstance(layer, DynamicSlidingWindowLayer)
+            cache.layers[i] = GrowingLayer(is_sliding=sliding)
     return cache
 
 

