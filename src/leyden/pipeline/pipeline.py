@@ -1,7 +1,7 @@
 """Do a run's jobs in order: skip finished ones, resume broken ones, refuse those that drifted."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,11 @@ from leyden.errors import ConfigError, StoreError, first_line
 from leyden.evals.verdict import NOT_GRADED
 from leyden.files import disk_errors, remove_temporaries
 from leyden.inference.noted import noted_engines
-from leyden.pipeline.drift import check_ready, check_run, check_unchanged, check_whole
+from leyden.pipeline.drift import check_run, check_unchanged
 from leyden.pipeline.hands import lead_or_help
 from leyden.pipeline.kept import KEPT, found_or_made, keep
 from leyden.pipeline.launch import launch_ranks
+from leyden.pipeline.redo import check_redo, supersede, to_redo
 from leyden.provenance.changes import warn_of_numerics
 from leyden.provenance.records import (
     INTENT,
@@ -27,16 +28,15 @@ from leyden.provenance.records import (
 from leyden.recipe.toml import write_recipe
 from leyden.run.environment import environment_of, use_threads
 from leyden.run.graph import Graph, resolve
-from leyden.run.layout import CHECKPOINTS, GRADES, HEARTBEAT, RECIPE, REFRESH, SUPERSEDED
-from leyden.run.lineage import check_job, check_kept, holds_work
-from leyden.run.lock import is_led, lock
+from leyden.run.layout import CHECKPOINTS, GRADES, HEARTBEAT, RECIPE, REFRESH
+from leyden.run.lineage import check_job, holds_work
+from leyden.run.lock import lock
 from leyden.run.run import Run
 from leyden.run.stage import EVALUATE, Job
 from leyden.store.writer import STORE, forget_store
 from leyden.telemetry.heartbeat import Heartbeat
 from leyden.telemetry.neighbours import Neighbours
 
-MOVED = "moved to superseded/"
 Announce = Callable[[Job, str], None]
 """Told "moved to superseded/", "done before", "running" or "done" of a job."""
 
@@ -58,7 +58,7 @@ def run_recipe(
     with lock(run.root):
         if again:
             check_redo(graph, again)
-            _supersede(graph, again, announce)
+            supersede(graph, again, announce)
             graph = resolve(run)
         check_run(graph, jobs)
         write_recipe(run.recipe, run.root / RECIPE)
@@ -120,11 +120,6 @@ def jobs_until(graph: Graph, until: str | None) -> list[Job]:
     if until is None:
         return list(graph.jobs)
     return list(graph.jobs[: 1 + max(graph.jobs.index(job) for job in graph.named(until))])
-
-
-def to_redo(graph: Graph, names: Sequence[str]) -> list[Job]:
-    """The jobs that ``names`` mean, and every job made from them."""
-    return graph.descendants([job for name in names for job in graph.named(name)])
 
 
 def settled(record: Record | None) -> bool:
@@ -231,41 +226,3 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for place in (folder, folder / GRADES):
         remove_temporaries(place)
-
-
-def check_redo(graph: Graph, again: Collection[Job]) -> None:
-    """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
-    from leyden.pipeline.foresight import read_inputs
-
-    if led := next((job for job in again if is_led(graph.run.root, job)), None):
-        raise StoreError(
-            f"{graph.folder(led)}: `leyden work` makes it at this moment",
-            hint="stop its workers, or wait for them",
-        )
-    check_kept(graph, [job for job in graph.jobs if job not in again])
-    check_ready(graph, again)
-    for _ in read_inputs(graph, again, {}):
-        pass
-    stay = {parent for job in again for parent in graph.parents(job) if parent not in again}
-    for job in stay:
-        if graph.finished(job):
-            check_whole(graph, job)
-
-
-def next_superseded(root: Path) -> Path:
-    """A folder of ``superseded/`` that is not used yet."""
-    home = root / SUPERSEDED
-    number = 1 + max((int(p.name) for p in home.glob("*") if p.name.isdigit()), default=0)
-    return home / f"{number:03d}"
-
-
-def _supersede(graph: Graph, again: Sequence[Job], announce: Announce) -> None:
-    """Move the artifacts of the jobs ``again`` to ``superseded/``. Nothing is deleted."""
-    home = next_superseded(graph.run.root)
-    with disk_errors(graph.run.root):
-        for job in again:
-            if graph.folder(job).exists():
-                target = home / str(job)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(graph.folder(job), target)
-                announce(job, MOVED)

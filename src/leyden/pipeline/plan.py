@@ -7,7 +7,8 @@ from typing import NamedTuple
 from leyden.pipeline.drift import check_ready
 from leyden.pipeline.forecast import Forecast
 from leyden.pipeline.foresight import foresee
-from leyden.pipeline.pipeline import MOVED, check_redo, jobs_until, settled, to_redo
+from leyden.pipeline.pipeline import jobs_until, settled
+from leyden.pipeline.redo import MOVED, check_redo, to_redo
 from leyden.run.graph import resolve
 from leyden.run.run import Run
 from leyden.run.stage import Job

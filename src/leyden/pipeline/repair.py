@@ -8,7 +8,8 @@ from pathlib import Path
 from leyden.errors import ConsistencyError, LeydenError, StoreError
 from leyden.evals.results import read_results
 from leyden.files import disk_errors
-from leyden.pipeline.pipeline import next_superseded, run_jobs
+from leyden.pipeline.pipeline import run_jobs
+from leyden.pipeline.redo import next_superseded
 from leyden.pipeline.verify import changed_grades, stores_behind
 from leyden.provenance.identity import hashed_afresh
 from leyden.provenance.records import RECORD, Record

@@ -21,7 +21,7 @@ from leyden.report.parts import (
     ShownCompletion,
     Tail,
 )
-from leyden.report.what_ran import what_ran
+from leyden.report.what_ran import used_engines, what_ran
 from leyden.run.artifacts import open_artifact, open_prompts, tokenizer_folder
 from leyden.run.graph import Graph
 from leyden.run.layout import SAMPLES
@@ -183,7 +183,13 @@ def _tail(graph: Graph) -> Tail | None:
     if record is None:
         return None
     counts = record.counts
-    return Tail(counts["tokens_below_minus_10"], counts["their_share_of_sampled_loss"])
+    noise = [one.noise["company"] for one in used_engines(graph) if one.job == str(SCORE)]
+    return Tail(
+        counts["tokens_below_minus_10"],
+        counts["their_share_of_sampled_loss"],
+        counts["mean_advantage"],
+        max(noise, default=None),
+    )
 
 
 def _lineage(graph: Graph) -> list[Finished]:

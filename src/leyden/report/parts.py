@@ -81,6 +81,17 @@ class TrainedArm:
 
 
 @dataclass(frozen=True)
+class UsedEngine:
+    """An engine of a job: ``title`` names it with version and dtype. ``noise`` is by what was
+    compared in its self-test, the mean difference in nats per token."""
+
+    job: str
+    title: str
+    processes: int
+    noise: dict[str, float]
+
+
+@dataclass(frozen=True)
 class WhatRan:
     """What a run is of: models, training, recipe and dates."""
 
@@ -88,6 +99,7 @@ class WhatRan:
     arms: list[TrainedArm]
     seed: int
     recipe: str
+    engines: list["UsedEngine"]
     finished: list[str]
     """The times at which its first and last job finished, as ISO texts; empty for old runs."""
 
@@ -95,10 +107,12 @@ class WhatRan:
 @dataclass(frozen=True)
 class Tail:
     """The share of ``tokens`` with advantages below -10 nats, and their share of the sampled
-    ``loss``."""
+    ``loss``; the mean advantage, and by how much the teacher's engine disagrees with itself."""
 
     tokens: float
     loss: float
+    mean: float
+    noise: float | None
 
 
 @dataclass(frozen=True)

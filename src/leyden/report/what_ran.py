@@ -1,8 +1,9 @@
 """What a run is of: its models, how each arm was trained, its recipe, and when it was made."""
 
 from pathlib import Path
+from typing import Any
 
-from leyden.report.parts import TrainedArm, UsedModel, WhatRan
+from leyden.report.parts import TrainedArm, UsedEngine, UsedModel, WhatRan
 from leyden.run.graph import Graph
 from leyden.run.layout import RECIPE
 from leyden.run.run import REFERENCE
@@ -17,9 +18,33 @@ def what_ran(graph: Graph) -> WhatRan:
         models=_models(graph),
         arms=[_arm(graph, name) for name in graph.run.arms()],
         seed=graph.run.recipe.seed,
+        engines=used_engines(graph),
         recipe=(graph.run.root / RECIPE).read_text(encoding="utf-8"),
         finished=list(dict.fromkeys([*times[:1], *times[-1:]])),
     )
+
+
+def used_engines(graph: Graph) -> list[UsedEngine]:
+    """The engines that sampled and scored, job by job, as the processes themselves noted it."""
+    used = []
+    for job in graph.jobs:
+        record = graph.record(job)
+        for note in record.environment.get("engines", []) if record is not None else []:
+            used.append(
+                UsedEngine(str(job), _title(note["numerics"]), note["processes"], note["noise"])
+            )
+    return used
+
+
+def _title(numerics: dict[str, Any]) -> str:
+    """The engine's name, its version and dtype."""
+    name = str(numerics.get("engine"))
+    version = numerics.get(name, numerics.get("version", ""))
+    parallel = numerics.get("tensor_parallel", 1)
+    parts = [f"{name} {version}".strip(), str(numerics.get("dtype", ""))]
+    parts += [f"on {parallel} devices each"] if parallel != 1 else []
+    parts += [f"serving {numerics['served']}, by declaration"] if "served" in numerics else []
+    return ", ".join(parts)
 
 
 def _models(graph: Graph) -> list[UsedModel]:

@@ -1,10 +1,9 @@
 """Stage 6: a model answers the benchmarks, and its distance to the teacher is measured."""
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ from leyden.data.prompt_set import BENCHMARK, HELDOUT, RenderedPrompt
 from leyden.data.scored import sequence_of
 from leyden.engines.base import Role
 from leyden.evals.divergence import measure_divergence
-from leyden.evals.grading import digest, grade_completions
+from leyden.evals.graded import Graded, not_asked, result_of, with_room, write_grades
+from leyden.evals.grading import grade_completions
 from leyden.evals.meanwhile import Questions, grading_meanwhile
-from leyden.evals.problems import labels_of, problem_of
+from leyden.evals.problems import labels_of
 from leyden.evals.results import BenchmarkResult, Divergence, Results, write_results
-from leyden.evals.summary import summarise
-from leyden.evals.verdict import NOT_GRADED, TRUNCATED, Grade, Verdict
-from leyden.files import write_atomic
+from leyden.evals.verdict import NOT_GRADED
 from leyden.inference.leader import Leader
 from leyden.inference.sample import Sampler, Samples
 from leyden.models.load import load_model
 from leyden.models.vocabulary import load_tokenizer
-from leyden.provenance.identity import hash_file
 from leyden.provenance.records import Intent, Record
 from leyden.recipe.benchmarks import Benchmark, Evaluate
 from leyden.recipe.sampling import Sampling
@@ -35,7 +32,6 @@ from leyden.run.graph import Graph
 from leyden.run.layout import DIVERGENCE, SAMPLES, grades_file
 from leyden.run.run import TEACHER
 from leyden.run.stage import PROBLEMS, Job
-from leyden.store.reader import Store
 
 
 def run_evaluate(graph: Graph, intent: Intent) -> Record:
@@ -68,7 +64,7 @@ def help_evaluate(graph: Graph, intent: Intent, leader: Leader) -> None:
         for benchmark in settings.benchmarks:
             sampler.help(
                 folder / SAMPLES / benchmark.name,
-                with_room(sampler, _asked(problems, benchmark)),
+                with_room(_asked(problems, benchmark), sampler.context),
                 benchmark,
                 purpose=_purpose(benchmark),
                 leader=leader,
@@ -134,7 +130,7 @@ def evaluate_benchmarks(
         questions = Questions(problems, tokenizer)
         with grading_meanwhile(place, questions, benchmark, settings):
             store, took = sampler.fill(
-                place, with_room(sampler, asked), benchmark, purpose=_purpose(benchmark)
+                place, with_room(asked, sampler.context), benchmark, purpose=_purpose(benchmark)
             )
         requests = [questions.request(row) for row in store]
         path = grades_file(folder, benchmark.name)
@@ -144,67 +140,12 @@ def evaluate_benchmarks(
             Graded(r.prompt_id, sample, r.problem, v, r.text)
             for r, sample, v in zip(requests, store.values("sample"), verdicts, strict=True)
         ]
-        graded += _not_asked(sampler, asked, benchmark)
-        _write_grades(path, graded)
+        graded += not_asked(asked, sampler.context, benchmark.samples_per_prompt)
+        write_grades(path, graded)
         labels = {prompt.id: labels_of(prompt.row) for prompt in asked}
-        results[benchmark.name] = _result(store, graded, labels, path)
+        results[benchmark.name] = result_of(store, graded, labels, path)
         rows, tokens, seconds = rows + len(store), tokens + store.num_tokens, seconds + took
     return Measured(results, rows, tokens, seconds)
-
-
-@dataclass(frozen=True)
-class Graded:
-    """A sample of a problem with its verdict. ``text`` is empty where it was never asked."""
-
-    prompt_id: str
-    sample: int
-    problem: dict[str, Any]
-    verdict: Verdict
-    text: str = ""
-
-
-def with_room(sampler: Sampler, problems: list[RenderedPrompt]) -> list[RenderedPrompt]:
-    """The problems after which the context has room for a token."""
-    context = sampler.context
-    return [p for p in problems if context is None or len(p.ids) < context]
-
-
-def _not_asked(
-    sampler: Sampler, problems: list[RenderedPrompt], benchmark: Benchmark
-) -> list[Graded]:
-    """The other problems: there is no room for their answers, which is what becomes of them."""
-    asked = {p.id for p in with_room(sampler, problems)}
-    return [
-        Graded(p.id, sample, problem_of(p), Verdict(TRUNCATED, why=_no_room(p, sampler.context)))
-        for p in problems
-        if p.id not in asked
-        for sample in range(benchmark.samples_per_prompt)
-    ]
-
-
-def _no_room(problem: RenderedPrompt, context: int | None) -> str:
-    return f"its prompt of {len(problem.ids)} tokens leaves no room in a context of {context}"
-
-
-def _write_grades(path: Path, graded: list[Graded]) -> None:
-    grades = (Grade.of(g.prompt_id, g.sample, g.verdict, g.text) for g in graded)
-    write_atomic(path, "".join(json.dumps(asdict(grade)) + "\n" for grade in grades).encode())
-
-
-def _result(
-    store: Store, graded: list[Graded], labels: Mapping[str, Mapping[str, str]], grades: Path
-) -> BenchmarkResult:
-    by_problem: dict[str, list[Verdict]] = {}
-    for one in graded:
-        by_problem.setdefault(one.prompt_id, []).append(one.verdict)
-    asked = {one.prompt_id: one.problem for one in graded}
-    return BenchmarkResult(
-        **vars(summarise(by_problem, labels)),
-        questions={name: digest(problem)[:8] for name, problem in asked.items()},
-        mean_tokens=store.num_tokens / len(store),
-        store=store.fingerprint,
-        grades=hash_file(grades),
-    )
 
 
 def _diverge(graph: Graph, intent: Intent, model: str, folder: Path) -> tuple[Divergence, float]:
