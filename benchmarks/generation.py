@@ -1,11 +1,13 @@
 """Measure how fast completions are sampled, against `model.generate` of Transformers.
 
     python benchmarks/generation.py MODEL [--file PROMPTS] [--prompts 64] [--places 16]
+                                    [--vllm PYTHON]
 
 With a file of JSON lines, prompts are its field ``prompt`` in the model's chat template; else they
 are random ids. Both sample the same prompts at temperature 1 until a natural stop or the cap, in
 one process, in pairs. `model.generate` gets batches of as many prompts as the engine has places, in
-the order of their lengths. Printed are the medians of tokens a second, and of the pairs' ratios.
+the order of their lengths. Printed are the medians of tokens a second, and of the pairs' ratios. With the
+interpreter of a vLLM, that engine takes part.
 """
 
 import argparse
@@ -18,10 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leyden.engines.base import GenerateRequest
+from leyden.engines.base import EngineSpec, GenerateRequest
 from leyden.engines.transformers import TransformersEngine
+from leyden.engines.vllm import VllmEngine
 from leyden.models.load import load_model
 from leyden.models.vocabulary import load_tokenizer
+from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
 
@@ -58,6 +62,13 @@ def theirs(model, prompts, cap: int, stop_ids, places: int, seed: int) -> tuple[
     return time.perf_counter() - began, lengths
 
 
+def vllm_engine(model: Path, python: str, places: int) -> VllmEngine:
+    """vLLM over the same model, with as many places."""
+    choice = EngineChoice(kind="vllm", python=python, sequences=places)
+    execution = Execution(device="cpu")
+    return VllmEngine(EngineSpec("student", str(model.resolve()), execution, None, choice))
+
+
 def prompts_of(file: Path | None, tokenizer, count: int) -> list[list[int]]:
     """Prompts by length, the shortest first."""
     rng = np.random.default_rng(0)
@@ -85,6 +96,7 @@ def main() -> None:
     parser.add_argument("--cap", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--file", type=Path)
+    parser.add_argument("--vllm", help="a Python interpreter that has vLLM")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     tokenizer = load_tokenizer(given.model)
@@ -94,11 +106,17 @@ def main() -> None:
     engine = TransformersEngine.around(model, Execution(generate_batch_size=given.places))
     ours(engine, prompts[:4], 8, stop_ids, 0)
     theirs(model, prompts[:4], 8, stop_ids, 4, 0)
-    rates = []
+    fast = vllm_engine(given.model, given.vllm, given.places) if given.vllm else None
+    if fast is not None:
+        ours(fast, prompts[:4], 8, stop_ids, 0)
+    rates, faster = [], []
     for repeat in range(given.repeats):
         a, lengths = ours(engine, prompts, given.cap, stop_ids, 1000 * repeat)
         b, others = theirs(model, prompts, given.cap, stop_ids, given.places, repeat)
         rates.append((sum(lengths) / a, sum(others) / b))
+        if fast is not None:
+            c, lengths = ours(fast, prompts, given.cap, stop_ids, 1000 * repeat)
+            faster.append(sum(lengths) / c)
         print(
             f"pair {repeat}: {rates[-1][0]:.0f} and {rates[-1][1]:.0f} tokens/s, "
             f"mean lengths {np.mean(lengths):.0f} and {np.mean(others):.0f}",
@@ -110,6 +128,13 @@ def main() -> None:
         f"{statistics.median(r[1] for r in rates):.0f} tokens/s, ratio "
         f"{statistics.median(ratio):.2f} [{min(ratio):.2f}, {max(ratio):.2f}]"
     )
+    if fast is not None:
+        fast.close()
+        times = [rate / r[0] for rate, r in zip(faster, rates, strict=True)]
+        print(
+            f"vLLM {statistics.median(faster):.0f} tokens/s, {statistics.median(times):.2f} "
+            f"[{min(times):.2f}, {max(times):.2f}] times leyden's Transformers engine"
+        )
 
 
 if __name__ == "__main__":

@@ -97,8 +97,15 @@ def work_on(run: Run, stage: str, *, announce: Announce = quiet) -> None:
     for job in jobs:
         if not graph.finished(job):
             announce(job, "running")
-            lead_or_help(run, job, do_job)
+            lead_or_help(run, job, _do_alive)
         announce(job, "done")
+
+
+def _do_alive(run: Run, job: Job) -> None:
+    """One job, led by a worker that tells others how far it is."""
+    with _heartbeat(run, quiet) as (alive, told):
+        told(job, "running")
+        do_job(alive, job)
 
 
 def _prepare_folder(root: Path) -> None:
