@@ -6,8 +6,8 @@
 With a file of JSON lines, prompts are its field ``prompt`` in the model's chat template; else they
 are random ids. Both sample the same prompts at temperature 1 until a natural stop or the cap, in
 one process, in pairs. `model.generate` gets batches of as many prompts as the engine has places, in
-the order of their lengths. Printed are the medians of tokens a second, and of the pairs' ratios. With the
-interpreter of a vLLM, that engine takes part.
+the order of their lengths. Printed are the medians of tokens a second, and of the pairs' ratios.
+With the interpreter of a vLLM, that engine takes part.
 """
 
 import argparse
