@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from conftest import MODELS
+from conftest import MODELS, write_small_recipe
 from leyden.engines.base import (
     Completion,
     EngineSpec,
@@ -30,9 +30,16 @@ from leyden.engines.transformers import TransformersEngine
 from leyden.engines.vllm import VllmEngine
 from leyden.errors import EngineError
 from leyden.inference.selftest import prove
+from leyden.pipeline.pipeline import run_recipe
 from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 from leyden.recipe.schema import Execution
+from leyden.recipe.toml import load_recipe, parse_overrides
+from leyden.run.graph import resolve
+from leyden.run.run import TEACHER, Run
+from leyden.run.stage import ROLLOUT, SCORE
+from leyden.store.reader import open_store
+from leyden.store.schema import teacher_tail
 
 PYTHON = os.environ.get("LEYDEN_VLLM_PYTHON", "")
 pytestmark = [
@@ -242,6 +249,41 @@ def test_a_prompt_over_the_context_is_that_rows_alone(either):
     asked = [GenerateRequest([9] * 300, 0), GenerateRequest([9] * 5, 1)]
     made = dict(engine.generate(asked, Sampling(max_new_tokens=4), STOPS))
     assert isinstance(made[0], Failed) and isinstance(made[1], Completion)
+
+
+def test_a_run_samples_and_scores_with_vllm(tmp_path, monkeypatch):
+    """Teacher and student in vLLM; the stored scores are those of our forward."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    recipe = write_small_recipe(tmp_path)
+    for seed, role in enumerate(("teacher", "base")):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=48, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=32, max_position_embeddings=256,
+            initializer_range=0.2, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / "models" / role / name).unlink()
+        model.save_pretrained(tmp_path / "models" / role)
+    chosen = ["kind", "vllm", "python", PYTHON, "sequences", "16", "context", "256"]
+    flags = ["--sft.keep-truncated", "true"]
+    for role in ("teacher", "student"):
+        for name, value in zip(chosen[::2], chosen[1::2], strict=True):
+            flags += [f"--engines.{role}.{name}", value]
+    run = Run(tmp_path / "run", load_recipe(recipe, parse_overrides(flags)))
+    run_recipe(run, until="score")
+    rollouts, scores = open_store(run.folder(ROLLOUT)), open_store(run.folder(SCORE))
+    ours = TransformersEngine(EngineSpec("teacher", run.address(TEACHER), EXECUTION, 48))
+    asked = [ScoreRequest(r["prompt_ids"], r["completion_ids"]) for r in rollouts]
+    for score, expected in zip(scores, scores_by(ours, asked), strict=True):
+        np.testing.assert_allclose(score["logp_teacher"], expected.logp, atol=5 * CLOSE)
+    assert teacher_tail(scores.schema) == "complement"
+    record = resolve(run).record(SCORE)
+    assert record is not None
+    (engine,) = record.environment["engines"]
+    assert engine["numerics"]["engine"] == "vllm" and engine["noise"]["ours"] < CLOSE
+    assert record.intent.numerics["reference"]["engine"] == "transformers"
 
 
 def group_of(engine: VllmEngine) -> int:

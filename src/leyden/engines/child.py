@@ -20,6 +20,7 @@ from leyden.engines.inside.frames import Frame, read_frame, write_frame
 
 END_SECONDS = 10.0  # for a process to end by itself when it is asked to
 LAST_LINES = 8  # of what it printed, for an error
+GAVE_UP = "it gave up"  # with an error of its own, which says why
 START_SECONDS = 3600.0  # for weights of hundreds of gigabytes
 
 
@@ -81,7 +82,7 @@ class Child:
         if frame is None:
             raise ChildDied(f"its process ended{self._ending()}")
         if frame[0]["kind"] == "fatal":
-            raise ChildDied(f"it gave up: {frame[0]['why']}")
+            raise ChildDied(f"{GAVE_UP}: {frame[0]['why']}")
         return frame
 
     def _ending(self) -> str:

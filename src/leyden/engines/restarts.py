@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from leyden.engines.base import Completion, Failed, TokenScores
-from leyden.engines.child import Child, ChildDied
+from leyden.engines.child import GAVE_UP, Child, ChildDied
 from leyden.engines.inside.frames import Frame
 from leyden.errors import EngineError
 
@@ -47,6 +47,8 @@ class Restarts:
     """Request that the process has -> when it was sent."""
     unanswered: int = 0
     """Deaths since the last answer."""
+    last: str = ""
+    """How the process died the last time."""
 
     def load(self) -> None:
         """Have the process running. Raises EngineError."""
@@ -113,6 +115,12 @@ class Restarts:
         self.close(gently=False)
         self.scale = min(self.scale * 2, 2 ** (ATTEMPTS - 1))
         self.unanswered += 1
+        if self.unanswered > 1 and why == self.last and why.startswith(GAVE_UP):
+            raise EngineError(
+                f"{self.name}: {why}",
+                hint="the model, or a setting of engines.ROLE, is not for this engine",
+            )
+        self.last = why
         if self.unanswered > 2 * ATTEMPTS:
             raise EngineError(
                 f"{self.name} died {self.unanswered} times and answered nothing: {why}",

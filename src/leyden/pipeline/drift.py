@@ -65,12 +65,15 @@ def look_at_weights(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
 
 
 def _check_offers(graph: Graph, job: Job) -> None:
-    """What a job needs of its engines, they must offer."""
+    """What a job needs of its engines, they must offer. One of this machine must be installed; a
+    server may be started later."""
     run, stage = graph.run, graph.stage(job)
     for role in stage.engines(run.recipe, job.name):
         if role == "reference":  # it is scored by the trainer's own forward
             continue
         engine = run.engine(role, TEACHER)  # its model is not looked at
+        if run.spec(role, TEACHER).choice.kind != "server":
+            engine.numerics()
         for ability in stage.abilities(run.recipe, job.name):
             require_offer(engine, ability, f"{job}, {role}")
 
