@@ -19,7 +19,8 @@ from table_engine import SIZE, table
 
 FAULTS = (
     "null", "shifted", "tempered", "truncated", "zero", "uniform", "missing ids", "unsaid",
-    "decoded keys", "slow", "busy", "dying", "dead", "restarted", "raw",
+    "decoded keys", "twice", "another prompt", "worst top", "one seed", "slow", "busy", "dying",
+    "dead", "restarted", "raw",
 )  # fmt: skip
 
 
@@ -30,15 +31,22 @@ class Served:
     seed: int = 0
     fault: str = ""
     asked: int = 0
+    restart_after: int = 0
+    """Questions after which another model answers; 0 = none."""
     at_once: int = 0
     most_at_once: int = 0
     tries: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def model(self) -> int:
+        """The seed of the table that answers now."""
+        limit = 30 if self.fault == "restarted" else self.restart_after
+        return self.seed + (1 if limit and self.asked > limit else 0)
+
     def logp(self, ids: list[int]) -> np.ndarray:
         """Log-probs of what follows each token, [T, SIZE]."""
-        seed = self.seed + (1 if self.fault == "restarted" and self.asked > 30 else 0)
-        rows = table(seed)[ids]
+        rows = table(self.model)[ids]
         if self.fault == "tempered":
             rows = rows / 0.7
             rows = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
@@ -52,9 +60,10 @@ class Served:
 
     def draw(self, ids: list[int], asked: dict[str, Any]) -> tuple[list[int], list[float]]:
         """Sampled ids with their log-probs, after the temperature unless that is the fault."""
-        rng, made, told = np.random.default_rng(asked["seed"]), [], []
+        seed = 0 if self.fault == "one seed" else asked["seed"]
+        rng, made, told = np.random.default_rng(seed), [], []
         for _ in range(asked["cap"]):
-            true = table(self.seed)[[*ids, *made][-1]]
+            true = table(self.model)[[*ids, *made][-1]]
             logp = true / asked["temperature"] if asked["temperature"] else true
             logp = logp - np.log(np.exp(logp).sum())
             token = (
@@ -126,7 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             rows = served.logp(ids)
             scored: list[Any] = [None]
             for position, token in enumerate(ids[1:]):
-                likeliest = np.argsort(-rows[position], kind="stable")[:k].tolist()
+                sign = 1 if served.fault == "worst top" else -1
+                likeliest = np.argsort(sign * rows[position], kind="stable")[:k].tolist()
                 scored.append(
                     {
                         self.key(served, i): {"logprob": self.told(served, rows[position][i])}
@@ -135,9 +145,14 @@ class Handler(BaseHTTPRequestHandler):
                 )
             if served.fault == "truncated":
                 scored = scored[:-1]
+            if served.fault == "twice":
+                scored[-1]["0" + str(ids[-1])] = {"logprob": -1.0}
             if served.fault == "missing ids":
                 scored[-1].pop(self.key(served, ids[-1]), None)
-            return {"choices": [{"prompt_logprobs": scored, "token_ids": [1]}]}
+            return {
+                "choices": [{"prompt_logprobs": scored, "token_ids": [1]}],
+                "usage": {"prompt_tokens": self.read(served, ids)},
+            }
         asked = {
             "seed": question["seed"],
             "cap": question["max_tokens"],
@@ -176,7 +191,8 @@ class Handler(BaseHTTPRequestHandler):
                 given = given[:1]
             if served.fault == "missing ids":
                 given[-1][1] = None
-            return {"meta_info": {"input_token_logprobs": given, "input_top_logprobs": likeliest}}
+            told = {"input_token_logprobs": given, "input_top_logprobs": likeliest}
+            return {"meta_info": told | {"prompt_tokens": self.read(served, ids)}}
         made, logp = served.draw(
             ids,
             {
@@ -192,6 +208,10 @@ class Handler(BaseHTTPRequestHandler):
             "output_ids": made,
             "meta_info": {"output_token_logprobs": pairs, "finish_reason": {"type": reason}},
         }
+
+    def read(self, served: Served, ids: list[int]) -> int:
+        """Tokens that it says it read."""
+        return len(ids) + (served.fault == "another prompt")
 
     def key(self, served: Served, token: int) -> str:
         return f"word{token}" if served.fault == "decoded keys" else str(token)

@@ -1,5 +1,7 @@
 """Servers: true answers give the model's numbers; every kind of lie is refused by name."""
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -149,9 +151,105 @@ def test_an_honest_server_passes_and_its_noise_is_known(server):
     engine = engine_of(server)
     engine.load()
     prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
-    noise = selftest.prove(engine, engine.spec, prompts, [STOP])
+    noise = selftest.prove(engine, engine.spec, prompts, [STOP]).noise
     assert noise.repeated == 0 and noise.company == 0
     assert noise.sampled is not None and noise.sampled < 1e-5 and noise.ours is None
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_server_that_reads_another_prompt_is_refused(server, api):
+    server.served.fault = "another prompt"
+    with pytest.raises(EngineError, match=r"read a prompt of \d+ tokens, and was given"):
+        list(engine_of(server, api).score(asked()))
+
+
+def test_a_token_that_is_written_twice_is_refused(server):
+    server.served.fault = "twice"
+    with pytest.raises(EngineError, match=r"names a token '0\d+', which is no id"):
+        list(engine_of(server).score(asked()))
+
+
+def test_a_top_k_of_other_tokens_is_refused_before_anything_is_filled(server):
+    server.served.fault = "worst top"
+    engine = engine_of(server)
+    engine.load()
+    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
+    with pytest.raises(EngineError, match="is likelier than one of the likeliest"):
+        selftest.prove(engine, engine.spec, prompts, [STOP], top_k=5)
+
+
+def test_a_server_without_seeds_is_refused(server):
+    server.served.fault = "one seed"
+    engine = engine_of(server)
+    engine.load()
+    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
+    with pytest.raises(EngineError, match="gives the same sample whatever the seed"):
+        selftest.prove(engine, engine.spec, prompts, [STOP])
+
+
+def test_two_servers_of_different_models_are_refused(server):
+    with running() as other:
+        other.served.seed = 7
+        with pytest.raises(EngineError, match="so they serve different models"):
+            list(engine_of(server, urls=(server.url, other.url)).score(asked()))
+
+
+def test_each_server_is_asked_which_log_probs_it_gives(server):
+    with running() as other:
+        other.served.fault = "raw"
+        requests = [GenerateRequest([5, 6, 7], seed) for seed in range(4)]
+        cold = Sampling(temperature=0.5, max_new_tokens=4)
+        with pytest.raises(EngineError, match="as the model has them, not as temperature"):
+            list(engine_of(server, urls=(server.url, other.url)).generate(requests, cold, [STOP]))
+
+
+def test_the_other_server_goes_on_where_one_has_died(server, monkeypatch):
+    monkeypatch.setattr(http, "FIRST_TRIES", 1)
+    with running() as other:
+        engine = engine_of(server, urls=(server.url, other.url))
+        engine.load()
+        other.served.fault = "dead"
+        scores = all_results(engine.score(asked()), 40)
+    for index, request in enumerate(asked()):
+        np.testing.assert_allclose(scores[index].logp, expected(request), atol=1e-5)
+
+
+def test_an_error_does_not_wait_for_questions_that_hang(server):
+    engine = engine_of(server)
+    engine.load()
+    server.served.fault = "slow"
+    results = engine.score(asked())
+    began = time.monotonic()
+    threading.Timer(0.2, lambda: setattr(server.served, "fault", "null")).start()
+    with pytest.raises(EngineError):
+        list(results)
+    assert time.monotonic() - began < 3.5  # the first eight questions take three seconds
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_another_model_said_is_never_committed(server, tmp_path, monkeypatch, resumed):
+    """It takes the place of the first in the middle of a stage, or while nobody works."""
+    monkeypatch.setattr(selftest, "OURS_AT_MOST", 0)
+    flags = ["--engines.teacher.kind", "server", "--engines.teacher.urls", f'["{server.url}"]']
+    flags += ["--execution.rows-per-unit", "4", "--engines.teacher.in-flight", "4"]
+    run = Run(tmp_path / "run", load_recipe(write_small_recipe(tmp_path), parse_overrides(flags)))
+    run_recipe(run, until="prompts")
+    monkeypatch.setattr("leyden.engines.server.HELD", 6)
+    server.served.restart_after = 45
+    with pytest.raises(EngineError, match="another model answers"):
+        run_recipe(run, until="teach")
+    assert server.served.seed == 0 and list((run.folder(TEACH) / "commits").iterdir())
+    server.served.restart_after = 0
+    if resumed:
+        server.served.seed = 1
+        with pytest.raises(EngineError, match="so it runs another model"):
+            run_recipe(run, until="teach")
+        server.served.seed = 0
+    run_recipe(run, until="teach")
+    for row in open_store(run.folder(TEACH)):
+        before = [row["prompt_ids"][-1], *row["completion_ids"][:-1]]
+        true = table(0)[before, row["completion_ids"]]
+        np.testing.assert_allclose(row["logp_sampler"], true, atol=1e-5)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -194,6 +292,7 @@ def test_a_row_over_its_deadline_is_given_up(server, monkeypatch):
     engine = engine_of(server, row_seconds=1)
     engine.load()
     server.served.fault = "slow"
+    monkeypatch.setattr(engine, "_check_same_model", lambda: None)  # it is slow there too
     number, result = next(engine.score(asked(count=1)))
     assert number == 0 and isinstance(result, Failed) and "ReadTimeout" in result.why
 

@@ -228,7 +228,7 @@ def test_seeds_decide_whatever_the_order_and_the_company(either):
 def test_both_pass_the_self_test(either):
     texts = [np.random.default_rng(i).integers(8, SIZE, 20 + i).tolist() for i in range(6)]
     either.load()
-    noise = prove(either, either.spec, texts, STOPS)
+    noise = prove(either, either.spec, texts, STOPS, 5).noise
     assert noise.ours is not None and noise.ours < CLOSE
     assert noise.repeated is not None and noise.repeated < CLOSE
 

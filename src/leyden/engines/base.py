@@ -19,6 +19,7 @@ from leyden.recipe.schema import Execution
 if TYPE_CHECKING:  # the stage table names roles of engines, and `leyden --help` reads the table
     import numpy as np
 
+SAME_SCORE = 1e-3  # nats between two log-probs of one token in one answer
 Role = Literal["teacher", "student", "reference"]
 Tail = Literal["exact", "complement"]
 """The mass outside the top k was summed from the other logits (exact), or it is one minus the top k
@@ -37,6 +38,9 @@ class GenerateRequest:
     prompt_ids: Sequence[int]
     seed: int
     group: int = 0
+    last: bool = False
+    """Whether its group ends with it. Where this is said, an engine need not ask for the next group
+    to know."""
     room: int | None = None
     """Tokens that the context has room for after the prompt, where that is known."""
 
@@ -62,7 +66,7 @@ class ScoreRequest:
     """Score every token of ``completion_ids`` [T] after ``prompt_ids``.
 
     With ``top_k`` the K likeliest ids per token are wanted too, or with ``at_ids`` [T, K] the
-    log-probs of these ids; not both. ``group`` is as in a GenerateRequest.
+    log-probs of these ids; not both. ``group`` and ``last`` are as in a GenerateRequest.
     """
 
     prompt_ids: np.ndarray
@@ -70,6 +74,7 @@ class ScoreRequest:
     top_k: int = 0
     at_ids: np.ndarray | None = None
     group: int = 0
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,27 @@ def require_offer(engine: Engine, ability: Ability, user: str) -> None:
         )
 
 
+def top_k_problem(ids_T: np.ndarray, scores: TokenScores) -> str:
+    """What is wrong with a top k beside the scores of the given tokens; empty where nothing is."""
+    import numpy as np
+
+    top = scores.top_k
+    if top is None:
+        return ""
+    inside_TK = top.ids == ids_T[:, None]
+    has_T, least_T = inside_TK.any(-1), top.logp.min(-1)
+    missing_T = ~has_T & (scores.logp > least_T + SAME_SCORE)
+    own_T = np.where(inside_TK, top.logp, -np.inf).max(-1)
+    other_T = has_T & ~(np.abs(np.where(has_T, own_T, 0) - scores.logp) <= SAME_SCORE)
+    if missing_T.any():
+        return f"token {int(missing_T.argmax())} is likelier than one of the likeliest"
+    if other_T.any():
+        return f"token {int(other_T.argmax())} has two log-probs"
+    if any(len(set(row)) < len(row) for row in top.ids.tolist()):
+        return "one of the likeliest tokens comes twice"
+    return ""
+
+
 def complement_tail(logp: np.ndarray) -> np.ndarray:
     """The log of the mass outside K ids as what is missing from one: [T, K] -> float32 [T].
 
@@ -186,6 +212,11 @@ class EngineSpec:
     execution: Execution
     vocab_size: int | None = None
     choice: EngineChoice = field(default_factory=EngineChoice)
+
+    @property
+    def devices(self) -> int:
+        """Devices that one such engine uses; those of a server are not known, and count as one."""
+        return self.choice.tensor_parallel
 
 
 class OpenEngine(Protocol):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
@@ -38,7 +39,7 @@ class Child:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed in close()
         watched, self._life = os.pipe()  # its end tells the child's guard that we have ended
         try:
-            self._process = subprocess.Popen(
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*command, str(watched)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -47,6 +48,9 @@ class Child:
                 pass_fds=[watched],
                 env={**os.environ, **environment},
             )
+        except OSError as error:
+            os.close(self._life)
+            raise ChildDied(f"it cannot be started: {error}") from error
         finally:
             os.close(watched)
         self._received: queue.Queue[Frame | None] = queue.Queue()
@@ -65,7 +69,10 @@ class Child:
 
     def ready(self) -> None:
         """Wait until the child says that it can work. Raises ChildDied."""
-        self._next(START_SECONDS)
+        until = time.monotonic() + START_SECONDS
+        while self._next(self.stall_seconds)[0]["kind"] != "ready":
+            if time.monotonic() > until:
+                raise ChildDied(f"it was not ready after {START_SECONDS:.0f} s")
 
     def receive(self) -> Frame:
         """The next frame that is no heartbeat. Raises ChildDied."""
@@ -109,10 +116,13 @@ class Child:
 
     def _read(self) -> None:
         stream = cast(BinaryIO, self._process.stdout)
-        with contextlib.suppress(OSError, ValueError):
+        try:
             while (frame := read_frame(stream)) is not None:
                 self._received.put(frame)
-        self._received.put(None)
+        except Exception:  # of any kind: what came was no frame, so nothing more can be read
+            pass
+        finally:
+            self._received.put(None)
 
     def _write(self) -> None:
         """Send from a thread: a pipe that is full must not keep us from reading the other."""

@@ -28,7 +28,11 @@ def versions_in(python: str, packages: Sequence[str]) -> dict[str, str]:
 
 @cache
 def _versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
-    return json.loads(_ask(python, VERSIONS, *packages))
+    said = _ask(python, VERSIONS, *packages)
+    try:
+        return dict(json.loads(said.splitlines()[-1]))
+    except (ValueError, IndexError) as error:
+        raise _no_interpreter(python, f"it answered {said[:60]!r}") from error
 
 
 @cache
@@ -46,8 +50,17 @@ def _ask(python: str, code: str, *arguments: str) -> str:
             capture_output=True, text=True, timeout=ASK_SECONDS, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(
-            f"{python}: cannot be run as a Python interpreter: {error}",
-            hint="set engines.ROLE.python to an interpreter that has vLLM",
-        ) from error
+        why = str(error)
+        if isinstance(error, subprocess.TimeoutExpired):
+            why = f"no answer within {ASK_SECONDS} s"
+        elif isinstance(error, subprocess.CalledProcessError):
+            why = f"it ended with code {error.returncode}"
+        raise _no_interpreter(python, why) from error
     return asked.stdout
+
+
+def _no_interpreter(python: str, why: str) -> EngineError:
+    return EngineError(
+        f"{python}: cannot be run as a Python interpreter: {why}",
+        hint="set engines.ROLE.python to an interpreter that has vLLM",
+    )

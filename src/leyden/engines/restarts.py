@@ -22,8 +22,9 @@ T = TypeVar("T", Completion, TokenScores)
 
 @dataclass
 class Asked:
-    """A request in flight: its frame, and the deaths that it has seen."""
+    """A request in flight: its number in the call, its frame, and the deaths that it has seen."""
 
+    index: int
     header: dict[str, Any]
     arrays: list[np.ndarray]
     attempts: int = 0
@@ -43,12 +44,19 @@ class Restarts:
     row_seconds: float
     child: Child | None = None
     scale: int = 1
+    window: int = 0
+    """Requests that it may have at once now."""
     since: dict[int, float] = field(default_factory=dict)
     """Request that the process has -> when it was sent."""
     unanswered: int = 0
     """Deaths since the last answer."""
+    count: int = 0
+    """Requests so far, over all calls."""
     last: str = ""
     """How the process died the last time."""
+
+    def __post_init__(self) -> None:
+        self.window = self.in_flight
 
     def load(self) -> None:
         """Have the process running. Raises EngineError."""
@@ -71,10 +79,12 @@ class Restarts:
         self.since.clear()
 
     def answers(
-        self, requests: Iterator[Asked], read: Callable[[Asked, Frame], T]
+        self, requests: Iterator[Asked], read: Callable[[Asked, Frame], T | Failed]
     ) -> Iterator[tuple[int, T | Failed]]:
         """Send requests while there is room, and read what comes; after a death, send again."""
         flying: dict[int, Asked] = {}
+        requests = map(self._numbered, requests)  # apart from those of a call that was abandoned
+        self.since.clear()
         while True:
             try:
                 self.load()
@@ -82,19 +92,32 @@ class Restarts:
                 if not flying:
                     return
                 header, arrays = self._receive()
+                if header["n"] not in flying:  # asked by a call that was abandoned
+                    continue
             except ChildDied as error:
                 yield from self._bury(str(error), flying)
                 continue
             self.unanswered = 0
             asked = flying.pop(header["n"])
-            del self.since[asked.number]
+            self.since.pop(asked.number, None)
+            if not any(other.attempts for other in flying.values()):
+                self.window = self.in_flight  # whoever was there when it died has been answered
             refused = header["kind"] == "refused"
-            yield asked.number, Failed(header["why"]) if refused else read(asked, (header, arrays))
+            result = Failed(header["why"]) if refused else read(asked, (header, arrays))
+            given_out = time.monotonic()
+            yield asked.index, result
+            waited = time.monotonic() - given_out  # which is no time of the process
+            self.since = {n: sent + waited for n, sent in self.since.items()}
+
+    def _numbered(self, asked: Asked) -> Asked:
+        self.count += 1
+        asked.header["n"] = self.count
+        return asked
 
     def _fill(self, requests: Iterator[Asked], flying: dict[int, Asked]) -> None:
         """Send as many requests as there is room for, those first that a death interrupted."""
         assert self.child is not None
-        room = max(1, self.in_flight // self.scale) - len(self.since)
+        room = self.window - len(self.since)
         again = [asked for n, asked in flying.items() if n not in self.since]
         for asked in islice(chain(again, requests), max(0, room)):
             flying[asked.number] = asked
@@ -114,6 +137,8 @@ class Restarts:
             flying[n].attempts += 1
         self.close(gently=False)
         self.scale = min(self.scale * 2, 2 ** (ATTEMPTS - 1))
+        # Fewer and fewer rows at once, so that in the end a row that kills it is alone.
+        self.window = max(1, self.window // 8) if self.scale < 2 ** (ATTEMPTS - 1) else 1
         self.unanswered += 1
         if self.unanswered > 1 and why == self.last and why.startswith(GAVE_UP):
             raise EngineError(
@@ -128,7 +153,7 @@ class Restarts:
             )
         given_up = [n for n, asked in flying.items() if asked.attempts >= ATTEMPTS]
         for n in given_up:
-            del flying[n]
-            yield n, Failed(f"{self.name} died {ATTEMPTS} times while it had this row; {why}")
+            index = flying.pop(n).index
+            yield index, Failed(f"{self.name} died {ATTEMPTS} times while it had this row; {why}")
         if given_up:
-            self.scale = 1
+            self.scale, self.window = 1, self.in_flight

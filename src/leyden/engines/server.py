@@ -2,12 +2,13 @@
 
 Nothing that a server says of its model can be checked, so the model is the recipe's word. What can
 be checked is: each answer is read strictly (``server_api.py``), and fixed sequences are scored when
-the engine is opened, after broken connections and at the end, since another model may have been
-started under the same name.
+the engine is opened and before answers are given out, since another model may have been started
+under the same name.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,14 +25,14 @@ from leyden.engines.base import (
     ScoreRequest,
     TokenScores,
 )
-from leyden.engines.http import NoAnswer, Servers
+from leyden.engines.http import NoAnswer, Servers, Threads
 from leyden.engines.server_api import Api, Lie, SglangApi, VllmApi
 from leyden.errors import EngineError
 from leyden.recipe.sampling import Sampling
 
 SAME_MODEL = 0.1  # nats, as a mean over the fixed sequences: other models differ by far more
-CHECK_EVERY = 500  # rows between two looks at whether it is the same model
-GIVE_UP = 8  # rows in a row that got no answer
+HELD = 50  # answers that are held back until the servers are seen to be the same
+GIVE_UP = 8  # rows one after the other that got no answer
 FIXED = np.array([7, 3, 11, 5, 13, 2, 17, 9, 19, 4, 23, 6, 29, 8, 31, 10], np.int32)
 T = TypeVar("T", Completion, TokenScores)
 
@@ -73,7 +74,9 @@ class ServerEngine:
 
     def _served(self, url: str) -> str:
         """The name under which the server knows the model."""
-        names = [str(row.get("id")) for row in self.servers.get(url, "/v1/models").get("data", [])]
+        listed = self.servers.get(url, "/v1/models").get("data")
+        rows = listed if isinstance(listed, list) else []
+        names = [str(row.get("id")) for row in rows if isinstance(row, dict)]
         wanted = self.spec.choice.served_model
         if wanted not in names if wanted else len(names) != 1:
             raise EngineError(
@@ -93,7 +96,7 @@ class ServerEngine:
         """Look whether the servers answer, and remember how they score. Raises EngineError."""
         if "fixed_scores" not in vars(self):
             self.numerics()
-            self.fixed_scores = self._score_fixed()
+            self.fixed_scores = self._score_all()
             self.processed: set[Sampling] = set()
 
     def close(self) -> None:
@@ -112,7 +115,11 @@ class ServerEngine:
 
         def ask(request: GenerateRequest) -> Completion:
             answer = self.servers.post(self.api.path, self.api.sample(request, sampling, stop_ids))
-            made = self.api.completion(answer)
+            made = self.api.completion(answer, request)
+            if made.finish_reason == "length" and len(made.ids) < request.cap(sampling):
+                raise NoAnswer("its context ended before max_new_tokens", refused=200)
+            if made.finish_reason not in ("stop", "length"):
+                raise NoAnswer(f"it ended with {made.finish_reason!r}", refused=200)
             if sampling.temperature == 0:  # the sampler is certain, whatever the model's log-prob
                 made = Completion(made.ids, np.zeros_like(made.logp), made.finish_reason)
             return made
@@ -132,30 +139,36 @@ class ServerEngine:
     def _answers(
         self, requests: Iterable[Any], ask: Callable[[Any], T]
     ) -> Iterator[tuple[int, T | Failed]]:
-        """Keep a bounded number of questions in flight; answers as they come."""
-        coming, flying = enumerate(requests), dict[Future[T], int]()
-        most, done, silent, broken = self._most, 0, 0, self.servers.broken
-        with ThreadPoolExecutor(most) as pool:
-            try:
-                while True:
-                    for number, request in islice(coming, most - len(flying)):
-                        flying[pool.submit(ask, request)] = number
-                    if not flying:
-                        break
-                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                        number, result = flying.pop(future), _result(future)
-                        silent = silent + 1 if isinstance(result, NoAnswer) else 0
-                        if silent >= GIVE_UP:
-                            raise self._silence(result)
-                        done += 1
-                        if self.servers.broken > broken or done % CHECK_EVERY == 0:
-                            broken = self.servers.broken
-                            self._check_same_model()
-                        failed = isinstance(result, NoAnswer)
-                        yield number, Failed(str(result)) if failed else result
-                self._check_same_model()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """Keep a bounded number of questions in flight; answers as they come.
+
+        Answers are held back until the servers have been seen to be the same once more: what
+        another model said in between is never given out.
+        """
+        coming, flying, held = enumerate(requests), dict[Future[T], int](), []
+        most, silent = self._most, 0
+        pool = Threads(most)
+        try:
+            while True:
+                for number, request in islice(coming, most - len(flying)):
+                    flying[pool.submit(ask, request)] = number
+                if not flying:
+                    break
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    number, result = flying.pop(future), _result(future)
+                    unheard = isinstance(result, NoAnswer) and result.refused is None
+                    silent = silent + 1 if unheard else 0
+                    if silent >= GIVE_UP:
+                        raise self._silence(result)
+                    failed = isinstance(result, NoAnswer)
+                    held.append((number, Failed(str(result)) if failed else result))
+                if len(held) >= HELD or not flying:
+                    self._check_same_model()
+                    yield from held
+                    held = []
+            self._check_same_model()
+            yield from held
+        finally:
+            pool.close()
 
     @property
     def _most(self) -> int:
@@ -168,61 +181,92 @@ class ServerEngine:
             hint="what is committed stays; look at the server, and run the command again",
         )
 
-    def _score_fixed(self) -> list[np.ndarray]:
-        """Log-probs of fixed tokens, from each server."""
-        request = ScoreRequest(FIXED[:1], FIXED[1:])
-        scores = []
+    def _score_fixed(self, url: str) -> np.ndarray:
+        """A server's log-probs of fixed tokens. Raises NoAnswer."""
+        size = self.spec.vocab_size or int(FIXED.max()) + 1
+        ids = FIXED % size
+        request = ScoreRequest(ids[:1], ids[1:])
+        try:
+            answer = self.servers.post_to(url, self.api.path, self.api.score(request))
+            return self.api.scores(answer, request).logp
+        except Lie as error:
+            raise _lied(url, error) from error
+
+    def _score_all(self) -> dict[str, np.ndarray]:
+        """Those of every server, which must be alike."""
+        scores = {}
         for url in self.servers.urls:
             try:
-                answer = self.servers.post_to(url, self.api.path, self.api.score(request))
-                scores.append(self.api.scores(answer, request).logp)
+                scores[url] = self._score_fixed(url)
             except NoAnswer as error:
                 raise EngineError(
                     f"{url}: cannot score: {error}", hint="look at what the server printed"
                 ) from error
-            except Lie as error:
-                raise _lied(url, error) from error
+        (first, reference), *others = scores.items()
+        for url, logp in others:
+            if not (gap := float(np.abs(logp - reference).mean())) <= SAME_MODEL:
+                raise EngineError(
+                    f"{url} and {first} score the same tokens {gap:.3g} nats apart, so they serve "
+                    "different models",
+                    hint="let all of engines.ROLE.urls serve one model",
+                )
         return scores
 
     def _check_same_model(self) -> None:
-        for url, before, now in zip(
-            self.servers.urls, self.fixed_scores, self._score_fixed(), strict=True
-        ):
-            gap = float(np.abs(before - now).mean())
+        """Refuse where a server scores otherwise than at the beginning. One that does not answer
+        is asked no more, as long as another does."""
+        for url in list(self.servers.urls):
+            try:
+                now = self._score_fixed(url)
+            except NoAnswer as error:
+                if len(self.servers.urls) == 1:
+                    raise self._silence(error) from error
+                logging.getLogger(__name__).warning("%s: goes on without it: %s", url, error)
+                self.servers.drop(url)
+                continue
+            gap = float(np.abs(self.fixed_scores[url] - now).mean())
             if not gap <= SAME_MODEL:
                 raise EngineError(
                     f"{url}: the same tokens now score {gap:.3g} nats away from when the work "
                     "began, so another model answers",
-                    hint="start the first model again; rows since then may be of the other, so "
-                    "make the stage again with --redo",
+                    hint="start the first model again; what the other said was not kept",
                 )
 
     def _check_processed(self, sampling: Sampling) -> None:
         """Refuse a server whose log-probs of samples are not those after temperature and nucleus.
 
-        It cannot be asked, so one token is sampled that is not the likeliest by far, and scored.
+        It cannot be asked, so a few tokens are sampled at a high temperature, and scored.
         """
         plain = sampling.temperature in (0.0, 1.0) and sampling.top_p == 1.0
         if plain or sampling in self.processed:
             return
-        hot = Sampling(temperature=2.0, max_new_tokens=8)
-        request = GenerateRequest([int(i) for i in FIXED], 1)
-        try:
-            made = self.api.completion(
-                self.servers.post(self.api.path, self.api.sample(request, hot, []))
-            )
-            asked = ScoreRequest(FIXED, made.ids)
-            raw = self.api.scores(self.servers.post(self.api.path, self.api.score(asked)), asked)
-        except (NoAnswer, Lie) as error:
-            raise _lied(self.servers.urls[0], error) from error
-        if float(np.abs(raw.logp - made.logp).mean()) < SAME_MODEL / 10:
-            raise EngineError(
-                f"{self.servers.urls[0]}: gives log-probs of samples as the model has them, not as "
-                f"temperature {sampling.temperature:g} and top_p {sampling.top_p:g} make them",
-                hint="start vLLM with --logprobs-mode processed_logprobs, or sample at temperature "
-                "1 and top_p 1",
-            )
+        for url in self.servers.urls:
+            try:
+                same = [self._says_raw(url, seed) for seed in (1, 2, 3)]
+            except (NoAnswer, Lie) as error:
+                raise _lied(url, error) from error
+            if True in same:
+                raise EngineError(
+                    f"{url}: gives log-probs of samples as the model has them, not as temperature "
+                    f"{sampling.temperature:g} and top_p {sampling.top_p:g} make them",
+                    hint="start vLLM with --logprobs-mode processed_logprobs, or sample at "
+                    "temperature 1 and top_p 1",
+                )
         self.processed.add(sampling)
+
+    def _says_raw(self, url: str, seed: int) -> bool | None:
+        """Whether samples come with the model's own log-probs; None where these would be alike."""
+        hot = Sampling(temperature=2.0, max_new_tokens=8)
+        prompt = FIXED % (self.spec.vocab_size or int(FIXED.max()) + 1)
+        request = GenerateRequest([int(i) for i in prompt], seed)
+        question = self.api.sample(request, hot, [])
+        made = self.api.completion(self.servers.post_to(url, self.api.path, question), request)
+        asked = ScoreRequest(prompt, made.ids)
+        answer = self.servers.post_to(url, self.api.path, self.api.score(asked))
+        raw = self.api.scores(answer, asked)
+        if float(np.abs(raw.logp).mean()) < SAME_MODEL:  # certain at any temperature
+            return None
+        return float(np.abs(raw.logp - made.logp).mean()) < SAME_MODEL / 10
 
 
 def _result(future: Future[T]) -> T | NoAnswer:

@@ -36,7 +36,7 @@ class Api(Protocol):
         """The question for a completion."""
         ...
 
-    def completion(self, answer: Json) -> Completion:
+    def completion(self, answer: Json, request: GenerateRequest) -> Completion:
         """Raises Lie."""
         ...
 
@@ -77,8 +77,9 @@ class VllmApi:
             "logprobs": 0,
         }
 
-    def completion(self, answer: Json) -> Completion:
+    def completion(self, answer: Json, request: GenerateRequest) -> Completion:
         choice = _at(answer, "choices", 0)
+        _same_prompt(choice, answer, list(request.prompt_ids))
         ids, logp = _at(choice, "token_ids"), _at(choice, "logprobs", "token_logprobs")
         return Completion(_ids(ids), _log_probs(logp), str(_at(choice, "finish_reason")))
 
@@ -91,6 +92,9 @@ class VllmApi:
 
     def scores(self, answer: Json, request: ScoreRequest) -> TokenScores:
         choice, start = _at(answer, "choices", 0), len(request.prompt_ids)
+        _same_prompt(
+            choice, answer, [*request.prompt_ids.tolist(), *request.completion_ids.tolist()]
+        )
         rows = _at(choice, "prompt_logprobs")
         _same_length(rows, start + len(request.completion_ids))
         entries = [_by_id(row) for row in rows[start:]]
@@ -116,7 +120,8 @@ class SglangApi:
             },
         }
 
-    def completion(self, answer: Json) -> Completion:
+    def completion(self, answer: Json, request: GenerateRequest) -> Completion:
+        _read_tokens(_at(answer, "meta_info"), len(request.prompt_ids))
         pairs = _at(answer, "meta_info", "output_token_logprobs")
         ids, logp = _ids([_at(p, 1) for p in pairs]), _log_probs([_at(p, 0) for p in pairs])
         given = _ids(_at(answer, "output_ids"))
@@ -136,6 +141,7 @@ class SglangApi:
 
     def scores(self, answer: Json, request: ScoreRequest) -> TokenScores:
         meta, count = _at(answer, "meta_info"), len(request.completion_ids)
+        _read_tokens(meta, len(request.prompt_ids) + count)
         given = _at(meta, "input_token_logprobs")
         if not isinstance(given, list) or len(given) < count:
             raise Lie(f"it scored {len(given or [])} tokens of {count}")
@@ -145,7 +151,8 @@ class SglangApi:
             if not isinstance(listed, list) or len(listed) < count:
                 raise Lie("it left out the likeliest tokens of some positions")
             for entry, row in zip(entries, listed[-count:], strict=True):
-                entry |= {_id(_at(p, 1)): _at(p, 0) for p in row or []}
+                likeliest = {_id(_at(p, 1)): _at(p, 0) for p in row or []}
+                entry |= {i: logp for i, logp in likeliest.items() if i not in entry}
         return _token_scores(request, entries)
 
 
@@ -167,16 +174,33 @@ def _token_scores(request: ScoreRequest, entries: Sequence[Mapping[int, Any]]) -
     if not request.top_k:
         return TokenScores(logp)
     ids, likeliest = [], []
-    for entry in entries:
-        if len(entry) < request.top_k:
-            raise Lie(f"it gave {len(entry)} of the {request.top_k} likeliest tokens")
-        order = sorted(entry, key=lambda i: (-_finite(entry[i]), i))[: request.top_k]
+    for token, entry in zip(request.completion_ids.tolist(), entries, strict=True):
+        others = entry.keys() - {token} if len(entry) > request.top_k else entry.keys()
+        if len(others) != request.top_k:
+            raise Lie(f"it gave {len(others)} of the {request.top_k} likeliest tokens")
+        order = sorted(others, key=lambda i: (-_finite(entry[i]), i))
         ids.append(order)
         likeliest.append([entry[i] for i in order])
     columns = np.array(likeliest, np.float32)
     return TokenScores(
         logp, top_k=TopK(np.array(ids, np.int32), columns, complement_tail(columns), "complement")
     )
+
+
+def _same_prompt(choice: Any, answer: Json, ids: list[int]) -> None:
+    """vLLM repeats the prompt that it read, and counts it."""
+    read = choice.get("prompt_token_ids") if isinstance(choice, dict) else None
+    if read is not None and read != [int(i) for i in ids]:
+        raise Lie("it read another prompt than it was given")
+    usage = answer.get("usage")
+    _read_tokens(usage if isinstance(usage, dict) else {}, len(ids))
+
+
+def _read_tokens(counts: Mapping[str, Any], expected: int) -> None:
+    """The number of tokens that the server says it read, where it says so."""
+    read = counts.get("prompt_tokens") if isinstance(counts, Mapping) else None
+    if read is not None and read != expected:
+        raise Lie(f"it read a prompt of {read} tokens, and was given {expected}")
 
 
 def _by_id(row: Any) -> dict[int, Any]:
@@ -189,8 +213,8 @@ def _by_id(row: Any) -> dict[int, Any]:
 def _id(value: Any) -> int:
     """A token id; as vLLM may write it, ``token_id:7`` or ``"7"``."""
     text = str(value).removeprefix("token_id:")
-    if isinstance(value, bool) or not text.isdecimal():
-        raise Lie(f"it names a token {value!r}, which is no id")
+    if isinstance(value, bool) or not text.isdecimal() or len(text) > 9 or str(int(text)) != text:
+        raise Lie(f"it names a token {repr(value)[:40]}, which is no id")
     return int(text)
 
 
@@ -207,7 +231,9 @@ def _log_probs(values: Any) -> np.ndarray:
 
 
 def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not np.isfinite(value):
+    if type(value) is not float and not (type(value) is int and abs(value) < 2**31):
+        raise Lie(f"a log-prob is {str(value)[:40]}")
+    if not np.isfinite(value):
         raise Lie(f"a log-prob is {value!r}")
     if value <= UNSAID:
         raise Lie(f"a log-prob is {value}, which stands for one that it cannot say")

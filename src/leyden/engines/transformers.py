@@ -6,7 +6,6 @@ the units of a store come out the same to the bit however often the work was int
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from leyden.engines.base import (
@@ -101,9 +100,16 @@ class TransformersEngine:
 
 
 def _groups(requests: Iterable[R]) -> Iterator[tuple[int, list[R]]]:
-    """(index of its first request, requests) of each group, in order."""
-    start = 0
-    for _, members in groupby(requests, key=lambda request: request.group):
-        group = list(members)
+    """(index of its first request, requests) of each group, in order. A group whose last request
+    says so is given out before the next one is asked for."""
+    start, group = 0, list[R]()
+    for request in requests:
+        if group and request.group != group[0].group:
+            yield start, group
+            start, group = start + len(group), []
+        group.append(request)
+        if request.last:
+            yield start, group
+            start, group = start + len(group), []
+    if group:
         yield start, group
-        start += len(group)

@@ -130,8 +130,8 @@ class VllmEngine:
         }
         asked = (
             Asked(
+                n,
                 {
-                    "n": n,
                     "parameters": parameters | {"seed": int(r.seed), "max_tokens": r.cap(sampling)},
                 },
                 [np.asarray(r.prompt_ids, np.int32)],
@@ -139,14 +139,14 @@ class VllmEngine:
             for n, r in enumerate(requests)
         )
         greedy = sampling.temperature == 0
-        return self.process.answers(asked, lambda asked, frame: _completion(frame, greedy))
+        return self.process.answers(asked, lambda asked, frame: _completion(asked, frame, greedy))
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[tuple[int, TokenScores | Failed]]:
         """Score the completion of every request."""
         asked = (
             Asked(
+                n,
                 {
-                    "n": n,
                     "k": r.top_k,
                     "start": len(r.prompt_ids),
                     "parameters": {
@@ -164,11 +164,18 @@ class VllmEngine:
         return self.process.answers(asked, _scores)
 
 
-def _completion(frame: Frame, greedy: bool) -> Completion:
+def _completion(asked: Asked, frame: Frame, greedy: bool) -> Completion | Failed:
     header, (ids, logp, _) = frame
+    reason = header["reason"]
+    if reason == "length" and len(ids) < asked.header["parameters"]["max_tokens"]:
+        return Failed(
+            "the engine's context ended before max_new_tokens; raise engines.ROLE.context"
+        )
+    if reason not in ("stop", "length"):
+        return Failed(f"vLLM ended it with {reason!r}")
     if greedy:  # the sampler is certain, whatever the model's log-prob
         logp = np.zeros_like(logp)
-    return Completion(ids, logp, header["reason"])
+    return Completion(ids, logp, reason)
 
 
 def _scores(asked: Asked, frame: Frame) -> TokenScores:
@@ -196,7 +203,9 @@ def _top_k(
 
 
 def _likeliest(ids: np.ndarray, logp: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k likeliest of a position, which lists the actual token first, perhaps once more."""
+    """The k likeliest of a position, which lists the actual token first, and perhaps once more."""
     _, first = np.unique(ids, return_index=True)
+    if len(first) > k:  # the actual token is none of them
+        first = first[first != 0]
     order = first[np.lexsort((ids[first], -logp[first]))][:k]
     return ids[order], logp[order]

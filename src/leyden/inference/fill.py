@@ -23,6 +23,7 @@ def fill_completions(
     *,
     vocab_size: int,
     context: int | None = None,
+    devices: int = 1,
     prepare: Callable[[], None] = lambda: None,
     mine: Sequence[Unit] | None = None,
     advance: Advance = lambda rows: None,
@@ -34,15 +35,16 @@ def fill_completions(
     seam's contract, and at the end where the engine gave rows up.
     """
 
-    def request_of(prompt: RenderedPrompt, row: PlanRow, group: int) -> GenerateRequest:
+    def request_of(row: PlanRow, group: int = 0, last: bool = False) -> GenerateRequest:
+        prompt = prompts[row.prompt_id]
         room = None if context is None else context - len(prompt.ids)
-        return GenerateRequest(prompt.ids, row.seed, group, room)
+        return GenerateRequest(prompt.ids, row.seed, group, last, room)
 
     def answer(units: Iterator[tuple[int, Unit]]) -> Iterable[tuple[int, Completion | Failed]]:
         requests = (
-            request_of(prompts[row.prompt_id], row, group)
+            request_of(row, group, number == len(unit.rows))
             for group, unit in units
-            for row in unit.rows
+            for number, row in enumerate(unit.rows, start=1)
         )
         return engine.generate(requests, sampling, stop_ids)
 
@@ -50,7 +52,7 @@ def fill_completions(
         pairs = list(zip(unit.rows, completions, strict=True))
         for planned, made in pairs:
             where = f"prompt {planned.prompt_id}, sample {planned.sample}"
-            cap = request_of(prompts[planned.prompt_id], planned, 0).cap(sampling)
+            cap = request_of(planned).cap(sampling)
             check_completion(made, cap, stop_ids, vocab_size=vocab_size, where=where)
         return [_row(planned, prompts[planned.prompt_id], made) for planned, made in pairs]
 
@@ -58,7 +60,7 @@ def fill_completions(
         engine.load()
         prepare()
 
-    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance)
+    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance, devices=devices)
 
 
 def check_completion(

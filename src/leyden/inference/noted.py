@@ -1,5 +1,9 @@
 """Beside a store: which processes filled it, with what, and how much their engines disagree with
-themselves. It is for people; the store's own bytes do not depend on it."""
+themselves. It is for people; the store's own bytes do not depend on it.
+
+One thing is compared: a store is filled by one model. So every engine must score the sequences of
+the self-test as the first one did.
+"""
 
 import json
 import os
@@ -8,19 +12,42 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leyden.engines.base import Engine
+from leyden.errors import EngineError
 from leyden.files import create_once, read_object, whole_files
-from leyden.inference.selftest import Noise
+from leyden.inference.selftest import Proof
 from leyden.store.claim import here
 
 HANDS = "hands"
+SAME_MODEL = 0.1  # nats per token, as a mean over the sequences; another model is further away
 
 
-def note_engine(folder: Path, engine: Engine, noise: Noise) -> None:
-    """Note that this process is about to fill the store in ``folder`` with ``engine``."""
-    about = {"host": here()["host"], "pid": os.getpid(), "noise": noise.told()}
-    content = json.dumps({**about, "numerics": engine.numerics()}, sort_keys=True).encode()
+def note_engine(folder: Path, engine: Engine, proof: Proof) -> None:
+    """Note that this process is about to fill the store in ``folder`` with ``engine``. Raises
+    EngineError where it is not the model that others filled it with."""
+    for path in whole_files(folder / HANDS, "*.json"):
+        _check_same_model(folder, read_object(path).get("scores", {}), proof)
+    about = {"host": here()["host"], "pid": os.getpid(), "noise": proof.noise.told()}
+    about |= {"numerics": engine.numerics(), "scores": proof.scores}
+    content = json.dumps(about, sort_keys=True).encode()
     create_once(folder / HANDS / f"{uuid.uuid4().hex[:12]}.json", content)
+
+
+def _check_same_model(folder: Path, before: dict[str, list[float]], proof: Proof) -> None:
+    both = [
+        (before[d], now) for d, now in proof.scores.items() if len(before.get(d, ())) == len(now)
+    ]
+    if not both:
+        return
+    gap = float(np.concatenate([np.abs(np.subtract(a, b)) for a, b in both]).mean())
+    if not gap <= SAME_MODEL:
+        raise EngineError(
+            f"{folder}: the engine scores the same tokens {gap:.3g} nats away from the one that "
+            "began the store, so it runs another model",
+            hint="start the first model again, or make the stage again with --redo",
+        )
 
 
 def noted_engines(folder: Path) -> list[dict[str, Any]]:

@@ -117,8 +117,8 @@ class Sampler:
         self, writer: StoreWriter, prompts: Sequence[RenderedPrompt], sampling: Sampling
     ) -> None:
         def prepare() -> None:
-            noise = prove(self.engine, self.spec, (p.ids for p in prompts), self.stop_ids)
-            note_engine(writer.folder, self.engine, noise)
+            proof = prove(self.engine, self.spec, (p.ids for p in prompts), self.stop_ids)
+            note_engine(writer.folder, self.engine, proof)
 
         with self.progress(self.title, sum(len(u.rows) for u in writer.units), "rows") as advance:
             fill_completions(
@@ -129,6 +129,7 @@ class Sampler:
                 self.stop_ids,
                 vocab_size=self.vocab_size,
                 context=self.context,
+                devices=self.spec.devices,
                 prepare=prepare,
                 advance=advance,
             )

@@ -4,7 +4,7 @@ The teacher's scores come as its engine makes them. When a unit's are whole, the
 scores the same rows, at the teacher's ids where these are stored, and the unit is committed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from leyden.engines.base import (
     ScoreRequest,
     TokenScores,
     require_offer,
+    top_k_problem,
 )
 from leyden.engines.open import open_reference
 from leyden.errors import ConsistencyError
@@ -86,10 +87,10 @@ class Scorer:
             self.reference.close()
 
     def by_teacher(
-        self, rows: Iterator[tuple[int, Row]]
+        self, rows: Iterable[tuple[int, Row, bool]]
     ) -> Iterator[tuple[int, TokenScores | Failed]]:
-        """Score (group, completion row) as they come."""
-        requests = (_request(row, group, self.top_k) for group, row in rows)
+        """Score (group, completion row, whether the group ends with it) as they come."""
+        requests = (_request(row, group, self.top_k, last) for group, row, last in rows)
         for index, scores in self.teacher.score(requests):
             if not isinstance(scores, Failed):
                 self._check_offers(scores)
@@ -119,12 +120,15 @@ class Scorer:
 
     def columns(self, rows: Sequence[Row], by_teacher: Sequence[TokenScores]) -> list[Row]:
         """Rows of the score store, the reference's scores joined to the teacher's."""
+        for row, scores in zip(rows, by_teacher, strict=True):
+            if problem := top_k_problem(row["completion_ids"], scores):
+                raise unsound(f"prompt {row['prompt_id']}, sample {row['sample']}: {problem}")
         by_reference = self.by_reference(rows, by_teacher)
         return [_row(*scored) for scored in zip(rows, by_teacher, by_reference, strict=True)]
 
 
-def _request(row: Row, group: int, top_k: int) -> ScoreRequest:
-    return ScoreRequest(row["prompt_ids"], row["completion_ids"], top_k, group=group)
+def _request(row: Row, group: int, top_k: int, last: bool) -> ScoreRequest:
+    return ScoreRequest(row["prompt_ids"], row["completion_ids"], top_k, group=group, last=last)
 
 
 def units_like(completions: Store, rows_per_unit: int) -> list[Unit]:
@@ -148,20 +152,22 @@ def fill_scores(
     AlignmentError on scores that no model gives.
     """
     starts, size = _starts(writer.units), scorer.vocab_size
+    sizes = {unit.name: len(unit.rows) for unit in writer.units}
 
     def load() -> None:
         scorer.load()
         some = (completions[index] for index in range(len(completions)))
         texts = (np.concatenate([r["prompt_ids"], r["completion_ids"]]).tolist() for r in some)
-        noise = prove(scorer.teacher, scorer.spec, texts, scorer.stop_ids)
-        note_engine(writer.folder, scorer.teacher, noise)
+        proof = prove(scorer.teacher, scorer.spec, texts, scorer.stop_ids, scorer.top_k)
+        note_engine(writer.folder, scorer.teacher, proof)
         _probe(writer, completions, scorer)
 
     def answer(units: Iterator[tuple[int, Unit]]) -> Iterator[tuple[int, TokenScores | Failed]]:
+        ends = {name: start + sizes[name] for name, start in starts.items()}
         return scorer.by_teacher(
-            (group, _checked(completions, index, size))
+            (group, _checked(completions, index, size), index + 1 == ends[unit.name])
             for group, unit in units
-            for index in range(starts[unit.name], starts[unit.name] + len(unit.rows))
+            for index in range(starts[unit.name], ends[unit.name])
         )
 
     def rows(unit: Unit, by_teacher: Sequence[TokenScores]) -> list[Row]:
@@ -171,7 +177,8 @@ def fill_scores(
         _check(scored, completed, writer.folder, start, size)
         return scored
 
-    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance)
+    devices = scorer.spec.devices
+    fill_units(writer, answer, rows, load=load, mine=mine, advance=advance, devices=devices)
 
 
 def _starts(units: Sequence[Unit]) -> dict[str, int]:
@@ -233,7 +240,7 @@ def _probe(writer: StoreWriter, completions: Store, scorer: Scorer) -> None:
     if first.name in {unit.name for unit in writer.pending()}:
         return
     rows = [completions[index] for index in range(len(first.rows))]
-    by_teacher = all_results(scorer.by_teacher((0, row) for row in rows), len(rows))
+    by_teacher = all_results(scorer.by_teacher((0, row, False) for row in rows), len(rows))
     again = scorer.columns(rows, by_teacher)
     limit = SAME_MODEL.get(scorer.teacher.numerics().get("dtype", ""), max(SAME_MODEL.values()))
     table = open_committed(writer.folder, first)

@@ -21,9 +21,11 @@ from leyden.engines.base import (
     GenerateRequest,
     ScoreRequest,
     TokenScores,
+    top_k_problem,
 )
 from leyden.errors import EngineError
 from leyden.inference.units import all_results
+from leyden.provenance.identity import fingerprint
 from leyden.recipe.engines import EngineChoice
 from leyden.recipe.sampling import Sampling
 
@@ -32,6 +34,7 @@ from leyden.recipe.sampling import Sampling
 LIMITS = {"float32": 1e-3}
 LIMIT = 0.06
 NUM_PROBES, LONGEST, SAMPLED = 4, 64, 12
+NUM_SEEDS, SURPRISED = 4, 3.0  # samples of one prompt; nats of a sample that could be another
 CERTAIN, ALIKE = 1e-6, 1e-4  # below these, all scores are zero, or all are one number
 OURS_AT_MOST = 2**32  # bytes of weights that are loaded beside the engine
 
@@ -51,29 +54,43 @@ class Noise:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-_known: WeakKeyDictionary[Engine, Noise] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class Proof:
+    """The noise of an engine, and its ``scores`` of the fixed sequences by their digest: the same
+    model must give them again. Empty where it does not score."""
+
+    noise: Noise
+    scores: dict[str, list[float]]
+
+
+_known: WeakKeyDictionary[Engine, Proof] = WeakKeyDictionary()
 
 
 def prove(
-    engine: Engine, spec: EngineSpec, prompts: Iterable[Sequence[int]], stop_ids: Sequence[int]
-) -> Noise:
+    engine: Engine,
+    spec: EngineSpec,
+    prompts: Iterable[Sequence[int]],
+    stop_ids: Sequence[int],
+    top_k: int = 0,
+) -> Proof:
     """The noise of a loaded engine, measured once. Raises EngineError where it cannot be trusted.
 
-    ``prompts`` are those that it is about to work on; the first few are used.
+    ``prompts`` are those that it is about to work on; the first few are used. ``top_k`` is tried
+    too, where it will be asked for.
     """
     if engine not in _known:
-        _known[engine] = _measure(engine, spec, _probes(prompts), stop_ids)
+        _known[engine] = _measure(engine, spec, _probes(prompts, top_k), stop_ids)
     return _known[engine]
 
 
 def _measure(
     engine: Engine, spec: EngineSpec, probes: Sequence[ScoreRequest], stop_ids: Sequence[int]
-) -> Noise:
+) -> Proof:
     name, limit = str(engine.numerics().get("engine")), _limit(engine)
-    noise, made, sampled = Noise(), list[Completion](), list[ScoreRequest]()
+    noise, made, scores = Noise(), list[Completion](), list[TokenScores]()
     if engine.offers.sample:
         made = _sample(engine, probes, 1.0, stop_ids)
-        sampled = [replace(p, completion_ids=c.ids) for p, c in zip(probes, made, strict=True)]
+        _check_seeds(engine, probes[0], name, stop_ids)
     if engine.offers.score:
         scores = _score(engine, probes)
         _check_sane(scores, name)
@@ -82,29 +99,59 @@ def _measure(
         noise = replace(noise, repeated=_gap(scores, again), company=_gap(scores, alone))
         _refuse(name, noise.repeated, limit, "the same tokens twice")
         _refuse(name, noise.company, limit, "the same tokens alone and in company")
-        if sampled:
-            told = [TokenScores(c.logp) for c in made]
-            noise = replace(noise, sampled=_gap(told, _score(engine, sampled)))
-            _refuse(name, noise.sampled, limit, "what it sampled, and says of it as a sampler,")
+        if made:
+            noise = replace(noise, sampled=_check_sampled(engine, probes, made, name, limit))
     if (ours := _our_forward(spec)) is not None:
-        noise = replace(noise, ours=_against(engine, ours, probes, sampled, made))
+        noise = replace(noise, ours=_against(engine, ours, probes, made))
         _refuse(name, noise.ours, limit, "the same tokens, and our own forward pass,")
         _check_greedy(engine, ours, probes, name, limit)
         ours.close()
-    return noise
+    digests = [fingerprint([p.prompt_ids.tolist(), p.completion_ids.tolist()]) for p in probes]
+    return Proof(noise, {d: s.logp.tolist() for d, s in zip(digests, scores, strict=False)})
+
+
+def _check_sampled(
+    engine: Engine,
+    probes: Sequence[ScoreRequest],
+    made: Sequence[Completion],
+    name: str,
+    limit: float,
+) -> float:
+    """The gap between what it says of tokens as it samples them and as it scores them. Noise has no
+    direction, so a mean that has one counts four times."""
+    told, scored = [TokenScores(c.logp) for c in made], _score(engine, _continued(probes, made))
+    what = "what it sampled, and says of it as a sampler,"
+    _refuse(name, gap := _gap(told, scored), limit, what)
+    bias = np.concatenate([a.logp - b.logp for a, b in zip(told, scored, strict=True)]).mean()
+    _refuse(name, abs(float(bias)), limit / 4, f"{what} in one direction")
+    return gap
+
+
+def _check_seeds(engine: Engine, probe: ScoreRequest, name: str, stop_ids: Sequence[int]) -> None:
+    """Different seeds must give different samples, unless the model is all but certain."""
+    made = _sample(engine, [probe] * NUM_SEEDS, 1.0, stop_ids)
+    surprise = np.mean([-c.logp.sum() for c in made])
+    if len({tuple(c.ids) for c in made}) == 1 and surprise > SURPRISED:
+        raise _untrusted(name, "gives the same sample whatever the seed")
+
+
+def _continued(
+    probes: Sequence[ScoreRequest], made: Sequence[Completion], top_k: int = 0
+) -> list[ScoreRequest]:
+    """Requests to score what was sampled after the probes' prompts."""
+    return [ScoreRequest(p.prompt_ids, c.ids, top_k) for p, c in zip(probes, made, strict=True)]
 
 
 def _against(
     engine: Engine,
     ours: Engine,
     probes: Sequence[ScoreRequest],
-    sampled: Sequence[ScoreRequest],
     made: Sequence[Completion],
 ) -> float:
     """The gap to our own forward: of scores, or of what it sampled where it does not score."""
     if engine.offers.score:
         return _gap(_score(engine, probes), _score(ours, probes))
-    return _gap([TokenScores(c.logp) for c in made], _score(ours, sampled))
+    return _gap([TokenScores(c.logp) for c in made], _score(ours, _continued(probes, made)))
 
 
 def _check_greedy(
@@ -114,21 +161,20 @@ def _check_greedy(
     if not engine.offers.sample:
         return
     made = _sample(engine, probes, 0.0, ())
-    asked = [replace(p, completion_ids=c.ids, top_k=1) for p, c in zip(probes, made, strict=True)]
-    for score in _score(ours, asked):
+    for score in _score(ours, _continued(probes, made, top_k=1)):
         assert score.top_k is not None
         short = float((score.top_k.logp[:, 0] - score.logp).max())
         _refuse(name, short, 10 * limit, "the likeliest tokens, and our own forward pass,")
 
 
-def _probes(prompts: Iterable[Sequence[int]]) -> list[ScoreRequest]:
+def _probes(prompts: Iterable[Sequence[int]], top_k: int) -> list[ScoreRequest]:
     """The first prompts cut in two, as prompt and completion."""
     different = {tuple(ids[:LONGEST]): None for ids in islice(prompts, 8 * NUM_PROBES)}
     lengths: dict[int, tuple[int, ...]] = {}
     for ids in different:
         lengths.setdefault(len(ids), ids)
     chosen = [*lengths.values(), *different][:NUM_PROBES]
-    return [_probe(ids) for ids in dict.fromkeys(chosen)]
+    return [replace(_probe(ids), top_k=top_k) for ids in dict.fromkeys(chosen)]
 
 
 def _probe(ids: tuple[int, ...]) -> ScoreRequest:
@@ -156,6 +202,8 @@ def _score(engine: Engine, probes: Sequence[ScoreRequest]) -> list[TokenScores]:
                 f"gives {len(score.logp)} scores for {len(probe.completion_ids)} tokens, or scores "
                 "that are no numbers",
             )
+        if problem := top_k_problem(probe.completion_ids, score):
+            raise _untrusted(str(engine.numerics().get("engine")), f"of its top k, {problem}")
     return scores
 
 

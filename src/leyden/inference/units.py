@@ -34,8 +34,10 @@ def fill_units(
     load: Callable[[], None],
     mine: Sequence[Unit] | None,
     advance: Advance,
+    devices: int = 1,
 ) -> None:
     """Make every pending unit (of ``mine``) that no other worker makes, and wait for the others.
+    A second on the clock counts once for each of the ``devices`` of the engine.
 
     Raises EngineError at the end where units had to be left out.
     """
@@ -61,13 +63,14 @@ def fill_units(
                 if why := next((m.why for m in made if isinstance(m, Failed)), None):
                     _park(parked, unit, why, writer)
                 else:
-                    seconds = time.monotonic() - began
+                    seconds = devices * (time.monotonic() - began)
                     writer.commit(
                         unit,
                         rows(unit, [m for m in made if not isinstance(m, Failed)]),
                         seconds=seconds,
                     )
                 hand.release(unit.name)
+                _pending(writer, mine, parked, counted, advance)  # others went on meanwhile
                 began = time.monotonic()  # writing is not the device's time
     if parked:
         name, why = min(parked.items())

@@ -8,6 +8,7 @@ from leyden.errors import ConfigError, ConsistencyError
 from leyden.evals.results import read_results
 from leyden.models.folder import check_folder
 from leyden.models.weights import check_weights, has_weights
+from leyden.pipeline.ray_hands import import_ray
 from leyden.run.artifacts import open_artifact, open_prompts
 from leyden.run.graph import Graph, resolve
 from leyden.run.lineage import check_kept
@@ -89,6 +90,8 @@ def _check_ranks(graph: Graph, job: Job) -> None:
             hint="set execution.ranks = 1",
         )
     execution = run.recipe.execution
+    if stage.helps and execution.cluster == "ray":
+        import_ray()
     if stage.helps and own_engine and (execution.workers > 1 or execution.cluster != "none"):
         raise ConfigError(
             f"{job}: execution.workers = {execution.workers}, and its engine is opened by a "

@@ -95,6 +95,13 @@ def work_on(run: Run, stage: str, *, announce: Announce = quiet) -> None:
             hint=f"one of {', '.join(shared)} can; use `leyden {alone[0].stage} RUN` for this one",
         )
     for job in jobs:
+        for parent in graph.parents(job):
+            if not graph.finished(parent):
+                raise StoreError(
+                    f"{job}: is made from {parent}, which is not finished",
+                    hint=f"`leyden run RECIPE --until {parent}` makes it",
+                )
+    for job in jobs:
         if not graph.finished(job):
             announce(job, "running")
             lead_or_help(run, job, _do_alive)

@@ -1,7 +1,7 @@
 """Helpers on a Ray cluster: Ray places them, and starts those anew that have died.
 
 Every node must see the run's folder and the models under the same paths. Within a store, leases
-divide the units, as they do for all helpers.
+divide the units, as they do for all helpers. The command itself is one of the workers.
 """
 
 import logging
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import ConfigError, LeydenError
+from leyden.errors import ConfigError, LeydenError, first_line
 from leyden.run.run import Run
 from leyden.run.stage import Job
 
@@ -37,7 +37,13 @@ def ray_helpers(run: Run, job: Job) -> Iterator[None]:
     ray = import_ray()
     execution, ours = run.recipe.execution, not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except (ValueError, RuntimeError, ConnectionError) as error:
+            raise ConfigError(
+                f'execution.cluster = "ray": no cluster answers: {first_line(error)}',
+                hint="correct or unset RAY_ADDRESS; without it, a cluster of this machine is begun",
+            ) from error
     on_gpus = execution.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     options: dict[str, Any] = {
         "num_gpus": execution.devices_per_worker if on_gpus else 0,
@@ -46,7 +52,7 @@ def ray_helpers(run: Run, job: Job) -> Iterator[None]:
         "max_task_retries": RESTARTS,
     }
     actor = ray.remote(RayHand).options(**options)
-    hands = [actor.remote() for _ in range(execution.workers)]
+    hands = [actor.remote() for _ in range(execution.workers - 1)]
     waiting = [hand.help_with.remote(str(run.root.absolute()), str(job)) for hand in hands]
     try:
         yield

@@ -12,6 +12,7 @@ from leyden.run.layout import SUPERSEDED
 from leyden.run.lineage import check_kept
 from leyden.run.lock import is_led
 from leyden.run.stage import Job
+from leyden.store.claim import are_held
 
 MOVED = "moved to superseded/"
 
@@ -25,7 +26,7 @@ def check_redo(graph: Graph, again: Collection[Job]) -> None:
     """Refuse where a job that stays has drifted, or one to make ``again`` cannot be made."""
     from leyden.pipeline.foresight import read_inputs
 
-    if led := next((job for job in again if is_led(graph.run.root, job)), None):
+    if led := next((job for job in again if _is_worked_on(graph, job)), None):
         raise StoreError(
             f"{graph.folder(led)}: `leyden work` makes it at this moment",
             hint="stop its workers, or wait for them",
@@ -38,6 +39,10 @@ def check_redo(graph: Graph, again: Collection[Job]) -> None:
     for job in stay:
         if graph.finished(job):
             check_whole(graph, job)
+
+
+def _is_worked_on(graph: Graph, job: Job) -> bool:
+    return is_led(graph.run.root, job) or are_held(graph.folder(job))
 
 
 def next_superseded(root: Path) -> Path:

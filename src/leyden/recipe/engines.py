@@ -9,6 +9,15 @@ from leyden.recipe.section import Count, Fraction, Section, Size
 Kind = Literal["transformers", "vllm", "server"]
 _VLLM = ("python", "tensor_parallel", "memory", "batched_tokens", "sequences", "context", "options")
 _SERVER = ("urls", "api", "served_model", "in_flight", "api_key_variable")
+RESERVED = frozenset(
+    {
+        "model", "dtype", "seed", "skip_tokenizer_init", "generation_config", "logprobs_mode",
+        "max_logprobs", "max_num_seqs", "tensor_parallel_size", "max_model_len",
+        "max_num_batched_tokens", "gpu_memory_utilization", "tokenizer",
+        "override_generation_config",
+    }
+)  # fmt: skip
+"""Engine arguments that other fields decide, or that log-probs rest on."""
 _OTHER = ("row_seconds", "stall_seconds")  # of every engine that is not this process
 
 
@@ -44,8 +53,7 @@ class EngineChoice(Section):
     api_key_variable: str | None = None
     """server: the environment variable that holds its API key."""
     row_seconds: Count = 14400
-    """vllm and server: a row that takes longer is tried again, and given up after the third
-    time."""
+    """vllm and server: a row that takes longer is tried again, and given up in the end."""
     stall_seconds: Count = 600
     """vllm: a process that shows no sign of life for so long is ended and started anew."""
 
@@ -57,6 +65,8 @@ class EngineChoice(Section):
         for name in sorted(self.model_fields_set - {"kind", *allowed}):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is no setting of kind = {self.kind!r}")
+        if taken := sorted(RESERVED & self.options.keys()):
+            raise ValueError(f"options: {taken[0]} is decided by other fields, or must not change")
         if self.kind == "server" and not self.urls:
             raise ValueError('kind = "server" needs urls')
         if bad := [url for url in self.urls if not url.startswith(("http://", "https://"))]:

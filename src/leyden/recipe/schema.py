@@ -181,6 +181,13 @@ class Recipe(Section):
                     f"distill.arms.{name}: objective = {arm.objective!r} needs stored top-k "
                     "scores, and score.top_k is 0"
                 )
+        for role, choice in (("teacher", self.engines.teacher), ("student", self.engines.student)):
+            each = self.execution.devices_per_worker
+            if self.execution.workers > 1 and choice.tensor_parallel > each:
+                raise ValueError(
+                    f"engines.{role}.tensor_parallel = {choice.tensor_parallel} exceeds "
+                    f"execution.devices_per_worker = {each}"
+                )
         if self.execution.ranks > self.sft.batch_size:
             raise ValueError("execution.ranks exceeds sft.batch_size")
         if self.models.sft_teacher and not self.score.allow_inconsistent_teacher:

@@ -12,7 +12,7 @@ import platform
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,17 +88,18 @@ class Hand:
         aside = path.with_name(f".{self.name}-{path.name}")
         try:
             path.rename(aside)
-        except FileNotFoundError:
+            aside.unlink(missing_ok=True)
+        except OSError:  # another was faster, or it is no file of ours
             return False
-        aside.unlink(missing_ok=True)
         return self._create(path)
 
     def _is_stale(self, path: Path) -> bool:
         owner = self._owner(path)
-        if owner.get("place") == here()["place"] and not _is_alive(int(owner["pid"])):
+        if owner.get("place") == here()["place"] and not _is_alive(owner["pid"]):
             return True
         try:
-            return self._now() - path.stat().st_mtime > STALE_SECONDS
+            # A clock that was set back must not make a lease eternal.
+            return abs(self._now() - path.stat().st_mtime) > STALE_SECONDS
         except FileNotFoundError:
             return True
 
@@ -123,7 +124,8 @@ class Hand:
         while not self._over.wait(TOUCH_SECONDS):
             for unit in list(self.held):
                 with contextlib.suppress(OSError):
-                    os.utime(self._lease(unit))
+                    if self._owner(self._lease(unit)).get("hand") == self.name:
+                        os.utime(self._lease(unit))
 
 
 def forget_leases(folder: Path) -> None:
@@ -159,7 +161,17 @@ def here() -> dict[str, str]:
     return {"host": platform.node(), "place": place}
 
 
-def _is_alive(pid: int) -> bool:
+def are_held(folder: Path) -> bool:
+    """Whether somebody works on units of the stores in ``folder`` and below at this moment."""
+    hand = Hand(folder)
+    leases = [p for p in folder.glob(f"**/{LEASES}/*.json") if is_unit_name(p.stem)]
+    return any(not replace(hand, folder=path.parent.parent)._is_stale(path) for path in leases)
+
+
+def _is_alive(pid: Any) -> bool:
+    """Whether a process has this id. What is no process id may be one of another system."""
+    if type(pid) is not int or not 0 < pid < 2**31:
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -23,7 +23,7 @@ from leyden.files import (
     write_json,
 )
 from leyden.provenance.identity import fingerprint
-from leyden.store.claim import committed_names, forget_leases
+from leyden.store.claim import LEASES, committed_names, forget_leases
 from leyden.store.plan import PLAN, Unit, is_unit_name, join_rows, read_plan, write_plan
 from leyden.store.schema import FORMAT_VERSION, notes_of, rows_to_table
 from leyden.store.unit import (
@@ -50,6 +50,8 @@ class StoreWriter:
     folder: Path
     schema: pa.Schema
     units: tuple[Unit, ...]
+    begun: tuple[int, int] = (0, 0)
+    """The file store.json, as the system names it: another one is another store."""
 
     def pending(self) -> list[Unit]:
         """Units without a commit, in plan order."""
@@ -58,16 +60,32 @@ class StoreWriter:
 
     def commit(self, unit: Unit, rows: Sequence[dict[str, Any]], *, seconds: float) -> None:
         """Make ``rows``, in the unit's order, part of the store, unless another worker did."""
+        self.check_same()
         if commit_path(self.folder, unit.name).exists():
             return
         keys = [(row["prompt_id"], row["sample"]) for row in rows]
         assert keys == [(row.prompt_id, row.sample) for row in unit.rows], "rows do not follow plan"
         table = rows_to_table(list(rows), self.schema)
-        digest = write_shard(self.folder, unit.name, table)
-        timing = json.dumps({SECONDS: seconds}).encode()
-        # The record comes last: a unit without its timing is not yet a unit.
-        create_once(self.folder / TIMINGS / f"{unit.name}.json", timing)
-        write_commit(self.folder, unit.name, digest, table)
+        try:
+            digest = write_shard(self.folder, unit.name, table)
+            timing = json.dumps({SECONDS: seconds}).encode()
+            # The record comes last: a unit without its timing is not yet a unit.
+            create_once(self.folder / TIMINGS / f"{unit.name}.json", timing)
+            self.check_same()
+            write_commit(self.folder, unit.name, digest, table)
+        except StoreError:
+            # Another worker committed the unit, and its store was sealed and swept meanwhile.
+            if not commit_path(self.folder, unit.name).exists():
+                raise
+
+    def check_same(self) -> None:
+        """Raise StoreError where the store was begun anew since it was opened, as by ``--redo``."""
+        if self.begun != _identity(self.folder / STORE):
+            raise StoreError(
+                f"{self.folder}: was begun anew since this process opened it; its rows are not "
+                "kept",
+                hint="stop all workers of a stage before you make it again",
+            )
 
     def check_committed(self) -> None:
         """Raise StoreError, naming the file, where a committed unit is not what was committed."""
@@ -151,7 +169,7 @@ def open_writer(
     Raises StoreError where it does not, or where a committed unit is damaged.
     """
     header = folder / STORE
-    refuse_links(header, *(folder / name for name in (SHARDS, COMMITS, TIMINGS)))
+    refuse_links(header, *(folder / name for name in (SHARDS, COMMITS, TIMINGS, LEASES)))
     if not header.exists():
         if not units:
             raise StoreError(f"{folder}: the plan is empty", hint="check the prompt file and limit")
@@ -162,7 +180,7 @@ def open_writer(
             "origin": origin,
         }
         write_json(header, about)
-        return StoreWriter(folder, schema, tuple(units))
+        return StoreWriter(folder, schema, tuple(units), _identity(header))
     writer = _begun(folder, schema, units, origin)
     writer.check_committed()
     return writer
@@ -177,14 +195,24 @@ def join_writer(
 
 
 def _begun(folder: Path, schema: pa.Schema, units: Sequence[Unit], origin: str) -> StoreWriter:
-    header, about = folder / STORE, read_header(folder)
+    header = folder / STORE
+    refuse_links(folder / LEASES)
+    identity, about = _identity(header), read_header(folder)
     planned = read_plan(folder, about["plan"])
     if about["schema"] != described(schema):
         raise StoreError(f"{header}: names other columns", hint=REDO)
     # Rows are compared, not units: the size of a unit may change, the samples may not.
     if about["origin"] != origin or join_rows(planned) != join_rows(units):
         raise StoreError(f"{folder}: was begun from other settings or prompts", hint=REDO)
-    return StoreWriter(folder, schema, tuple(planned))
+    return StoreWriter(folder, schema, tuple(planned), identity)
+
+
+def _identity(header: Path) -> tuple[int, int]:
+    try:
+        about = header.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return about.st_ino, about.st_mtime_ns
 
 
 def forget_store(folder: Path) -> None:

@@ -42,7 +42,14 @@ def main() -> None:
 def serve(source: BinaryIO, out: BinaryIO, settings: dict[str, Any]) -> None:
     """Load the model, and answer requests until the stream ends."""
     os.environ.update(settings["environment"])
-    engine = make_engine(settings["arguments"])
+    loaded = threading.Event()
+    beats = threading.Thread(target=_beat_until, args=(loaded, out), daemon=True)
+    beats.start()
+    try:
+        engine = make_engine(settings["arguments"])
+    finally:
+        loaded.set()
+        beats.join()
     write_frame(out, {"kind": "ready"})
     requests: queue.Queue[Frame | None] = queue.Queue()
     threading.Thread(target=_receive, args=(source, requests), daemon=True).start()
@@ -61,6 +68,11 @@ def serve(source: BinaryIO, out: BinaryIO, settings: dict[str, Any]) -> None:
         if time.monotonic() - beat > BEAT_SECONDS:
             beat = time.monotonic()
             write_frame(out, {"kind": "beat"})
+
+
+def _beat_until(loaded: threading.Event, out: BinaryIO) -> None:
+    while not loaded.wait(BEAT_SECONDS):
+        write_frame(out, {"kind": "beat"})
 
 
 def _receive(source: BinaryIO, requests: "queue.Queue[Frame | None]") -> None:
