@@ -17,8 +17,10 @@ from leyden.evals.results import read_results
 from leyden.evals.verdict import RIGHT
 from leyden.inference.sample import Sampler
 from leyden.models.vocabulary import load_tokenizer
+from leyden.pipeline import kept as kept_module
 from leyden.pipeline import pipeline
 from leyden.pipeline.pipeline import run_recipe
+from leyden.pipeline.verify import verify_run
 from leyden.recipe.toml import load_recipe, parse_overrides
 from leyden.run.artifacts import open_prompts
 from leyden.run.graph import resolve
@@ -111,6 +113,52 @@ def test_the_evaluation_of_a_model_is_kept_for_other_runs(tmp_path, monkeypatch)
     made.clear()
     run_recipe(third)
     assert "evaluate/teacher" in made
+
+
+def test_a_kept_evaluation_that_is_damaged_is_not_used(tmp_path, caplog):
+    kept = ["--evaluate.keep", str(tmp_path / "kept"), "--distill.arms", "{a = {steps = 1}}"]
+    first = run_of(tmp_path / "first", *kept)
+    run_recipe(first, until="evaluate/teacher")
+    (place,) = (tmp_path / "kept").iterdir()
+    shard = next(place.glob("samples/*/shards/*"))
+    shard.unlink()  # a link to the run's own file
+    shard.write_bytes(b"damaged")
+    second = run_of(tmp_path / "second", *kept)
+    run_recipe(second, until="evaluate/teacher")
+    assert "is not used" in caplog.text
+    record = resolve(second).record(evaluate("teacher"))
+    assert record is not None and "kept_from" not in record.environment
+    assert list(verify_run(second))
+
+
+def test_a_copy_of_a_kept_evaluation_that_was_interrupted_is_finished(tmp_path, monkeypatch):
+    kept = ["--evaluate.keep", str(tmp_path / "kept"), "--distill.arms", "{a = {steps = 1}}"]
+    first = run_of(tmp_path / "first", *kept)
+    run_recipe(first, until="evaluate/teacher")
+    second = run_of(tmp_path / "second", *kept)
+    real, count = kept_module._linked, []
+
+    def killed(source: str, target: str) -> None:
+        count.append(target)
+        if len(count) == 5:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_module, "_linked", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(second, until="evaluate/teacher")
+    run_recipe(second, until="evaluate/teacher")
+    record = resolve(second).record(evaluate("teacher"))
+    assert record is not None and "kept_from" in record.environment
+    assert not (second.folder(evaluate("teacher")) / ".kept").exists()
+
+
+def test_a_folder_that_cannot_keep_is_no_failure_of_the_run(tmp_path, caplog):
+    (tmp_path / "kept").write_text("a file")
+    run = run_of(tmp_path / "run", "--evaluate.keep", str(tmp_path / "kept"))
+    run_recipe(run, until="evaluate/teacher")
+    assert "the evaluation is not kept" in caplog.text
 
 
 class Slow(TableEngine):

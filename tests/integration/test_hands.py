@@ -1,8 +1,10 @@
 """Several processes on one stage make the bytes that one makes, whichever of them are killed."""
 
 import contextlib
+import json
 import random
 import shutil
+import signal
 import time
 from dataclasses import replace
 
@@ -79,9 +81,11 @@ def test_workers_that_are_killed_at_random_make_the_same_bytes(done, copy, tmp_p
             workers.append(Leyden(["work", copy.root, "rollout"], tmp_path / f"log{kills}"))
         time.sleep(rng.uniform(0.1, 0.8))
         if kills < 12:
+            victim = rng.choice(workers)
             with contextlib.suppress(ProcessLookupError):  # it has just ended
-                rng.choice(workers).kill()
+                victim.kill()
                 kills += 1
+            workers.remove(victim)
     for worker in workers:
         assert worker.wait() == 0, worker.printed
     assert kills > 1 and bytes_of(copy.folder(ROLLOUT)) == bytes_of(done.folder(ROLLOUT))
@@ -122,6 +126,27 @@ def test_the_size_of_a_unit_is_that_of_the_first_worker(done, copy):
     assert bytes_of(store) == bytes_of(done.folder(ROLLOUT))
 
 
+def test_a_stage_is_not_made_again_while_a_helper_works_on_it(copy, tmp_path):
+    """Its leader is killed, so that nobody holds the job; the helper is in the middle of a unit."""
+    forget(copy, ROLLOUT)
+    leader = Leyden(["work", copy.root, "rollout"], tmp_path / "leader")
+    helper = Leyden(["work", copy.root, "rollout"], tmp_path / "helper")
+    until = time.monotonic() + 60
+    while not list(copy.folder(ROLLOUT).glob("commits/*.json")) and time.monotonic() < until:
+        time.sleep(0.02)
+    helper.send(signal.SIGSTOP)
+    leader.kill()
+    leases = list(copy.folder(ROLLOUT).glob("leases/*.json"))
+    mine = [p for p in leases if json.loads(p.read_text())["pid"] == helper.process.pid]
+    try:
+        if mine:  # it may stand between two units
+            with pytest.raises(StoreError, match="`leyden work` makes it at this moment"):
+                run_recipe(copy, redo=["rollout"])
+    finally:
+        helper.send(signal.SIGCONT)
+    assert helper.wait() == 0, helper.printed
+
+
 def test_a_stage_of_one_process_cannot_be_shared(copy):
     with pytest.raises(ConfigError, match="sft: cannot be divided among workers"):
         work_on(copy, "sft")
@@ -129,7 +154,7 @@ def test_a_stage_of_one_process_cannot_be_shared(copy):
 
 def test_a_stage_whose_inputs_are_not_there_is_refused(copy):
     forget(copy, SFT, ROLLOUT)
-    with pytest.raises(StoreError, match="sft"):
+    with pytest.raises(StoreError, match="rollout: is made from sft, which is not finished"):
         work_on(copy, "rollout")
 
 

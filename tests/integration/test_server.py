@@ -235,7 +235,7 @@ def test_what_another_model_said_is_never_committed(server, tmp_path, monkeypatc
     run = Run(tmp_path / "run", load_recipe(write_small_recipe(tmp_path), parse_overrides(flags)))
     run_recipe(run, until="prompts")
     monkeypatch.setattr("leyden.engines.server.HELD", 6)
-    server.served.restart_after = 45
+    server.served.restart_after = 60
     with pytest.raises(EngineError, match="another model answers"):
         run_recipe(run, until="teach")
     assert server.served.seed == 0 and list((run.folder(TEACH) / "commits").iterdir())

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_store import rows_of, units
 
+from leyden.errors import StoreError
 from leyden.store import claim
 from leyden.store.claim import LEASES, Hand, committed_names, forget_leases, taken_by
 from leyden.store.reader import open_store
@@ -88,6 +89,77 @@ def test_a_hand_touches_what_it_holds(tmp_path, monkeypatch):
         time.sleep(0.3)
         assert lease(tmp_path, unit).stat().st_mtime > 0
     assert not lease(tmp_path, unit).exists()
+
+
+@pytest.mark.parametrize("pid", ['"abc"', "null", "100000000000000000000", "-1"])
+def test_a_lease_that_says_nonsense_goes_by_its_age(tmp_path, pid):
+    unit, path = units()[0], lease(tmp_path, units()[0])
+    path.parent.mkdir()
+    place = json.dumps(claim.here()["place"])
+    path.write_text(f'{{"hand": "x", "place": {place}, "pid": {pid}}}')
+    assert not Hand(tmp_path).take(unit)
+    for age in (claim.STALE_SECONDS + 5, -86400):  # also from a clock that was set back
+        os.utime(path, (time.time() - age,) * 2)
+        assert claim.are_held(tmp_path) is False
+        hand = Hand(tmp_path)
+        assert hand.take(unit)
+        path.write_text(f'{{"hand": "x", "place": {place}, "pid": {pid}}}')
+
+
+def test_a_lease_that_is_a_folder_is_nobodys_to_take(tmp_path):
+    unit = units()[0]
+    lease(tmp_path, unit).mkdir(parents=True)
+    os.utime(lease(tmp_path, unit), (0, 0))
+    assert Hand(tmp_path).take(unit) in (True, False)
+
+
+def test_a_hand_does_not_touch_a_lease_that_was_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "TOUCH_SECONDS", 0.05)
+    unit = units()[0]
+    with Hand(tmp_path) as hand:
+        assert hand.take(unit)
+        lease(tmp_path, unit).write_text('{"hand": "other", "place": "far", "pid": 1}')
+        os.utime(lease(tmp_path, unit), (0, 0))
+        time.sleep(0.2)
+        assert lease(tmp_path, unit).stat().st_mtime == 0
+
+
+def test_a_link_in_place_of_the_leases_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / LEASES).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="leases"):
+        open_writer(tmp_path / "store", COMPLETIONS, units(), origin="o")
+
+
+def test_a_worker_of_a_store_that_was_begun_anew_commits_nothing(tmp_path):
+    """Whoever made the stage again has moved the old store away, under the worker's feet."""
+    plan = units()
+    old = open_writer(tmp_path / "store", COMPLETIONS, plan, origin="o")
+    (tmp_path / "store").rename(tmp_path / "aside")
+    open_writer(tmp_path / "store", COMPLETIONS, units(per_unit=2), origin="new")
+    with pytest.raises(StoreError, match="was begun anew since this process opened it"):
+        old.commit(plan[0], rows_of(plan[0]), seconds=0.0)
+    assert not committed_names(tmp_path / "store")
+
+
+def test_a_worker_that_is_late_for_the_seal_has_lost_nothing(tmp_path, monkeypatch):
+    """Another commits its unit, seals the store and sweeps, before it can rename its own file."""
+    plan = units()
+    late = open_writer(tmp_path, COMPLETIONS, plan, origin="o")
+    other = open_writer(tmp_path, COMPLETIONS, plan, origin="o")
+    real = os.replace
+
+    def slow(source, target):
+        monkeypatch.undo()
+        for unit in plan:
+            other.commit(unit, rows_of(unit), seconds=0.0)
+        other.seal()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", slow)
+    late.commit(plan[0], rows_of(plan[0]), seconds=0.0)
+    assert len(open_store(tmp_path)) == sum(len(unit.rows) for unit in plan)
 
 
 def test_leases_are_swept_and_other_files_stay(tmp_path):

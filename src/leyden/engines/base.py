@@ -121,7 +121,8 @@ class Offers:
 
 
 class Engine(Protocol):
-    """A model that samples and scores. Opening one is cheap: it loads its model on first use.
+    """A model that samples and scores. Opening one is cheap: it loads its model on first use. It is
+    hashable, by identity.
 
     Both iterators give (index of the request, result) as results come, in any order, each index
     once. They take requests as they have room for them, and not all of them at once.

@@ -161,7 +161,7 @@ class ServerEngine:
                         raise self._silence(result)
                     failed = isinstance(result, NoAnswer)
                     held.append((number, Failed(str(result)) if failed else result))
-                if len(held) >= HELD or not flying:
+                if len(held) >= HELD:
                     self._check_same_model()
                     yield from held
                     held = []

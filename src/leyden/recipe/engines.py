@@ -19,6 +19,10 @@ RESERVED = frozenset(
 )  # fmt: skip
 """Engine arguments that other fields decide, or that log-probs rest on."""
 _OTHER = ("row_seconds", "stall_seconds")  # of every engine that is not this process
+FIELDS: dict[str, tuple[str, ...]] = {
+    "transformers": (), "vllm": (*_VLLM, *_OTHER), "server": (*_SERVER, *_OTHER)
+}  # fmt: skip
+"""Kind -> the fields that it has."""
 
 
 class EngineChoice(Section):
@@ -59,10 +63,7 @@ class EngineChoice(Section):
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self):
-        allowed = {
-            "transformers": (), "vllm": (*_VLLM, *_OTHER), "server": (*_SERVER, *_OTHER)
-        }[self.kind]  # fmt: skip
-        for name in sorted(self.model_fields_set - {"kind", *allowed}):
+        for name in sorted(self.model_fields_set - {"kind", *FIELDS[self.kind]}):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is no setting of kind = {self.kind!r}")
         if taken := sorted(RESERVED & self.options.keys()):
