@@ -12,7 +12,7 @@ from conftest import write_small_recipe
 from leyden.engines import http
 from leyden.engines.base import EngineSpec, Failed, GenerateRequest, ScoreRequest
 from leyden.engines.server import ServerEngine
-from leyden.errors import ConfigError, EngineError
+from leyden.errors import ConfigError, ConsistencyError, EngineError
 from leyden.inference import selftest
 from leyden.inference.units import all_results
 from leyden.pipeline.pipeline import run_recipe
@@ -242,7 +242,7 @@ def test_what_another_model_said_is_never_committed(server, tmp_path, monkeypatc
     server.served.restart_after = 0
     if resumed:
         server.served.seed = 1
-        with pytest.raises(EngineError, match="so it runs another model"):
+        with pytest.raises(ConsistencyError, match="so it runs another model"):
             run_recipe(run, until="teach")
         server.served.seed = 0
     run_recipe(run, until="teach")

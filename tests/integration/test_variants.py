@@ -282,6 +282,9 @@ def test_resumed_scoring_notices_another_model(copied, monkeypatch):
     (copied / "run/score/SEALED.json").unlink()
     other = lambda spec: TransformersEngine(replace(spec, model=str(MODELS / "base")))  # noqa: E731
     graph = resolve(replace(graph.run, open_engine=other))
+    with pytest.raises(ConsistencyError, match="so it runs another model"):
+        run_score(graph, intent)
+    shutil.rmtree(copied / "run/score/hands")  # of a store that an earlier version began
     with pytest.raises(ConsistencyError, match="the rows of its first unit now score"):
         run_score(graph, intent)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from leyden.engines.base import Engine
-from leyden.errors import EngineError
+from leyden.errors import ConsistencyError
 from leyden.files import create_once, read_object, whole_files
 from leyden.inference.selftest import Proof
 from leyden.store.claim import here
@@ -26,7 +26,7 @@ SAME_MODEL = 0.1  # nats per token, as a mean over the sequences; another model 
 
 def note_engine(folder: Path, engine: Engine, proof: Proof) -> None:
     """Note that this process is about to fill the store in ``folder`` with ``engine``. Raises
-    EngineError where it is not the model that others filled it with."""
+    ConsistencyError where it is not the model that others filled it with."""
     for path in whole_files(folder / HANDS, "*.json"):
         _check_same_model(folder, read_object(path).get("scores", {}), proof)
     about = {"host": here()["host"], "pid": os.getpid(), "noise": proof.noise.told()}
@@ -43,7 +43,7 @@ def _check_same_model(folder: Path, before: dict[str, list[float]], proof: Proof
         return
     gap = float(np.concatenate([np.abs(np.subtract(a, b)) for a, b in both]).mean())
     if not gap <= SAME_MODEL:
-        raise EngineError(
+        raise ConsistencyError(
             f"{folder}: the engine scores the same tokens {gap:.3g} nats away from the one that "
             "began the store, so it runs another model",
             hint="start the first model again, or make the stage again with --redo",

@@ -3,9 +3,10 @@
     python vllm_child.py LIFE    (LIFE: the number of the pipe that guard.py watches)
 
 The first frame holds the engine's arguments; then requests come at any time, each with a number
-``n``, and results go as soon as they are there. Frames that go out have a ``kind``: ``ready``, once;
-``beat``, every second while it loads and works, or it is taken for dead; ``made``, ``scores`` or
-``refused`` (with ``why``) for a request ``n``; ``fatal`` (with ``why``) before it ends by an error.
+``n``, and results go as soon as they are there. Frames that go out have a ``kind``: ``ready``,
+once; ``beat``, every second while it loads and works, or it is taken for dead; ``made``, ``scores``
+or ``refused`` (with ``why``) for a request ``n``; ``fatal`` (with ``why``) before it ends by an
+error.
 It uses no tokenizer: token ids in, token ids and log-probs out.
 """
 
