@@ -43,7 +43,7 @@ def fill_units(
     """
     counted: set[str] = set()
     parked: dict[str, str] = {}
-    pause, loaded = LOOK_SECONDS[0], False
+    pause, loaded, looked = LOOK_SECONDS[0], False, time.monotonic()
     with Hand(writer.folder) as hand:
         while waiting := _pending(writer, mine, parked, counted, advance):
             units = taken_by(hand, waiting)
@@ -70,7 +70,9 @@ def fill_units(
                         seconds=seconds,
                     )
                 hand.release(unit.name)
-                _pending(writer, mine, parked, counted, advance)  # others went on meanwhile
+                if time.monotonic() - looked > LOOK_SECONDS[1]:  # others went on meanwhile
+                    _pending(writer, mine, parked, counted, advance)
+                    looked = time.monotonic()
                 began = time.monotonic()  # writing is not the device's time
     if parked:
         name, why = min(parked.items())

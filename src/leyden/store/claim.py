@@ -12,13 +12,13 @@ import platform
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from leyden.errors import StoreError
-from leyden.files import disk_errors, read_object
+from leyden.files import disk_errors, read_object, whole_files
 from leyden.store.plan import Unit, is_unit_name
 from leyden.store.unit import COMMITS, commit_path
 
@@ -140,14 +140,7 @@ def forget_leases(folder: Path) -> None:
 
 def committed_names(folder: Path) -> set[str]:
     """Names of the units that have a commit."""
-    try:
-        return {
-            entry.name.removesuffix(".json")
-            for entry in os.scandir(folder / COMMITS)
-            if entry.name.endswith(".json") and not entry.name.startswith(".")
-        }
-    except FileNotFoundError:
-        return set()
+    return {path.stem for path in whole_files(folder / COMMITS, "*.json")}
 
 
 @cache
@@ -163,9 +156,8 @@ def here() -> dict[str, str]:
 
 def are_held(folder: Path) -> bool:
     """Whether somebody works on units of the stores in ``folder`` and below at this moment."""
-    hand = Hand(folder)
     leases = [p for p in folder.glob(f"**/{LEASES}/*.json") if is_unit_name(p.stem)]
-    return any(not replace(hand, folder=path.parent.parent)._is_stale(path) for path in leases)
+    return any(not Hand(path.parent.parent)._is_stale(path) for path in leases)
 
 
 def _is_alive(pid: Any) -> bool:
