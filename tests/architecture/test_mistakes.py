@@ -327,7 +327,7 @@ MISTAKES = [
     Mistake(
         "log-probs of samples as the model has them, in place of the sampler's",
         "engines/server.py",
-        "return float(np.abs(raw.logp - made.logp).mean()) < SAME_MODEL / 10",
+        "return float(np.abs(raw.logp - made.logp).mean()) < OTHER_MODEL / 10",
         "return False",
         RUNS
         + "test_server.py::test_log_probs_without_the_temperature_are_refused_where_there_is_one",
@@ -335,7 +335,7 @@ MISTAKES = [
     Mistake(
         "another model behind the same address",
         "engines/server.py",
-        "if not gap <= SAME_MODEL:",
+        "if not gap <= OTHER_MODEL:",
         "if False:",
         RUNS + "test_server.py::test_another_model_after_a_restart_is_noticed",
     ),

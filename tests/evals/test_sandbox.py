@@ -24,7 +24,7 @@ from leyden.recipe.benchmarks import Evaluate
 from leyden.sandbox import client, selftest
 from leyden.sandbox.backends import Backend, bare, python
 from leyden.sandbox.client import Ended, Limits, Sandbox
-from leyden.sandbox.memory import memory_is_full
+from leyden.sandbox.memory import free_memory, memory_is_full
 
 TIGHT = Limits(cpu_seconds=1, wall_seconds=1.5, memory_bytes=256 * 2**20, processes=24)
 TESTS = {
@@ -326,6 +326,8 @@ def test_a_full_container_is_seen(tmp_path, line, folder, files, used, dropped, 
     for name, text in files.items():
         (group / name).write_text(text.format(used=used, dropped=dropped))
     assert memory_is_full(tmp_path) == full
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 64 kB\nMemAvailable:      32 kB\n")
+    assert free_memory(tmp_path) == 1000 - (used - dropped)  # and not the machine's 32 KiB
 
 
 FORGED = [

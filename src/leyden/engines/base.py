@@ -19,6 +19,7 @@ from leyden.recipe.schema import Execution
 if TYPE_CHECKING:  # the stage table names roles of engines, and `leyden --help` reads the table
     import numpy as np
 
+OTHER_MODEL = 0.1  # nats per token, as a mean over a few sequences: no engine's noise is as large
 SAME_SCORE = 1e-3  # nats between two log-probs of one token in one answer
 Role = Literal["teacher", "student", "reference"]
 Tail = Literal["exact", "complement"]

@@ -47,7 +47,8 @@ def _batching_and_bytes(model: PreTrainedModel) -> tuple[Batching, int]:
 
 def _find_batching(model: PreTrainedModel) -> tuple[Batching, int]:
     gaps, why = [], ""
-    for way in WAYS:
+    can_join = _can_join(model)
+    for way in (way for way in WAYS if can_join or not way.joins):
         try:
             gap, size = _gap(model, way)
         except OUT_OF_MEMORY:
@@ -103,11 +104,10 @@ def _gap(model: PreTrainedModel, way: Batching) -> tuple[float, int]:
 def _begun(
     model: PreTrainedModel, way: Batching, prompts: list[Tensor], rows: list[int]
 ) -> Decoding:
-    if way.joins and not _can_join(model):
-        raise NotImplementedError("its cache is not of keys and values alone")
     return Decoding.begin(model, model.dtype, [prompts[r].tolist() for r in rows], way, rows)
 
 
 def _can_join(model: PreTrainedModel) -> bool:
+    """Whether the cache is of keys and values alone, so that rows can be added to it."""
     layers = growing_cache(model).layers
     return bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from leyden.engines.inside.frames import Frame, read_frame, write_frame
+from leyden.errors import first_line
 
 END_SECONDS = 10.0  # for a process to end by itself when it is asked to
 LAST_LINES = 8  # of what it printed, for an error
@@ -53,6 +54,7 @@ class Child:
             raise ChildDied(f"it cannot be started: {error}") from error
         finally:
             os.close(watched)
+        self._garbled = ""
         self._received: queue.Queue[Frame | None] = queue.Queue()
         self._waiting_to_send: queue.Queue[Any] = queue.Queue()
         for target in (self._read, self._write):
@@ -87,7 +89,7 @@ class Child:
         except queue.Empty:
             raise ChildDied(f"it showed no sign of life for {seconds:.0f} s") from None
         if frame is None:
-            raise ChildDied(f"its process ended{self._ending()}")
+            raise ChildDied(f"its process ended{self._garbled}{self._ending()}")
         if frame[0]["kind"] == "fatal":
             raise ChildDied(f"{GAVE_UP}: {frame[0]['why']}")
         return frame
@@ -119,8 +121,8 @@ class Child:
         try:
             while (frame := read_frame(stream)) is not None:
                 self._received.put(frame)
-        except Exception:  # of any kind: what came was no frame, so nothing more can be read
-            pass
+        except Exception as error:  # of any kind: what came was no frame
+            self._garbled = f"; what it sent cannot be read: {first_line(error)}"
         finally:
             self._received.put(None)
 

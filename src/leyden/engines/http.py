@@ -50,9 +50,6 @@ class Servers:
             trust_env=False,
             limits=httpx.Limits(max_connections=most + 8, max_keepalive_connections=most),
         )
-        self.broken = 0
-        """Connections that broke, and statuses of a server that is not there: the one behind may
-        have been started anew."""
 
     def get(self, url: str, path: str) -> Json:
         """What one server says of itself. Raises NoAnswer."""
@@ -92,7 +89,6 @@ class Servers:
             try:
                 status, content = self._once(method, place + path, question, seconds)
             except httpx.HTTPError as error:
-                self.broken += not isinstance(error, httpx.TimeoutException)
                 why = f"{place}: {type(error).__name__}: {error}"
                 continue
             if status == 200:
@@ -100,7 +96,6 @@ class Servers:
             why = f"{place}: status {status}: {content[:300].decode(errors='replace')}"
             if status not in AGAIN:
                 raise NoAnswer(why, refused=status)
-            self.broken += status in (502, 503, 504)
         raise NoAnswer(f"{why} (after {tries} tries)")
 
     def _once(

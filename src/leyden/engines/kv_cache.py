@@ -6,13 +6,14 @@ is being decoded.
 """
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from leyden.sandbox.memory import free_memory
 
 SPARE = 4  # a buffer that is full gets one more column for every four in use
 FEWEST = 32  # columns to spare at least
@@ -148,8 +149,6 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         ours = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + ours
-    with suppress(OSError, StopIteration):  # of Linux
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    return 2**33  # implemented, not run: none of our machines has another system
+    with suppress(OSError):  # of systems without /proc; implemented, not run
+        return free_memory()
+    return 2**33

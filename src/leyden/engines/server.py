@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from leyden.engines.base import (
+    OTHER_MODEL,
     Completion,
     EngineSpec,
     Failed,
@@ -30,7 +31,6 @@ from leyden.engines.server_api import Api, Lie, SglangApi, VllmApi
 from leyden.errors import EngineError
 from leyden.recipe.sampling import Sampling
 
-SAME_MODEL = 0.1  # nats, as a mean over the fixed sequences: other models differ by far more
 HELD = 50  # answers that are held back until the servers are seen to be the same
 GIVE_UP = 8  # rows one after the other that got no answer
 FIXED = np.array([7, 3, 11, 5, 13, 2, 17, 9, 19, 4, 23, 6, 29, 8, 31, 10], np.int32)
@@ -204,7 +204,7 @@ class ServerEngine:
                 ) from error
         (first, reference), *others = scores.items()
         for url, logp in others:
-            if not (gap := float(np.abs(logp - reference).mean())) <= SAME_MODEL:
+            if not (gap := float(np.abs(logp - reference).mean())) <= OTHER_MODEL:
                 raise EngineError(
                     f"{url} and {first} score the same tokens {gap:.3g} nats apart, so they serve "
                     "different models",
@@ -225,7 +225,7 @@ class ServerEngine:
                 self.servers.drop(url)
                 continue
             gap = float(np.abs(self.fixed_scores[url] - now).mean())
-            if not gap <= SAME_MODEL:
+            if not gap <= OTHER_MODEL:
                 raise EngineError(
                     f"{url}: the same tokens now score {gap:.3g} nats away from when the work "
                     "began, so another model answers",
@@ -264,9 +264,9 @@ class ServerEngine:
         asked = ScoreRequest(prompt, made.ids)
         answer = self.servers.post_to(url, self.api.path, self.api.score(asked))
         raw = self.api.scores(answer, asked)
-        if float(np.abs(raw.logp).mean()) < SAME_MODEL:  # certain at any temperature
+        if float(np.abs(raw.logp).mean()) < OTHER_MODEL:  # certain at any temperature
             return None
-        return float(np.abs(raw.logp - made.logp).mean()) < SAME_MODEL / 10
+        return float(np.abs(raw.logp - made.logp).mean()) < OTHER_MODEL / 10
 
 
 def _result(future: Future[T]) -> T | NoAnswer:

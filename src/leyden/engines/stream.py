@@ -66,7 +66,7 @@ class Stream:
         """(index, completion) as completions end."""
         coming = enumerate(requests)
         while True:
-            self._read_ahead(coming, sampling)
+            self._read_ahead(coming)
             if not self.waiting and not self.going:
                 return
             try:
@@ -77,9 +77,7 @@ class Stream:
             yield from self.ended
             self.ended = []
 
-    def _read_ahead(
-        self, coming: Iterator[tuple[int, GenerateRequest]], sampling: Sampling
-    ) -> None:
+    def _read_ahead(self, coming: Iterator[tuple[int, GenerateRequest]]) -> None:
         """Rows of similar length wait together, since they waste little padding."""
         if len(self.waiting) > self.places:
             return

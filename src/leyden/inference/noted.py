@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from leyden.engines.base import Engine
+from leyden.engines.base import OTHER_MODEL, Engine
 from leyden.errors import ConsistencyError
 from leyden.files import create_once, read_object, whole_files
 from leyden.inference.selftest import Proof
 from leyden.store.claim import here
 
 HANDS = "hands"
-SAME_MODEL = 0.1  # nats per token, as a mean over the sequences; another model is further away
 
 
 def note_engine(folder: Path, engine: Engine, proof: Proof) -> None:
@@ -42,7 +41,7 @@ def _check_same_model(folder: Path, before: dict[str, list[float]], proof: Proof
     if not both:
         return
     gap = float(np.concatenate([np.abs(np.subtract(a, b)) for a, b in both]).mean())
-    if not gap <= SAME_MODEL:
+    if not gap <= OTHER_MODEL:
         raise ConsistencyError(
             f"{folder}: the engine scores the same tokens {gap:.3g} nats away from the one that "
             "began the store, so it runs another model",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from leyden.sandbox.inside.watch import RESERVE, machine_is_full
+from leyden.sandbox.inside.watch import RESERVE, machine_is_full, memory_fields
 
 ROOT = Path("/")
 
@@ -26,6 +26,12 @@ def memory_is_full(root: Path = ROOT) -> bool:
     if root == ROOT and (root / "proc/meminfo").exists() and machine_is_full():
         return True
     return any(used > (1 - RESERVE) * limit for limit, used in group_limits(root))
+
+
+def free_memory(root: Path = ROOT) -> int:
+    """Bytes that this process can still get, from the machine and from every control group."""
+    machine = memory_fields(root / "proc/meminfo").get("MemAvailable", 0) * 1024
+    return min([machine, *(limit - used for limit, used in group_limits(root))])
 
 
 def oom_kills() -> int:

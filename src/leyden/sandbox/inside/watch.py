@@ -101,9 +101,14 @@ def cpu_of(pid: int) -> float:
 
 def machine_is_full() -> bool:
     """Whether the machine has almost no memory left, whoever it was counted to."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
+    fields = memory_fields(Path("/proc/meminfo"))
     return fields.get("MemAvailable", 1) < RESERVE * fields.get("MemTotal", 1)
+
+
+def memory_fields(path: Path) -> dict[str, int]:
+    """The entries of a ``meminfo``, in KiB."""
+    lines = path.read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
 
 
 def others() -> list[int]:
