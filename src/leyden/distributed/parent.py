@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -23,6 +24,16 @@ def die_with_parent(*, gently: bool = False) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before the kernel knew
         os.kill(os.getpid(), number)
+
+
+def end_child(process: subprocess.Popen, seconds: float) -> None:
+    """Ask a child to end, and kill it if it has not after ``seconds``."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def with_parent() -> dict[str, str]:

@@ -86,7 +86,8 @@ def prove(
 def _measure(
     engine: Engine, spec: EngineSpec, probes: Sequence[ScoreRequest], stop_ids: Sequence[int]
 ) -> Proof:
-    name, limit = str(engine.numerics().get("engine")), _limit(engine)
+    numerics = engine.numerics()  # of a server, each time a question to it
+    name, limit = str(numerics.get("engine")), LIMITS.get(str(numerics.get("dtype")), LIMIT)
     noise, made, scores = Noise(), list[Completion](), list[TokenScores]()
     if engine.offers.sample:
         made = _sample(engine, probes, 1.0, stop_ids)
@@ -102,7 +103,7 @@ def _measure(
         if made:
             noise = replace(noise, sampled=_check_sampled(engine, probes, made, name, limit))
     if (ours := _our_forward(spec)) is not None:
-        noise = replace(noise, ours=_against(engine, ours, probes, made))
+        noise = replace(noise, ours=_against(ours, probes, scores, made))
         _refuse(name, noise.ours, limit, "the same tokens, and our own forward pass,")
         _check_greedy(engine, ours, probes, name, limit)
         ours.close()
@@ -143,14 +144,14 @@ def _continued(
 
 
 def _against(
-    engine: Engine,
     ours: Engine,
     probes: Sequence[ScoreRequest],
+    scores: Sequence[TokenScores],
     made: Sequence[Completion],
 ) -> float:
-    """The gap to our own forward: of scores, or of what it sampled where it does not score."""
-    if engine.offers.score:
-        return _gap(_score(engine, probes), _score(ours, probes))
+    """The gap to our own forward: of scores, or of samples where the engine does not score."""
+    if scores:
+        return _gap(scores, _score(ours, probes))
     return _gap([TokenScores(c.logp) for c in made], _score(ours, _continued(probes, made)))
 
 
@@ -220,10 +221,6 @@ def _check_sane(scores: Sequence[TokenScores], name: str) -> None:
 def _gap(ours: Sequence[TokenScores], theirs: Sequence[TokenScores]) -> float:
     gaps = [np.abs(a.logp - b.logp) for a, b in zip(ours, theirs, strict=True)]
     return float(np.concatenate(gaps).astype(np.float64).mean())
-
-
-def _limit(engine: Engine) -> float:
-    return LIMITS.get(str(engine.numerics().get("dtype")), LIMIT)
 
 
 def _refuse(name: str, gap: float | None, limit: float, what: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from leyden.distributed.parent import with_parent
+from leyden.distributed.parent import end_child, with_parent
 from leyden.errors import StoreError
 from leyden.inference.leader import Leader
 from leyden.pipeline.ray_hands import ray_helpers
@@ -71,25 +71,16 @@ def helpers(run: Run, job: Job) -> AbstractContextManager[None]:
 @contextmanager
 def _processes(run: Run, job: Job, count: int) -> Iterator[None]:
     command = [sys.executable, "-m", HAND, str(run.root.absolute()), str(job)]
-    started = [
-        subprocess.Popen(command, start_new_session=True, env=with_parent() | _devices(run, number))
-        for number in range(1, count + 1)
-    ]
+    # All of them first: an error about the second must not leave the first behind.
+    environments = [with_parent() | _devices(run, number) for number in range(1, count + 1)]
+    started = [subprocess.Popen(command, start_new_session=True, env=e) for e in environments]
     try:
         yield
     finally:
         for process in started:
             process.terminate()
         for process in started:
-            _wait(process)
-
-
-def _wait(process: subprocess.Popen) -> None:
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            end_child(process, STOP_SECONDS)
 
 
 def _devices(run: Run, number: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from leyden import errors
-from leyden.distributed.parent import with_parent
+from leyden.distributed.parent import end_child, with_parent
 from leyden.errors import EngineError, LeydenError
 from leyden.run.lock import ranks_lock
 from leyden.run.run import Run
@@ -44,19 +44,9 @@ def launch_ranks(run: Run, job: Job) -> None:
         try:
             code = process.wait()
         finally:
-            _stop(process)
+            end_child(process, STOP_SECONDS)  # and with torchrun every rank
         if code != 0:
             raise _failure(job, Path(reports), code)
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End torchrun, and with it every rank."""
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def report_error(error: LeydenError, reports: Path, rank: int) -> None:
