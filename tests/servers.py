@@ -26,7 +26,7 @@ FAULTS = (
 
 @dataclass
 class Served:
-    """What the stand-in does; tests change it while it runs."""
+    """The behaviour of the stand-in; tests change it while it runs."""
 
     seed: int = 0
     fault: str = ""

@@ -46,6 +46,13 @@ def engine_of(server, api: Any = "vllm", **fields: Any) -> ServerEngine:
     return ServerEngine(EngineSpec("teacher", "table", Execution(), 48, choice))
 
 
+def proved(engine: ServerEngine, top_k: int = 0) -> selftest.Proof:
+    """The engine's self-test on six prompts of different lengths."""
+    engine.load()
+    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
+    return selftest.prove(engine, engine.spec, prompts, [STOP], top_k)
+
+
 def asked(top_k: int = 0, count: int = 40) -> list[ScoreRequest]:
     rng = np.random.default_rng(0)
     return [
@@ -141,17 +148,13 @@ def test_a_model_that_contradicts_itself_is_refused_before_anything_is_filled(
 ):
     server.served.fault = fault
     engine = engine_of(server, api)
-    engine.load()
-    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
     with pytest.raises(EngineError, match=sentence):
-        selftest.prove(engine, engine.spec, prompts, [STOP])
+        proved(engine)
 
 
 def test_an_honest_server_passes_and_its_noise_is_known(server):
     engine = engine_of(server)
-    engine.load()
-    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
-    noise = selftest.prove(engine, engine.spec, prompts, [STOP]).noise
+    noise = proved(engine).noise
     assert noise.repeated == 0 and noise.company == 0
     assert noise.sampled is not None and noise.sampled < 1e-5 and noise.ours is None
 
@@ -172,19 +175,15 @@ def test_a_token_that_is_written_twice_is_refused(server):
 def test_a_top_k_of_other_tokens_is_refused_before_anything_is_filled(server):
     server.served.fault = "worst top"
     engine = engine_of(server)
-    engine.load()
-    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
     with pytest.raises(EngineError, match="is likelier than one of the likeliest"):
-        selftest.prove(engine, engine.spec, prompts, [STOP], top_k=5)
+        proved(engine, top_k=5)
 
 
 def test_a_server_without_seeds_is_refused(server):
     server.served.fault = "one seed"
     engine = engine_of(server)
-    engine.load()
-    prompts = [np.random.default_rng(i).integers(2, 48, 20 + i).tolist() for i in range(6)]
     with pytest.raises(EngineError, match="gives the same sample whatever the seed"):
-        selftest.prove(engine, engine.spec, prompts, [STOP])
+        proved(engine)
 
 
 def test_two_servers_of_different_models_are_refused(server):

@@ -133,7 +133,7 @@ def test_a_link_in_place_of_the_leases_is_refused(tmp_path):
 
 
 def test_a_worker_of_a_store_that_was_begun_anew_commits_nothing(tmp_path):
-    """Whoever made the stage again has moved the old store away, under the worker's feet."""
+    """The old store was moved away, under the worker's feet, by the command that made it again."""
     plan = units()
     old = open_writer(tmp_path / "store", COMPLETIONS, plan, origin="o")
     (tmp_path / "store").rename(tmp_path / "aside")

@@ -169,7 +169,7 @@ def require_offer(engine: Engine, ability: Ability, user: str) -> None:
 
 
 def top_k_problem(ids_T: np.ndarray, scores: TokenScores) -> str:
-    """What is wrong with a top k beside the scores of the given tokens; empty where nothing is."""
+    """Name a contradiction between a top k and the scores of the given tokens, if there is one."""
     import numpy as np
 
     top = scores.top_k

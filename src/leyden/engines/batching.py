@@ -1,4 +1,4 @@
-"""How a model can be decoded in batches, so that each row gets the states it has alone.
+"""Find a way to decode batches of a model in which each row gets the states it has alone.
 
 Models with a recurrent state differ in this: some cannot drop a row from their cache, and some read
 the padding before a short prompt. A few tokens show what a model can do.

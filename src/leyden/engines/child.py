@@ -95,7 +95,7 @@ class Child:
         return frame
 
     def _ending(self) -> str:
-        """How the process ended, and the last lines that it printed."""
+        """Wait for the end of the process; the last lines that it printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)
         self._log.seek(0)

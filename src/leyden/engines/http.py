@@ -52,7 +52,7 @@ class Servers:
         )
 
     def get(self, url: str, path: str) -> Json:
-        """What one server says of itself. Raises NoAnswer."""
+        """Ask one server about itself. Raises NoAnswer."""
         return self._ask(lambda: url, "GET", path, None, LOOK_SECONDS, FIRST_TRIES)
 
     def post(self, path: str, question: Mapping[str, Any]) -> Json:

@@ -1,4 +1,4 @@
-"""What another Python interpreter has, asked of it without loading anything there."""
+"""Ask another Python interpreter for its packages, without loading any of them there."""
 
 import json
 import subprocess

@@ -51,7 +51,7 @@ class ServerEngine:
         return Servers(choice.urls, choice.row_seconds, choice.in_flight, choice.api_key_variable)
 
     def numerics(self) -> dict[str, Any]:
-        """What the servers say of themselves. Raises EngineError where one does not answer, or
+        """Ask the servers for version and model. Raises EngineError where one does not answer, or
         they differ."""
         told = [self._about(url) for url in self.servers.urls]
         if differ := next((other for other in told if other != told[0]), None):

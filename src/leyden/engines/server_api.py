@@ -1,4 +1,4 @@
-"""How vLLM's and SGLang's servers are asked, and what their answers must hold.
+"""Write questions to vLLM's and SGLang's servers, and read their answers.
 
 Every answer is read strictly: a log-prob that is missing, is no number, or belongs to another token
 than the one asked about is a ``Lie``, since nothing later could tell it from a true one.

@@ -16,7 +16,7 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Leader:
-    """Whoever leads ``job`` of the run in ``root``."""
+    """The process that leads ``job`` of the run in ``root``."""
 
     root: Path
     job: Job
@@ -27,7 +27,7 @@ class Leader:
         return (self.root / str(self.job) / RECORD).exists() or not is_led(self.root, self.job)
 
     def wait_for(self, look: Callable[[], T | None]) -> T | None:
-        """What ``look`` finds, as soon as it finds something; None where the leader goes first."""
+        """Call ``look`` until it finds something, which is returned; None if the leader goes first."""
         while (found := look()) is None:
             if self.has_gone:
                 return look()

@@ -50,7 +50,7 @@ def _check_same_model(folder: Path, before: dict[str, list[float]], proof: Proof
 
 
 def noted_engines(folder: Path) -> list[dict[str, Any]]:
-    """What was noted beside the stores in ``folder`` and below: each different engine once, with
+    """The engines noted beside the stores in ``folder`` and below: each different one once, with
     the number of processes that had it and its largest noise."""
     found: dict[str, dict[str, Any]] = {}
     workers: dict[str, set[tuple[str, int]]] = defaultdict(set)

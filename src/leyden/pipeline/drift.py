@@ -66,7 +66,7 @@ def look_at_weights(graph: Graph, jobs: Collection[Job]) -> Iterator[str]:
 
 
 def _check_offers(graph: Graph, job: Job) -> None:
-    """What a job needs of its engines, they must offer. One of this machine must be installed; a
+    """Refuse where an engine lacks an ability that the job needs, or is not installed here. A
     server may be started later."""
     run, stage = graph.run, graph.stage(job)
     for role in stage.engines(run.recipe, job.name):

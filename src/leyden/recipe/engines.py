@@ -1,4 +1,4 @@
-"""Which engine samples and scores, for each role."""
+"""The choice of an engine for each role."""
 
 from typing import Any, Literal
 

@@ -114,7 +114,7 @@ class Hand:
 
     @staticmethod
     def _owner(path: Path) -> dict[str, Any]:
-        """What the lease says of its owner; nothing where it is being written or has gone."""
+        """The owner that the lease names; nothing while it is being written, or when it is gone."""
         try:
             return read_object(path, "hand", "place", "pid")
         except StoreError:

@@ -1,1 +1,1 @@
-"""What runs inside an engine's own process: it may have another interpreter, and no leyden."""
+"""The programs of an engine's own process, which may have another interpreter and no leyden."""
