@@ -27,7 +27,7 @@ class Leader:
         return (self.root / str(self.job) / RECORD).exists() or not is_led(self.root, self.job)
 
     def wait_for(self, look: Callable[[], T | None]) -> T | None:
-        """Call ``look`` until it finds something, which is returned; None if the leader goes first."""
+        """Call ``look`` until it finds something and return that; None if the leader goes first."""
         while (found := look()) is None:
             if self.has_gone:
                 return look()
